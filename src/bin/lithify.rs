@@ -1,0 +1,2 @@
+//! The runtime: runc's command line.
+fn main() {}

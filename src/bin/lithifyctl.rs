@@ -1,0 +1,2 @@
+//! The tool for people and the node.
+fn main() {}

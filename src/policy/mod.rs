@@ -1,0 +1,99 @@
+//! What the node and the pod's author want for one container, resolved to plain data.
+//!
+//! Owns: config.toml, our annotations, and the rule that annotations may tighten and loosen only where the node allows.
+//! Must not: look at a container, a profile or the clock.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How much lithify does for a container (annotation `lithify.dev/mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Pass through: indistinguishable from the low-level runtime.
+    Off,
+    /// Sealed, watched and answered.
+    Enforce,
+}
+
+/// What the container's root filesystem is made of (annotation `lithify.dev/rootfs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootfsKind {
+    /// An overlay without an upper: nothing can write to it.
+    Sealed,
+    /// An overlay whose upper is a private tmpfs: writes land, are seen, and are thrown away.
+    Tripwire,
+    /// Left as the engine made it; its upper is watched.
+    Engine,
+}
+
+/// What a breach leads to (annotation `lithify.dev/on-write`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Response {
+    /// An event, nothing else.
+    Report,
+    /// Freeze the container for an operator to look at.
+    Pause,
+    /// End the container; the engine sees it exit with SIGKILL.
+    Stop,
+    /// Start it again from a pristine image, in place.
+    Restart,
+}
+
+/// At most `count` restarts within `window`; the next one escalates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartLimit {
+    /// Restarts allowed in the window.
+    pub count: u32,
+    /// Length of the sliding window.
+    pub window: Duration,
+}
+
+/// One scratch mount: a tmpfs where the workload is known to write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scratch {
+    /// Absolute path inside the container, without `.` or `..`.
+    pub path: PathBuf,
+    /// Size limit; `None` uses the node's default.
+    pub size_bytes: Option<u64>,
+    /// Whether programs in it may be executed (default: `noexec`).
+    pub exec: bool,
+}
+
+/// Everything that was decided for one container before it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Off or enforce.
+    pub mode: Mode,
+    /// Root filesystem.
+    pub rootfs: RootfsKind,
+    /// Answer to a breach.
+    pub on_write: Response,
+    /// How often `restart` may be the answer.
+    pub restart_limit: RestartLimit,
+    /// What a breach leads to once the limit is reached: `Pause` or `Stop`.
+    pub escalate_to: Response,
+    /// A fresh generation on a schedule.
+    pub renew_every: Option<Duration>,
+    /// The workload's name, where an annotation gives one.
+    pub workload: Option<String>,
+    /// Scratch mounts, in the order given.
+    pub scratch: Vec<Scratch>,
+    /// Size limit of a scratch mount that names none.
+    pub scratch_size_bytes: u64,
+    /// Size limit of the tmpfs upper of a tripwire rootfs.
+    pub tripwire_size_bytes: u64,
+}
+
+/// The folders of the running system, which configuration can move (DESIGN section 8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dirs {
+    /// Live state, one folder a container; default `/run/lithify`.
+    pub state: PathBuf,
+    /// Events, evidence, profiles; default `/var/lib/lithify`.
+    pub data: PathBuf,
+}
