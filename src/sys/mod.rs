@@ -1,1 +1,10 @@
-//! Being written.
+//! System calls that the standard library and nix lack, each a thin typed wrapper that names its man page and kernel
+//! version.
+//!
+//! Owns: every `unsafe` of the project. Must not: know anything of containers, or import another module of this crate.
+
+pub mod fds;
+pub mod process;
+pub mod signals;
+pub mod socket;
+pub mod spawn;
