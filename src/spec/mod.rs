@@ -5,6 +5,7 @@
 pub mod document;
 pub mod exec;
 pub mod generation;
+pub mod mounts;
 pub mod seal;
 
 pub use document::Document;

@@ -38,6 +38,12 @@ pub fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
+/// Whether a descriptor is closed at exec.
+pub fn is_cloexec(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) & libc::FD_CLOEXEC != 0 }
+}
+
 /// Sets or clears close-on-exec.
 ///
 /// # Errors
@@ -86,4 +92,11 @@ pub fn cloexec_from(first: RawFd) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Takes ownership of a descriptor that a call has just returned.
+pub fn own(fd: RawFd) -> OwnedFd {
+    debug_assert!(fd >= 0);
+    // SAFETY: callers pass the fresh result of a call that gives a new descriptor, once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -4,7 +4,9 @@
 //! Owns: every `unsafe` of the project. Must not: know anything of containers, or import another module of this crate.
 
 pub mod fds;
+pub mod memory;
 pub mod process;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod terminal;

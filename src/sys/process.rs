@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// How a process ended (wait(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,4 +228,34 @@ pub fn parent_of(pid: i32) -> io::Result<i32> {
     let after = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or("");
     let field = after.split_ascii_whitespace().nth(1).and_then(|f| f.parse().ok());
     field.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no parent in /proc/{pid}/stat")))
+}
+
+static PROC: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Opens the host's `/proc`, for a process that is about to enter a container's mount namespace. Returns the descriptor's
+/// number, to be kept.
+///
+/// # Errors
+/// When there is no `/proc`.
+pub fn keep_proc() -> io::Result<RawFd> {
+    let proc: OwnedFd = std::fs::File::open("/proc")?.into();
+    Ok(PROC.get_or_init(|| proc).as_raw_fd())
+}
+
+/// Our children, from `/proc/self/task/<tid>/children` (Linux 3.5 with `CONFIG_PROC_CHILDREN`), of the procfs that was open
+/// when [`keep_proc`] was called.
+pub fn children() -> Vec<i32> {
+    let Some(proc) = PROC.get() else { return Vec::new() };
+    let path = format!("self/task/{}/children", std::process::id());
+    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
+    let mut text = String::new();
+    if let Ok(file) = nix::fcntl::openat(proc, path.as_str(), flags, nix::sys::stat::Mode::empty()) {
+        let _ = io::Read::read_to_string(&mut std::fs::File::from(file), &mut text);
+    }
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Exempts a process from the OOM killer (`oom_score_adj` of proc(5)); false without CAP_SYS_RESOURCE.
+pub fn protect_from_oom(pid: i32) -> bool {
+    std::fs::write(format!("/proc/{pid}/oom_score_adj"), "-1000").is_ok()
 }
