@@ -205,8 +205,10 @@ fn collect_event(
             *moved_from = None;
             collector.work(bits, target);
         }
+        // A directory that is gone: its removal is an event of the directory above.
+        Place::Unknown if at.name == "." => {}
         Place::Unknown => {
-            // The directory is gone, and so is what was in it; that it changed must still be told.
+            // What was in a directory that is gone: that it changed must still be told.
             collector.touch(PathBuf::from(at.name), bits | collect::DELETED, event.pid, None);
         }
     }
