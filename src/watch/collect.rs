@@ -50,6 +50,8 @@ pub(super) trait View {
     fn now(&self, path: &Path) -> Now;
     /// The image, likewise.
     fn image(&self, path: &Path) -> Option<FileStat>;
+    /// Whether the upper's directory has all that a user can see of the image's: mode, owner, time, attributes.
+    fn is_bare_copy(&self, path: &Path) -> bool;
 }
 
 #[derive(Debug)]
@@ -66,10 +68,10 @@ struct Touch {
 pub(super) struct Collector {
     touches: Vec<Touch>,
     index: HashMap<PathBuf, usize>,
-    /// Handles of files that overlay is filling in its work directory.
-    copying: HashSet<Box<[u8]>>,
     /// Something happened in the work directory, so something in the upper is about to.
     work_seen: bool,
+    /// Something changed in a directory that is gone and was never seen.
+    lost: bool,
     overflow: bool,
 }
 
@@ -81,17 +83,10 @@ pub(super) struct Verdict {
     weak: bool,
 }
 
-impl Verdict {
-    /// Whether it may be a by-product of an operation whose main event is still to come.
-    pub(super) fn is_weak(&self) -> bool {
-        self.weak
-    }
-}
-
 impl Collector {
     /// Whether nothing was seen at all.
     pub(super) fn is_empty(&self) -> bool {
-        self.touches.is_empty() && !self.work_seen
+        self.touches.is_empty() && !self.work_seen && !self.lost
     }
 
     /// Whether more paths were touched than are kept.
@@ -99,16 +94,8 @@ impl Collector {
         self.overflow
     }
 
-    /// Whether overlay is still copying a file up.
-    pub(super) fn is_copying(&self) -> bool {
-        !self.copying.is_empty()
-    }
-
     /// An event at `path`, relative to the upper. `target` is the object's handle where the kernel gives it.
     pub(super) fn touch(&mut self, path: PathBuf, bits: u32, pid: i32, target: Option<&[u8]>) {
-        if let Some(target) = target.filter(|_| bits & (CREATED | ARRIVED) != 0) {
-            self.copying.remove(target);
-        }
         let at = match self.index.get(&path) {
             Some(at) => *at,
             None if self.touches.len() >= MAX_PATHS => {
@@ -141,14 +128,13 @@ impl Collector {
     }
 
     /// An event on a name in overlay's work directory.
-    pub(super) fn work(&mut self, bits: u32, target: Option<&[u8]>) {
+    pub(super) fn work(&mut self) {
         self.work_seen = true;
-        let Some(target) = target else { return };
-        if bits & DELETED != 0 {
-            self.copying.remove(target);
-        } else if bits & MODIFIED != 0 && self.copying.len() < MAX_PATHS {
-            self.copying.insert(target.into());
-        }
+    }
+
+    /// An event in a directory whose path nobody knows.
+    pub(super) fn lost(&mut self) {
+        self.lost = true;
     }
 
     /// The changes as far as they can be told now, in the order of their first events, and whether more events are
@@ -183,6 +169,11 @@ impl Collector {
             }
         }
         verdicts.retain(|v| !(v.weak && above.contains(&v.change.path)));
+        if verdicts.is_empty() && self.lost {
+            let detail = Some("something in a directory that is gone".to_owned());
+            let change = Change { kind: ChangeKind::Delete, path: PathBuf::from("/"), detail, culprit: None };
+            verdicts.push(Verdict { change, pid: 0, weak: true });
+        }
         (verdicts, unclear)
     }
 }
@@ -204,6 +195,9 @@ fn decide(touch: &Touch, view: &dyn View) -> Option<(ChangeKind, Option<String>,
             return Some((ChangeKind::Create, None, false));
         };
         return Some(if is_dir {
+            if view.is_bare_copy(&touch.path) {
+                return None;
+            }
             (ChangeKind::Attributes, None, !attributes_differ(stat, &original))
         } else if has(MODIFIED) {
             (ChangeKind::Modify, None, false)
@@ -220,7 +214,7 @@ fn decide(touch: &Touch, view: &dyn View) -> Option<(ChangeKind, Option<String>,
         // What is there now came later; its own event is on the way.
         return Some((ChangeKind::Delete, None, true));
     }
-    if has(ATTRIBUTES) {
+    if has(ATTRIBUTES) && !(is_dir && view.is_bare_copy(&touch.path)) {
         let differs = || view.image(&touch.path).is_some_and(|original| attributes_differ(stat, &original));
         return Some((ChangeKind::Attributes, None, is_dir && !differs()));
     }

@@ -3,8 +3,8 @@
 //! Owns: the look-up through a stack of lower layers, with overlay's whiteouts and opaque directories. Must not: follow
 //! a symlink, or open a file's content.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, major, minor};
 
+use super::xattrs;
 use crate::sys::xattr;
 
 /// The read-only files under a container, topmost layer first.
@@ -26,7 +27,7 @@ pub struct Image {
 /// What one layer says about a path.
 enum Found {
     /// It is there.
-    Here(Box<FileStat>),
+    Here(OwnedFd, Box<FileStat>),
     /// It is not, and lower layers don't count.
     Hidden,
     /// Ask the next layer.
@@ -44,9 +45,14 @@ impl Image {
     /// looked at: an unknown file counts as new.
     #[must_use]
     pub fn lookup(&self, path: &Path) -> Option<FileStat> {
+        self.find(path).map(|(_, stat)| stat)
+    }
+
+    /// The same, with the file opened as `O_PATH`.
+    pub(super) fn find(&self, path: &Path) -> Option<(OwnedFd, FileStat)> {
         for layer in &self.layers {
             match look_in(layer.as_fd(), path) {
-                Found::Here(stat) => return Some(*stat),
+                Found::Here(fd, stat) => return Some((fd, *stat)),
                 Found::Hidden => return None,
                 Found::Below => {}
             }
@@ -61,7 +67,10 @@ fn look_in(layer: BorrowedFd<'_>, path: &Path) -> Found {
     let mut names =
         path.components().filter_map(|c| if let Component::Normal(n) = c { Some(n) } else { None }).peekable();
     if names.peek().is_none() {
-        return fstat(layer).map_or(Found::Below, |s| Found::Here(Box::new(s)));
+        return match (layer.try_clone_to_owned(), fstat(layer)) {
+            (Ok(fd), Ok(stat)) => Found::Here(fd, Box::new(stat)),
+            _ => Found::Below,
+        };
     }
     while let Some(name) = names.next() {
         let dir = here.as_ref().map_or(layer, |fd| fd.as_fd());
@@ -76,12 +85,12 @@ fn look_in(layer: BorrowedFd<'_>, path: &Path) -> Found {
             return Found::Hidden;
         }
         if names.peek().is_none() {
-            return Found::Here(Box::new(stat));
+            return Found::Here(next, Box::new(stat));
         }
         if !is_dir(&stat) {
             return Found::Hidden;
         }
-        opaque |= is_opaque(dir, Path::new(name));
+        opaque |= is_opaque(dir, name);
         here = Some(next);
     }
     Found::Hidden
@@ -98,10 +107,9 @@ pub(super) fn is_dir(stat: &FileStat) -> bool {
 }
 
 /// Whether the directory `name` below `dir` hides what lower layers hold there (`overlay.opaque` = `y`).
-pub(super) fn is_opaque(dir: BorrowedFd<'_>, name: &Path) -> bool {
-    let mut bytes = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-    bytes.extend_from_slice(name.as_os_str().as_bytes());
-    let Ok(path) = CString::new(bytes) else { return false };
+pub(super) fn is_opaque(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
+    let Ok(name) = CString::new(name.as_bytes()) else { return false };
+    let path = xattrs::path_of(dir, &name);
     [c"trusted.overlay.opaque", c"user.overlay.opaque"]
         .iter()
         .any(|key| matches!(xattr::get(&path, key), Ok(Some(value)) if value == b"y"))

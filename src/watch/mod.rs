@@ -16,6 +16,7 @@ mod tripwire;
 mod upper;
 mod walk;
 mod watchtree;
+mod xattrs;
 
 pub use error::WatchError;
 pub use image::Image;

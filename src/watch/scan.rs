@@ -4,8 +4,7 @@
 //! change time, which nothing in a container can set, tells that content was written.
 
 use std::cmp::Ordering;
-use std::ffi::{CString, OsStr};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,8 +14,7 @@ use anyhow::{Context, Result};
 pub use super::walk::Limits;
 
 use super::walk::{Visit, walk};
-use super::{Change, ChangeKind, Image, image};
-use crate::sys::xattr;
+use super::{Change, ChangeKind, Image, image, xattrs};
 
 /// Changes that a difference lists; beyond, it counts.
 pub const MAX_CHANGES: usize = 1000;
@@ -142,7 +140,7 @@ impl Baseline {
         let stat = visit.stat;
         let is_link = stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
         let target_hash = if is_link {
-            nix::fcntl::readlinkat(visit.dir, visit.name).map_or(0, |target| hash(target.as_bytes()))
+            nix::fcntl::readlinkat(visit.dir, visit.name).map_or(0, |target| xattrs::hash(target.as_bytes()))
         } else {
             0
         };
@@ -230,30 +228,12 @@ fn path_in<'a>(paths: &'a [u8], entry: &Entry) -> &'a [u8] {
     &paths[entry.path_at..entry.path_at + entry.path_len]
 }
 
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Names are summed, so that their order does not count.
 fn xattr_hash(visit: &Visit<'_>) -> Result<u64> {
-    let path = visit.proc_path();
-    let failed = || format!("failed to read attributes of /{} in a scan", OsStr::from_bytes(visit.path).display());
-    let names = match xattr::list(&path) {
-        Ok(names) => names.unwrap_or_default(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        Err(e) => return Err(e).with_context(failed),
-    };
-    let mut sum = 0u64;
-    for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        // Overlay's own book-keeping changes with what happens elsewhere.
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
-            continue;
-        }
-        let Ok(key) = CString::new(name) else { continue };
-        let value = xattr::get(&path, &key).with_context(failed)?.unwrap_or_default();
-        sum = sum.wrapping_add(hash(&[name, b"\0", &value].concat()));
+    match xattrs::hash_of(&xattrs::path_of(visit.dir, visit.name)) {
+        // Gone since it was looked at: that a tree changes under a scan is for the watches to tell.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        result => result.with_context(|| {
+            format!("failed to read attributes of /{} in a scan", OsStr::from_bytes(visit.path).display())
+        }),
     }
-    Ok(sum)
 }

@@ -13,7 +13,7 @@ use nix::sys::stat::{FileStat, fstatat};
 
 use super::collect::{Collector, Now, View};
 use super::culprit::Culprits;
-use super::{Change, Image, image};
+use super::{Change, Drained, Image, image, xattrs};
 
 /// How long a drain may wait for the rest of an operation whose first half it has read.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -50,7 +50,7 @@ impl View for UpperView {
             Err(_) => Now::Absent,
             Ok(stat) if image::is_whiteout(&stat) => Now::Whiteout,
             Ok(stat) => {
-                let opaque = image::is_dir(&stat) && image::is_opaque(dir.as_fd(), Path::new(name));
+                let opaque = image::is_dir(&stat) && image::is_opaque(dir.as_fd(), name);
                 Now::Present { stat: Box::new(stat), opaque }
             }
         }
@@ -58,6 +58,16 @@ impl View for UpperView {
 
     fn image(&self, path: &Path) -> Option<FileStat> {
         self.image.lookup(path)
+    }
+
+    fn is_bare_copy(&self, path: &Path) -> bool {
+        let Ok(upper) = open_beneath(self.upper.as_fd(), path) else { return false };
+        let (Some((image, original)), Ok(stat)) = (self.image.find(path), nix::sys::stat::fstat(&upper)) else {
+            return false;
+        };
+        let seen = |s: &FileStat| (s.st_mode, s.st_uid, s.st_gid, s.st_mtime, s.st_mtime_nsec);
+        let attributes = |dir: BorrowedFd<'_>| xattrs::hash_of(&xattrs::path_of(dir, c".")).ok();
+        seen(&stat) == seen(&original) && attributes(upper.as_fd()) == attributes(image.as_fd())
     }
 }
 
@@ -78,40 +88,28 @@ pub(super) fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-/// What a drain comes to.
-pub(super) struct Settled {
-    pub(super) changes: Vec<Change>,
-    pub(super) collector: Collector,
-    /// The collector is to be kept: a file is still being copied up, and only by-products were seen.
-    pub(super) hold: bool,
-}
-
 /// Calls `read` until what it collected is clear or the time is up. `read` takes all there is and says whether it
 /// may be called again in this drain.
 pub(super) fn until_clear(
     fd: BorrowedFd<'_>,
-    mut collector: Collector,
     view: &dyn View,
     mut read: impl FnMut(&mut Collector) -> anyhow::Result<bool>,
-) -> anyhow::Result<Settled> {
+) -> anyhow::Result<Drained> {
     let deadline = Instant::now() + SETTLE;
+    let mut collector = Collector::default();
     loop {
         let more = read(&mut collector)?;
         if collector.is_empty() {
-            return Ok(Settled { changes: Vec::new(), collector, hold: false });
+            return Ok(Drained::default());
         }
         let (verdicts, unclear) = collector.verdicts(view);
         let left = deadline.saturating_duration_since(Instant::now());
         if unclear && more && wait(fd, left)? {
             continue;
         }
-        let only_weak = verdicts.iter().all(|v| v.is_weak());
-        if only_weak && collector.is_copying() {
-            return Ok(Settled { changes: Vec::new(), collector, hold: true });
-        }
         let mut culprits = Culprits::default();
         let changes = verdicts.into_iter().map(|v| Change { culprit: culprits.name(v.pid), ..v.change }).collect();
-        return Ok(Settled { changes, collector, hold: false });
+        return Ok(Drained { changes, overflow: collector.overflowed() });
     }
 }
 

@@ -14,7 +14,7 @@ use super::collect::{self, Collector};
 use super::fanevent::{FanEvent, FanEvents, Handle, Name};
 use super::settle::{self, UpperView};
 use super::{Drained, Image, WatchError};
-use crate::sys::fanotify;
+use crate::sys::fanotify::{self, Reports};
 
 /// Events that one drain takes before it returns.
 const MAX_EVENTS: usize = 4096;
@@ -34,7 +34,6 @@ pub struct TripwireWatch {
     view: UpperView,
     upper_name: PathBuf,
     directories: HashMap<Box<[u8]>, PathBuf>,
-    pending: Option<Collector>,
 }
 
 /// Where an event's directory is.
@@ -55,34 +54,38 @@ impl TripwireWatch {
     /// [`WatchError::LimitReached`] at `fs.fanotify.max_user_groups` or `max_user_marks`; [`WatchError::Unsupported`]
     /// where this kernel, filesystem or privilege has no such fanotify (Linux 5.9; on tmpfs 5.13); otherwise `Other`.
     pub fn new(tmpfs: OwnedFd, upper_name: &Path, image: Image) -> Result<TripwireWatch, WatchError> {
+        let probe = |target_and_rename| fanotify::init(Reports { target_and_rename });
+        let target_and_rename = match probe(true) {
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => false,
+            group => group.map(|_| true).map_err(|e| refused("fanotify_init", e))?,
+        };
+        TripwireWatch::with_reports(tmpfs, upper_name, image, Reports { target_and_rename })
+    }
+
+    /// As [`new`](Self::new), which finds out what the kernel can report, with exactly these reports.
+    ///
+    /// # Errors
+    /// As `new`; `Unsupported` when the kernel lacks the reports.
+    pub fn with_reports(
+        tmpfs: OwnedFd,
+        upper_name: &Path,
+        image: Image,
+        reports: Reports,
+    ) -> Result<TripwireWatch, WatchError> {
+        let renames = if reports.target_and_rename { libc::FAN_RENAME } else { libc::FAN_MOVE };
         let events = libc::FAN_MODIFY
             | libc::FAN_CLOSE_WRITE
             | libc::FAN_ATTRIB
             | libc::FAN_CREATE
             | libc::FAN_DELETE
-            | libc::FAN_ONDIR;
-        let full = fanotify::Reports { target_and_rename: true };
-        let group = match fanotify::init(full) {
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => None,
-            group => Some(group.map_err(|e| refused("fanotify_init", e))?),
-        };
-        let group = match group {
-            Some(group) => {
-                fanotify::mark_filesystem(group.as_fd(), tmpfs.as_fd(), events | libc::FAN_RENAME)
-                    .map_err(|e| refused("fanotify_mark of a filesystem", e))?;
-                group
-            }
-            None => {
-                let basic = fanotify::Reports { target_and_rename: false };
-                let group = fanotify::init(basic).map_err(|e| refused("fanotify_init", e))?;
-                fanotify::mark_filesystem(group.as_fd(), tmpfs.as_fd(), events | libc::FAN_MOVE)
-                    .map_err(|e| refused("fanotify_mark of a filesystem", e))?;
-                group
-            }
-        };
+            | libc::FAN_ONDIR
+            | renames;
+        let group = fanotify::init(reports).map_err(|e| refused("fanotify_init", e))?;
+        fanotify::mark_filesystem(group.as_fd(), tmpfs.as_fd(), events)
+            .map_err(|e| refused("fanotify_mark of a filesystem", e))?;
         let view = UpperView::new(settle::open_beneath(tmpfs.as_fd(), upper_name)?, image);
         let upper_name = upper_name.to_path_buf();
-        Ok(TripwireWatch { group, tmpfs, view, upper_name, directories: HashMap::new(), pending: None })
+        Ok(TripwireWatch { group, tmpfs, view, upper_name, directories: HashMap::new() })
     }
 
     /// The group's descriptor: readable when [`drain`](Self::drain) has something to take.
@@ -99,14 +102,13 @@ impl TripwireWatch {
     /// # Errors
     /// When the group can't be read.
     pub fn drain(&mut self) -> Result<Drained, WatchError> {
-        let mut collector = self.pending.take().unwrap_or_default();
         let mut overflow = false;
         let mut moved_from: Option<(PathBuf, i32)> = None;
         let root = std::fs::read_link(settle::proc_path(self.tmpfs.as_fd()))
             .context("failed to find the path of the tripwire's tmpfs; is /proc mounted?")?;
         let mut buffer = vec![0; READ_BYTES];
         let mut budget = MAX_EVENTS;
-        let settled = settle::until_clear(self.group.as_fd(), collector, &self.view, |collector| {
+        let mut drained = settle::until_clear(self.group.as_fd(), &self.view, |collector| {
             while budget > 0 {
                 let bytes = match nix::unistd::read(&self.group, &mut buffer) {
                     Ok(0) | Err(Errno::EAGAIN) => return Ok(true),
@@ -124,15 +126,11 @@ impl TripwireWatch {
             }
             Ok(false)
         })?;
-        collector = settled.collector;
-        overflow |= collector.overflowed();
-        if settled.hold {
-            self.pending = Some(collector);
-        }
+        drained.overflow |= overflow;
         if self.directories.len() > MAX_DIRECTORIES {
             self.directories = HashMap::new();
         }
-        Ok(Drained { changes: settled.changes, overflow })
+        Ok(drained)
     }
 }
 
@@ -177,7 +175,7 @@ fn collect_event(
             (Place::Upper(old), Place::Upper(new)) => collector.rename(old, new, event.pid, target),
             (_, Place::Upper(new)) => collector.touch(new, collect::ARRIVED, event.pid, target),
             (Place::Upper(old), _) => collector.touch(old, collect::VANISHED, event.pid, None),
-            _ => collector.work(0, target),
+            _ => collector.work(),
         }
         return;
     }
@@ -203,14 +201,11 @@ fn collect_event(
         }
         Place::Work => {
             *moved_from = None;
-            collector.work(bits, target);
+            collector.work();
         }
         // A directory that is gone: its removal is an event of the directory above.
         Place::Unknown if at.name == "." => {}
-        Place::Unknown => {
-            // What was in a directory that is gone: that it changed must still be told.
-            collector.touch(PathBuf::from(at.name), bits | collect::DELETED, event.pid, None);
-        }
+        Place::Unknown => collector.lost(),
     }
 }
 

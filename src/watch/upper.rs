@@ -85,7 +85,7 @@ impl UpperWatch {
         let mut budget = MAX_EVENTS;
         let fd = self.inotify.as_fd().try_clone_to_owned().context("failed to duplicate an inotify descriptor")?;
         let UpperWatch { inotify, tree, view, kinds } = self;
-        let mut settled = settle::until_clear(fd.as_fd(), Collector::default(), view, |collector| {
+        let mut drained = settle::until_clear(fd.as_fd(), view, |collector| {
             let mut buffer = [0; READ_BYTES];
             while budget > 0 {
                 let events: Vec<Seen> = match inotify.read_events(&mut buffer) {
@@ -114,18 +114,21 @@ impl UpperWatch {
             close_moves(inotify, tree, collector);
             Ok(false)
         })?;
-        overflow |= settled.collector.overflowed();
+        drained.overflow |= overflow;
         if *kinds == Kinds::HostWrite {
-            for change in &mut settled.changes {
+            for change in &mut drained.changes {
                 let what = word(change.kind);
                 change.detail = Some(change.detail.take().map_or(what.to_owned(), |d| format!("{what}: {d}")));
                 change.kind = ChangeKind::HostWrite;
             }
         }
         match limit {
-            Some(e) if settled.changes.is_empty() => Err(e),
+            Some(e) if drained.changes.is_empty() => Err(e),
             // What was seen comes first; the scan that an overflow calls for finds the rest.
-            limit => Ok(Drained { changes: settled.changes, overflow: overflow || limit.is_some() }),
+            limit => {
+                drained.overflow |= limit.is_some();
+                Ok(drained)
+            }
         }
     }
 }

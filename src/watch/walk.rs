@@ -2,8 +2,8 @@
 //!
 //! Owns: the order (parents before children) and the bounds. Must not: keep what it saw.
 
-use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result};
@@ -37,16 +37,6 @@ pub(super) struct Visit<'a> {
     pub(super) stat: &'a FileStat,
     pub(super) dir: BorrowedFd<'a>,
     pub(super) name: &'a CStr,
-}
-
-impl Visit<'_> {
-    /// A path by which calls that take no directory descriptor can reach the file; its last part is the file itself.
-    pub(super) fn proc_path(&self) -> CString {
-        let mut path = format!("/proc/self/fd/{}/", self.dir.as_raw_fd()).into_bytes();
-        path.extend_from_slice(self.name.to_bytes());
-        // Neither part has a NUL in it.
-        CString::new(path).unwrap_or_default()
-    }
 }
 
 /// A directory that is being listed. The listing owns a descriptor of its own.

@@ -90,10 +90,7 @@ fn a_new_mount_in_an_old_one_s_place_is_told_as_both() {
     umount2(dir.path(), MntFlags::empty()).expect("unmounted");
     tmpfs(dir.path(), "evil");
     let drained = watch.drain().expect("drained");
-    assert_eq!(
-        details(&drained.changes),
-        [(dir.path(), "tmpfs from evil mounted"), (dir.path(), "unmounted")]
-    );
+    assert_eq!(details(&drained.changes), [(dir.path(), "tmpfs from evil mounted"), (dir.path(), "unmounted")]);
     umount2(dir.path(), MntFlags::empty()).expect("unmounted");
 }
 
