@@ -3,6 +3,7 @@
 //!
 //! Owns: every `unsafe` of the project. Must not: know anything of containers, or import another module of this crate.
 
+pub mod fanotify;
 pub mod fds;
 pub mod memory;
 pub mod process;
@@ -10,3 +11,4 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod terminal;
+pub mod xattr;
