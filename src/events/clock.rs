@@ -46,7 +46,13 @@ pub fn parse(text: &str) -> Option<i64> {
         sign @ (b'+' | b'-') if bytes.len() == end + 6 && at(end + 3, b":") => {
             let (hours, minutes) = (number(end + 1, end + 3)?, number(end + 4, end + 6)?);
             let seconds = (hours * 60 + minutes) * 60;
-            if hours > 23 || minutes > 59 { return None } else if *sign == b'-' { -seconds } else { seconds }
+            if hours > 23 || minutes > 59 {
+                return None;
+            } else if *sign == b'-' {
+                -seconds
+            } else {
+                seconds
+            }
         }
         _ => return None,
     };
@@ -106,9 +112,18 @@ mod tests {
         assert_eq!(parse("1970-01-01T00:00:00.5Z"), Some(500_000));
         assert_eq!(parse("1970-01-01T00:00:00.123456789Z"), Some(123_456));
         for text in [
-            "", "10m", "2026-02-30T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01", "2026-01-01T24:00:00Z",
-            "2026-01-01T00:00:00", "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00Zx", "2026-00-10T00:00:00Z",
-            "2026-01-01T00:00:00+1:00", "é026-01-01T00:00:00Z",
+            "",
+            "10m",
+            "2026-02-30T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:00",
+            "2026-01-01T00:00:00.Z",
+            "2026-01-01T00:00:00Zx",
+            "2026-00-10T00:00:00Z",
+            "2026-01-01T00:00:00+1:00",
+            "é026-01-01T00:00:00Z",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }

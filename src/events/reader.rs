@@ -212,11 +212,12 @@ impl Follower {
         Ok(Follower { reader: Reader::open(data_dir, filter)?, inotify })
     }
 
-    /// The next event, waiting for it as long as it takes, or until `wake` becomes readable or closed: then `None`.
+    /// The next event, waiting for it as long as it takes, or until the other end of the pipe or socket `until` is
+    /// closed: then `None`.
     ///
     /// # Errors
     /// When a file can't be read, or the folder was removed.
-    pub fn next_event(&mut self, wake: Option<BorrowedFd<'_>>) -> Result<Option<Event>> {
+    pub fn next_event(&mut self, until: Option<BorrowedFd<'_>>) -> Result<Option<Event>> {
         loop {
             if let Some(event) = self.reader.next_event()? {
                 return Ok(Some(event));
@@ -225,7 +226,7 @@ impl Follower {
             if let Some(event) = self.reader.next_event()? {
                 return Ok(Some(event));
             }
-            if self.wait(wake)? {
+            if self.wait(until)? {
                 return Ok(None);
             }
         }
@@ -236,9 +237,10 @@ impl Follower {
         &self.reader
     }
 
-    fn wait(&mut self, wake: Option<BorrowedFd<'_>>) -> Result<bool> {
+    fn wait(&mut self, until: Option<BorrowedFd<'_>>) -> Result<bool> {
         let mut fds = vec![PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
-        fds.extend(wake.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        // Errors and hang-ups are told without being asked for (poll(2)); what someone types is nothing to us.
+        fds.extend(until.map(|fd| PollFd::new(fd, PollFlags::empty())));
         loop {
             match poll(&mut fds, PollTimeout::NONE) {
                 Err(nix::Error::EINTR) => continue,
@@ -246,7 +248,7 @@ impl Follower {
             };
             break;
         }
-        let woken = fds.get(1).and_then(PollFd::any).unwrap_or(false);
+        let ended = fds.get(1).and_then(PollFd::any).unwrap_or(false);
         if fds[0].any().unwrap_or(false) {
             let mut buffer = [0; 4096];
             let gone = self.inotify.read_events(&mut buffer).context("failed to read inotify events")?;
@@ -256,6 +258,6 @@ impl Follower {
                 self.reader.dir.display()
             );
         }
-        Ok(woken)
+        Ok(ended)
     }
 }

@@ -50,7 +50,9 @@ pub fn resolve(
     let node = Node::new(config, overrides);
     let mode = match pick(annotations, "mode", container_name) {
         None => node.mode,
-        Some((name, text)) => node.hold(Loosen::Mode, name, said(name, text, values::mode)?, node.mode, tighten::mode)?,
+        Some((name, text)) => {
+            node.hold(Loosen::Mode, name, said(name, text, values::mode)?, node.mode, tighten::mode)?
+        }
     };
     if mode == Mode::Off {
         return Ok(node.policy(mode));
@@ -208,7 +210,10 @@ fn check_all(annotations: &BTreeMap<String, String>) -> Result<()> {
             "workload" => drop(said(name, text, values::workload)?),
             "scratch" => drop(said(name, text, values::scratch)?),
             _ if LATER_KEYS.contains(&key) => {
-                bail!("annotation {} is not supported by this version, which does not learn; remove it", show_name(name))
+                bail!(
+                    "annotation {} is not supported by this version, which does not learn; remove it",
+                    show_name(name)
+                )
             }
             _ => bail!("annotation {}: unknown key {}; {}", show_name(name), quote(key), remedy(key, &KEYS)),
         }

@@ -124,7 +124,8 @@ impl Walk<'_> {
                     }
                 }
                 None => {
-                    let message = format!("unknown key {}; {}", quote(&format!("{prefix}{name}")), remedy(name, &names));
+                    let message =
+                        format!("unknown key {}; {}", quote(&format!("{prefix}{name}")), remedy(name, &names));
                     self.at(key.span(), message);
                 }
             }
@@ -135,7 +136,8 @@ impl Walk<'_> {
     fn across(&mut self, config: &Config, document: &DeTable<'_>) {
         let span = |name: &str| document.get(name).map_or(0..0, |v| v.span());
         if config.evidence.max_file_bytes > config.evidence.max_bytes {
-            let message = "evidence.max-file-bytes is more than evidence.max-bytes; raise max-bytes or lower max-file-bytes";
+            let message =
+                "evidence.max-file-bytes is more than evidence.max-bytes; raise max-bytes or lower max-file-bytes";
             self.at(span("evidence"), message.to_string());
         }
         if config.rootfs == super::RootfsKind::Engine && config.on_write == Some(super::Response::Restart) {

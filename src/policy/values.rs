@@ -95,9 +95,9 @@ pub fn mode(text: &str) -> Parsed<Mode> {
     match text {
         "off" => Ok(Mode::Off),
         "enforce" => Ok(Mode::Enforce),
-        "learn" | "observe" | "auto" => {
-            Err(format!("mode {text:?} is not supported by this version, which does not learn; use \"enforce\" or \"off\""))
-        }
+        "learn" | "observe" | "auto" => Err(format!(
+            "mode {text:?} is not supported by this version, which does not learn; use \"enforce\" or \"off\""
+        )),
         _ => Err(format!("{} is not a mode; {}", quote(text), remedy(text, &["off", "enforce"]))),
     }
 }
@@ -111,7 +111,9 @@ pub fn rootfs(text: &str) -> Parsed<RootfsKind> {
         "sealed" => Ok(RootfsKind::Sealed),
         "tripwire" => Ok(RootfsKind::Tripwire),
         "engine" => Ok(RootfsKind::Engine),
-        _ => Err(format!("{} is not a kind of rootfs; {}", quote(text), remedy(text, &["sealed", "tripwire", "engine"]))),
+        _ => {
+            Err(format!("{} is not a kind of rootfs; {}", quote(text), remedy(text, &["sealed", "tripwire", "engine"])))
+        }
     }
 }
 
@@ -125,11 +127,9 @@ pub fn response(text: &str) -> Parsed<Response> {
         "pause" => Ok(Response::Pause),
         "stop" => Ok(Response::Stop),
         "restart" => Ok(Response::Restart),
-        _ => Err(format!(
-            "{} is not a response; {}",
-            quote(text),
-            remedy(text, &["report", "pause", "stop", "restart"])
-        )),
+        _ => {
+            Err(format!("{} is not a response; {}", quote(text), remedy(text, &["report", "pause", "stop", "restart"])))
+        }
     }
 }
 
@@ -318,8 +318,23 @@ mod tests {
     #[test]
     fn scratch_paths_that_mean_something_else_than_they_say_are_refused() {
         for text in [
-            "tmp", "/", "/tmp/", "//tmp", "/tmp/../etc", "/tmp/./x", "/..", "/proc/x", "/sys", "/tmp,/tmp", "/tmp:4g:4g",
-            "/tmp:noexec", "/tmp:", "/tmp,", ",", "/t\nmp", "/tmp:1k",
+            "tmp",
+            "/",
+            "/tmp/",
+            "//tmp",
+            "/tmp/../etc",
+            "/tmp/./x",
+            "/..",
+            "/proc/x",
+            "/sys",
+            "/tmp,/tmp",
+            "/tmp:4g:4g",
+            "/tmp:noexec",
+            "/tmp:",
+            "/tmp,",
+            ",",
+            "/t\nmp",
+            "/tmp:1k",
         ] {
             assert!(scratch(text).is_err(), "{text:?}");
         }

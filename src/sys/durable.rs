@@ -36,7 +36,9 @@ pub fn write_in(dir: BorrowedFd<'_>, name: &Path, bytes: &[u8], mode: u32) -> io
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "name is not a single path component"));
     }
     let (mode, owner) = match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(old) if old.st_mode & libc::S_IFMT == libc::S_IFREG => (old.st_mode & 0o7777, Some((old.st_uid, old.st_gid))),
+        Ok(old) if old.st_mode & libc::S_IFMT == libc::S_IFREG => {
+            (old.st_mode & 0o7777, Some((old.st_uid, old.st_gid)))
+        }
         Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "target is not a regular file")),
         Err(nix::Error::ENOENT) => (mode, None),
         Err(e) => return Err(e.into()),

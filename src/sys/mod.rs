@@ -4,5 +4,5 @@
 //! a policy or any other part of lithify.
 
 pub mod durable;
-
+pub mod probe;
 pub mod random;
