@@ -4,6 +4,7 @@
 //! response → journal. Each folder is one stage; its `mod.rs` says what it owns and must not do.
 
 pub mod cli;
+pub mod ctl;
 pub mod engine;
 pub mod events;
 pub mod logging;

@@ -3,10 +3,13 @@
 //!
 //! Owns: every `unsafe` of the project. Must not: know anything of containers, or import another module of this crate.
 
+pub mod durable;
 pub mod fanotify;
 pub mod fds;
 pub mod memory;
+pub mod probe;
 pub mod process;
+pub mod random;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
