@@ -270,7 +270,7 @@ impl Copy<'_> {
             let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             openat2(self.merged, path, OpenHow::new().flags(flags).resolve(resolve))?
         } else {
-            proc_fd::reopen(source, OFlag::O_RDONLY)?
+            proc_fd::reopen(source.as_fd(), OFlag::O_RDONLY)?
         };
         let mut content = std::fs::File::from(content).take(status.size);
         io::copy(&mut content, &mut std::fs::File::from(made)).context("failed to copy its content")?;

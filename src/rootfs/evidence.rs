@@ -134,7 +134,7 @@ impl<W: Write> Archive<W> {
                     records.push(("LITHIFY.size".to_owned(), status.size.to_string().into_bytes()));
                 }
                 header.set_size(kept);
-                let content = std::fs::File::from(proc_fd::reopen(&fd, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
+                let content = std::fs::File::from(proc_fd::reopen(fd.as_fd(), OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
                 // Somebody may cut the file while it is read: a tar has to have what its header promised.
                 let exact = content.chain(io::repeat(0)).take(kept);
                 return self.append(header, &path, None, records, exact);

@@ -58,7 +58,7 @@ impl Layers {
         let root = open_rootfs(rootfs)?;
         let status = statx(root.as_fd()).with_context(|| format!("failed to read rootfs {}", rootfs.display()))?;
         let place = PathBuf::from(
-            nix::fcntl::readlink(proc_fd::path(&root).as_str())
+            nix::fcntl::readlink(proc_fd::path(root.as_fd()).as_str())
                 .with_context(|| format!("failed to find the path of rootfs {}", rootfs.display()))?,
         );
         let Some(entry) = status.mount_id.and_then(|id| find(mountinfo, id)) else {

@@ -189,7 +189,7 @@ impl<'a> Plan<'a> {
         context.set(c"source", c"overlay").map_err(|e| told(e, "overlayfs refused its source"))?;
         for (key, layers) in [(c"lowerdir+", &self.lowers), (c"datadir+", &self.data)] {
             for (n, layer) in layers.iter().enumerate() {
-                match context.set(key, &CString::new(proc_fd::path(layer))?) {
+                match context.set(key, &CString::new(proc_fd::path(*layer))?) {
                     Ok(()) => {}
                     Err(e) if n == 0 && e.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
                     Err(e) => return Err(told(e, &format!("overlayfs refused layer {} from the top", n + 1))),
@@ -218,7 +218,7 @@ impl<'a> Plan<'a> {
     /// With mount(2)'s one string. It attaches what it mounts: a detached copy is taken, and the original removed.
     fn by_mount(&self, staging: &Staging) -> Result<OwnedFd> {
         let join = |fds: &[BorrowedFd<'_>], between: &str| -> String {
-            fds.iter().map(proc_fd::path).collect::<Vec<_>>().join(between)
+            fds.iter().map(|fd| proc_fd::path(*fd)).collect::<Vec<_>>().join(between)
         };
         let mut data = format!("lowerdir={}", join(&self.lowers, ":")).into_bytes();
         if !self.data.is_empty() {

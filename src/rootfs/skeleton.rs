@@ -88,20 +88,32 @@ impl Staging {
         {
             lost = names;
             // Only now: a layer must not change beneath a mounted overlay.
-            Attributes::of(image.as_fd())?.put(root.as_fd()).context("failed to set up the skeleton's root")?;
+            top(layers)?.put(root.as_fd()).context("failed to set up the skeleton's root")?;
             image = self.view(layers, root.as_fd())?;
         }
-        let nodes = plan(image.as_fd(), mount_points, cwd)?;
+        let nodes = plan(image.as_fd(), top(layers)?, mount_points, cwd)?;
         lost.extend(build(root.as_fd(), &nodes)?);
         Ok(Skeleton { root, lost })
     }
 }
 
+/// The attributes of the image's root directory. The view of the image can't tell them: its root shows those of the empty
+/// directory that is its topmost layer.
+fn top(layers: &Layers) -> Result<Attributes> {
+    let top = layers.lowers.first().context("the image has no layer")?;
+    Attributes::of(top.as_fd()).context("failed to read the image's root directory")
+}
+
 /// Which entries the skeleton needs, by their resolved paths: parents sort before children.
-fn plan(image: BorrowedFd<'_>, mount_points: &[MountPoint], cwd: &Path) -> Result<BTreeMap<PathBuf, Node>> {
+fn plan(
+    image: BorrowedFd<'_>,
+    root: Attributes,
+    mount_points: &[MountPoint],
+    cwd: &Path,
+) -> Result<BTreeMap<PathBuf, Node>> {
     let mut nodes = BTreeMap::new();
     let of = |fd: BorrowedFd<'_>| Attributes::of(fd).map(|a| Node::Image(Box::new(a)));
-    nodes.insert(PathBuf::new(), of(image).context("failed to read the image's root directory")?);
+    nodes.insert(PathBuf::new(), Node::Image(Box::new(root)));
     let mut covered: Vec<PathBuf> = Vec::new();
     let last = MountPoint { destination: cwd.to_owned(), is_file: false };
     for (n, point) in mount_points.iter().chain([&last]).enumerate() {

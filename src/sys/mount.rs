@@ -163,7 +163,7 @@ pub fn clone_mount(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// # Errors
 /// EINVAL: `root` is not the root of a mount of this namespace.
 pub fn detach(root: impl AsFd) -> nix::Result<()> {
-    nix::mount::umount2(super::proc_fd::path(root).as_str(), nix::mount::MntFlags::MNT_DETACH)
+    nix::mount::umount2(super::proc_fd::path(root.as_fd()).as_str(), nix::mount::MntFlags::MNT_DETACH)
 }
 
 fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {

@@ -4,15 +4,15 @@
 //! between looking and using in which the object could be another one.
 
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-/// The name of an open file for calls that take a path.
-pub fn path(fd: impl AsFd) -> String {
+/// The name of an open file for calls that take a path; it is good for as long as the descriptor is open.
+pub fn path(fd: BorrowedFd<'_>) -> String {
     let mut text = String::from("/proc/self/fd/");
-    let _ = write!(text, "{}", fd.as_fd().as_raw_fd());
+    let _ = write!(text, "{}", fd.as_raw_fd());
     text
 }
 
@@ -20,6 +20,6 @@ pub fn path(fd: impl AsFd) -> String {
 ///
 /// # Errors
 /// What open(2) says; ENOENT where /proc is not mounted.
-pub fn reopen(fd: impl AsFd, flags: OFlag) -> nix::Result<OwnedFd> {
+pub fn reopen(fd: BorrowedFd<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
     open(path(fd).as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Longest list of names and longest value that Linux has (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`), in bytes.
@@ -14,7 +14,7 @@ const LIMIT_BYTES: usize = 65536;
 /// # Errors
 /// What listxattr(2) says.
 pub fn list(fd: impl AsFd) -> io::Result<Vec<OsString>> {
-    let path = name(fd);
+    let path = name(fd.as_fd());
     let mut buffer = vec![0u8; 1024];
     loop {
         // SAFETY: `path` is a C string and `buffer` has the length that is passed; both outlive the call.
@@ -38,7 +38,7 @@ pub fn list(fd: impl AsFd) -> io::Result<Vec<OsString>> {
 /// # Errors
 /// What getxattr(2) says.
 pub fn get(fd: impl AsFd, key: &OsStr) -> io::Result<Option<Vec<u8>>> {
-    let path = name(fd);
+    let path = name(fd.as_fd());
     let key = CString::new(key.as_bytes())?;
     let mut buffer = vec![0u8; 256];
     loop {
@@ -63,7 +63,7 @@ pub fn get(fd: impl AsFd, key: &OsStr) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// What setxattr(2) says; EOPNOTSUPP where the filesystem does not keep such attributes.
 pub fn set(fd: impl AsFd, key: &OsStr, value: &[u8]) -> io::Result<()> {
-    write(name(fd).as_c_str(), key, value, 0)
+    write(name(fd.as_fd()).as_c_str(), key, value, 0)
 }
 
 /// Sets an attribute that must not be there yet.
@@ -71,7 +71,7 @@ pub fn set(fd: impl AsFd, key: &OsStr, value: &[u8]) -> io::Result<()> {
 /// # Errors
 /// EEXIST where it is; else as [`set`].
 pub fn create(fd: impl AsFd, key: &OsStr, value: &[u8]) -> io::Result<()> {
-    write(name(fd).as_c_str(), key, value, libc::XATTR_CREATE)
+    write(name(fd.as_fd()).as_c_str(), key, value, libc::XATTR_CREATE)
 }
 
 fn write(path: &CStr, key: &OsStr, value: &[u8], flags: libc::c_int) -> io::Result<()> {
@@ -81,7 +81,7 @@ fn write(path: &CStr, key: &OsStr, value: &[u8], flags: libc::c_int) -> io::Resu
     if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn name(fd: impl AsFd) -> CString {
+fn name(fd: BorrowedFd<'_>) -> CString {
     CString::new(super::proc_fd::path(fd)).unwrap_or_default()
 }
 
