@@ -84,11 +84,6 @@ fn decide(invocation: &Invocation, args: &CreateArgs) -> Result<Decision> {
     if policy.mode == Mode::Off {
         return Ok(node(config));
     }
-    ensure!(
-        !config.require_profile,
-        "failed to protect container {}: 'require-profile' is set and there is no profile for it; set it to false or use mode 'off'",
-        args.id.to_string_lossy()
-    );
     Ok(Decision::Protect(Box::new(Protect { config, policy, names, document, bundle })))
 }
 
@@ -116,7 +111,10 @@ fn claim(invocation: &Invocation, runtime: &Path, dir: &Path) -> Result<Option<i
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o700);
     let parent = dir.parent().unwrap_or(Path::new("/"));
-    builder.recursive(true).create(parent).with_context(|| format!("failed to make state folder {}", parent.display()))?;
+    builder
+        .recursive(true)
+        .create(parent)
+        .with_context(|| format!("failed to make state folder {}", parent.display()))?;
     for _ in 0..2 {
         match builder.recursive(false).create(dir) {
             Ok(()) => return Ok(None),
@@ -163,7 +161,11 @@ fn make(
     };
     let terminal = document.terminal();
     let in_foreground = run && !args.detach;
-    let front = if in_foreground { Some(foreground::Front::open(dir, terminal && args.console_socket.is_none())?) } else { None };
+    let front = if in_foreground {
+        Some(foreground::Front::open(dir, terminal && args.console_socket.is_none())?)
+    } else {
+        None
+    };
     let (stdio, console) = match &front {
         Some(front) => (front.container_side()?, front.console()),
         None => (None, None),
@@ -225,7 +227,8 @@ fn make(
 
 /// In one step, as runc does: an engine may be waiting for the file to appear.
 fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let name = path.file_name().with_context(|| format!("failed to write pid file {}: no file name", path.display()))?;
+    let name =
+        path.file_name().with_context(|| format!("failed to write pid file {}: no file name", path.display()))?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     let new = path.with_file_name(hidden);
@@ -248,7 +251,9 @@ fn rejoin_protected(document: &mut Document, state_dir: &Path) -> Result<()> {
     for (dir, record) in crate::record::Record::list(state_dir)? {
         let Ok(record) = record else { continue };
         for (pid, _) in joined.iter().filter(|(pid, _)| *pid == record.anchor.pid) {
-            let init = record.init.with_context(|| format!("failed to join the namespaces of {}: it has no init", dir.display()))?;
+            let init = record
+                .init
+                .with_context(|| format!("failed to join the namespaces of {}: it has no init", dir.display()))?;
             generation::rejoin(document, *pid, init.pid);
         }
     }

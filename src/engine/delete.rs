@@ -82,7 +82,9 @@ pub(super) fn remove_stale(dir: &Path) -> Result<bool> {
             Ok(true)
         }
         None => {
-            let fresh = std::fs::metadata(dir).and_then(|m| m.modified()).is_ok_and(|at| at.elapsed().unwrap_or_default() < PATIENCE);
+            let fresh = std::fs::metadata(dir)
+                .and_then(|m| m.modified())
+                .is_ok_and(|at| at.elapsed().unwrap_or_default() < PATIENCE);
             if fresh && dir.join("control").exists() && Lease::take(dir, Intent::Use).is_ok() {
                 return Ok(false);
             }

@@ -22,14 +22,17 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
     let node = node(invocation);
     let dir = place::of(&node.state_dir, &invocation.globals, &args.id);
-    let Some(record) = place::record(&dir).filter(|_| place::is_name(&args.id)) else { return forward(invocation, &node) };
+    let Some(record) = place::record(&dir).filter(|_| place::is_name(&args.id)) else {
+        return forward(invocation, &node);
+    };
     let id = args.id.to_string_lossy();
     if record.phase == crate::record::Phase::Stopped {
         return forward(invocation, &node);
     }
     // Held until the low-level runtime takes over.
-    let _lease = Lease::take(&dir, Intent::Use)
-        .with_context(|| format!("failed to exec in container {id}: its supervisor does not answer; delete it and create it again"))?;
+    let _lease = Lease::take(&dir, Intent::Use).with_context(|| {
+        format!("failed to exec in container {id}: its supervisor does not answer; delete it and create it again")
+    })?;
     let path = dir.join(CONFIG);
     let text = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
     let container = Document::parse(&text).with_context(|| format!("failed to parse {}", path.display()))?;
@@ -39,7 +42,8 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
     };
     let taken = clamp::clamp(&mut process, &container);
 
-    let program: Vec<&str> = process["args"].as_array().into_iter().flatten().filter_map(Value::as_str).take(64).collect();
+    let program: Vec<&str> =
+        process["args"].as_array().into_iter().flatten().filter_map(Value::as_str).take(64).collect();
     let mut event = Event::new(EventType::Exec, &record.id, Default::default())
         .with("workload", record.workload.clone())
         .with("generation", record.generation)
@@ -50,9 +54,11 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
     }
     Recorder::new(Journal::open(&node.data_dir, node.journal), &record.id).record(event, Durability::Buffered);
 
-    let document = crate::sys::memory::file("process.json", &serde_json::to_vec(&process)?).context("failed to hand the process on")?;
+    let document = crate::sys::memory::file("process.json", &serde_json::to_vec(&process)?)
+        .context("failed to hand the process on")?;
     // Above what is preserved for the session, so that the low-level runtime closes it there.
-    let document = fds::dup_above(document.as_fd(), 64 + args.preserve_fds as i32).context("failed to hand the process on")?;
+    let document =
+        fds::dup_above(document.as_fd(), 64 + args.preserve_fds as i32).context("failed to hand the process on")?;
     fds::set_cloexec(document.as_fd(), false).context("failed to hand the process on")?;
     let mut argv = invocation.globals.forwarded.clone();
     argv.push("exec".into());
@@ -69,7 +75,8 @@ fn read_process(path: &std::path::Path) -> Result<Value> {
     let mut text = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut text).with_context(|| format!("failed to read process file {shown}"))?;
     ensure!(text.len() as u64 <= MAX_BYTES, "failed to read process file {shown}: larger than {MAX_BYTES} bytes");
-    let process: Value = serde_json::from_slice(&text).with_context(|| format!("failed to parse process file {shown}"))?;
+    let process: Value =
+        serde_json::from_slice(&text).with_context(|| format!("failed to parse process file {shown}"))?;
     ensure!(process.is_object(), "failed to parse process file {shown}: expected a JSON object");
     Ok(process)
 }

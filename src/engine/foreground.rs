@@ -73,7 +73,8 @@ impl Front {
         match &self.0 {
             Kind::Pipes { theirs, .. } => Ok(theirs.take()),
             Kind::Terminal { .. } => {
-                let null = || -> io::Result<OwnedFd> { Ok(File::options().read(true).write(true).open("/dev/null")?.into()) };
+                let null =
+                    || -> io::Result<OwnedFd> { Ok(File::options().read(true).write(true).open("/dev/null")?.into()) };
                 Ok(Some([null()?, null()?, null()?]))
             }
         }

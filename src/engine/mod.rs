@@ -69,12 +69,7 @@ struct Node {
 /// be killed and deleted under a bad one.
 fn node(invocation: &Invocation) -> Node {
     let config = Config::load(invocation.own.config.as_deref()).unwrap_or_default();
-    Node {
-        runtimes: config.runtimes,
-        state_dir: config.state_dir,
-        data_dir: config.data_dir,
-        journal: config.journal,
-    }
+    Node { runtimes: config.runtimes, state_dir: config.state_dir, data_dir: config.data_dir, journal: config.journal }
 }
 
 /// Becomes the low-level runtime with the engine's own arguments.

@@ -22,7 +22,12 @@ pub(super) fn of(state_dir: &Path, globals: &Globals, id: &OsStr) -> PathBuf {
 /// An id that can be the name of a folder; the low-level runtime has the words for any other.
 pub(super) fn is_name(id: &OsStr) -> bool {
     let bytes = id.as_bytes();
-    !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.contains(&b'/') && !bytes.contains(&0) && bytes.len() <= 240
+    !bytes.is_empty()
+        && bytes != b"."
+        && bytes != b".."
+        && !bytes.contains(&b'/')
+        && !bytes.contains(&0)
+        && bytes.len() <= 240
 }
 
 /// The record of a protected container, if it is one.
@@ -32,7 +37,8 @@ pub(super) fn record(dir: &Path) -> Option<Record> {
 
 /// Whether a process is still the one that was meant.
 pub(super) fn is_alive(process: ProcessRef) -> bool {
-    process::start_time_ticks(process.pid).is_ok_and(|ticks| ticks == process.start_time_ticks) && !is_zombie(process.pid)
+    process::start_time_ticks(process.pid).is_ok_and(|ticks| ticks == process.start_time_ticks)
+        && !is_zombie(process.pid)
 }
 
 fn is_zombie(pid: i32) -> bool {

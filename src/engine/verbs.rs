@@ -59,8 +59,12 @@ pub(super) fn start(invocation: &Invocation, id: &OsStr) -> Result<i32> {
     if !place::is_name(id) || place::record(&dir).is_none() {
         return forward(invocation, &node);
     }
-    let lease = Lease::take(&dir, Intent::Starting)
-        .with_context(|| format!("failed to start container {}: its supervisor does not answer; delete it and create it again", id.to_string_lossy()))?;
+    let lease = Lease::take(&dir, Intent::Starting).with_context(|| {
+        format!(
+            "failed to start container {}: its supervisor does not answer; delete it and create it again",
+            id.to_string_lossy()
+        )
+    })?;
     let runtime = runtime::find(&node.runtimes)?;
     let exit = runtime::run_and_wait(&runtime, &invocation.argv)
         .with_context(|| format!("failed to start {}", runtime.display()))?;
@@ -95,7 +99,8 @@ pub(super) fn ps(invocation: &Invocation, id: &OsStr, json: bool) -> Result<i32>
     let mut text = String::new();
     reader.by_ref().take(MAX_TEXT).read_to_string(&mut text).context("failed to read the processes")?;
     let exit = process::wait_pid(child.pid).context("failed to wait for the low-level runtime")?;
-    let text = if json { without_pid_json(&text, record.anchor.pid) } else { without_pid_table(&text, record.anchor.pid) };
+    let text =
+        if json { without_pid_json(&text, record.anchor.pid) } else { without_pid_table(&text, record.anchor.pid) };
     std::io::stdout().write_all(text.as_bytes()).context("failed to write the processes")?;
     Ok(exit.shell_code())
 }
@@ -128,9 +133,12 @@ pub(super) fn update(invocation: &Invocation, id: &OsStr, resources: Option<&OsS
     let Ok(_lease) = Lease::take(&dir, Intent::Use) else { return forward(invocation, &node) };
     let runtime = runtime::find(&node.runtimes)?;
     let text = match resources {
-        Some(name) if name == "-" => Some(read_bounded(&mut std::io::stdin()).context("failed to read resources from standard input")?),
+        Some(name) if name == "-" => {
+            Some(read_bounded(&mut std::io::stdin()).context("failed to read resources from standard input")?)
+        }
         Some(path) => {
-            let mut file = std::fs::File::open(path).with_context(|| format!("failed to open {}", Path::new(path).display()))?;
+            let mut file =
+                std::fs::File::open(path).with_context(|| format!("failed to open {}", Path::new(path).display()))?;
             Some(read_bounded(&mut file).with_context(|| format!("failed to read {}", Path::new(path).display()))?)
         }
         None => None,
@@ -211,6 +219,9 @@ mod tests {
         assert_eq!(without_pid_json("[10, 12]", 11), "[10, 12]", "untouched where there is nothing to leave out");
         assert_eq!(without_pid_json("not json", 11), "not json");
         let table = "UID   PID  PPID CMD\nroot   10     1 init\nroot   11     1 lithify\nroot  111     1 sh -c 11\n";
-        assert_eq!(without_pid_table(table, 11), "UID   PID  PPID CMD\nroot   10     1 init\nroot  111     1 sh -c 11\n");
+        assert_eq!(
+            without_pid_table(table, 11),
+            "UID   PID  PPID CMD\nroot   10     1 init\nroot  111     1 sh -c 11\n"
+        );
     }
 }

@@ -8,6 +8,9 @@ pub mod names;
 pub mod reader;
 pub mod recorder;
 
+pub use journal::{Durability, Journal};
+pub use recorder::{Recorded, Recorder};
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

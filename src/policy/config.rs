@@ -160,6 +160,24 @@ pub struct Overrides {
     pub on_write: Option<Response>,
 }
 
+impl Overrides {
+    /// Reads the flags' words.
+    ///
+    /// # Errors
+    /// Names the flag whose word is none of its values.
+    pub fn from_flags(mode: Option<&str>, rootfs: Option<&str>, on_write: Option<&str>) -> Result<Overrides> {
+        fn read<T>(flag: &str, word: Option<&str>, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>> {
+            let value = word.map(parse).transpose();
+            value.map_err(|error| anyhow::anyhow!("failed to read the command line: --{flag}: {error}"))
+        }
+        Ok(Overrides {
+            mode: read("mode", mode, super::values::mode)?,
+            rootfs: read("rootfs", rootfs, super::values::rootfs)?,
+            on_write: read("on-write", on_write, super::values::response)?,
+        })
+    }
+}
+
 /// One mistake in a config file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {

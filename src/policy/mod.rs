@@ -10,6 +10,9 @@ pub mod suggest;
 pub mod tighten;
 pub mod values;
 
+pub use annotations::resolve;
+pub use config::{Config, EvidenceLimits, JournalLimits, Overrides};
+
 use std::path::PathBuf;
 use std::time::Duration;
 

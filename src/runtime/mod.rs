@@ -24,7 +24,7 @@ const PLACES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/u
 ///
 /// # Errors
 /// When none is there: names them all, and the remedy.
-pub fn find(names: &[String]) -> Result<PathBuf> {
+pub fn find(names: &[PathBuf]) -> Result<PathBuf> {
     let own = std::fs::metadata("/proc/self/exe").ok().map(|m| (m.dev(), m.ino()));
     let usable = |path: &Path| {
         std::fs::metadata(path)
@@ -32,8 +32,8 @@ pub fn find(names: &[String]) -> Result<PathBuf> {
     };
     let path = std::env::var_os("PATH").unwrap_or_default();
     for name in names {
-        let candidates: Vec<PathBuf> = if name.starts_with('/') {
-            vec![PathBuf::from(name)]
+        let candidates: Vec<PathBuf> = if name.is_absolute() {
+            vec![name.clone()]
         } else {
             let places = PLACES.iter().map(PathBuf::from).chain(std::env::split_paths(&path));
             places.filter(|p| p.is_absolute()).map(|p| p.join(name)).collect()
@@ -45,7 +45,7 @@ pub fn find(names: &[String]) -> Result<PathBuf> {
     bail!(
         "failed to find a low-level runtime: none of {} is an executable on this machine; install runc or crun, or name one \
          in 'runtimes' of the configuration",
-        names.join(", ")
+        names.iter().map(|n| n.display().to_string()).collect::<Vec<_>>().join(", ")
     )
 }
 
@@ -73,4 +73,3 @@ pub fn run_and_wait(runtime: &Path, argv: &[OsString]) -> io::Result<Exit> {
     .start()?;
     crate::sys::process::wait_pid(child.pid)
 }
-

@@ -92,7 +92,8 @@ pub fn run(supervisor: OwnedFd, signals: SignalFd) -> ! {
     process::set_name("lithify-anchor");
     let mut init: Option<OwnedFd> = None;
     loop {
-        let mut fds = [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let mut fds =
+            [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::NONE);
         while let Some(received) = signals.next() {
             if received.signal != libc::SIGCHLD {

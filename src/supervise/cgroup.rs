@@ -45,7 +45,7 @@ impl Cgroups {
         let file = format!("/proc/{pid}/cgroup");
         let lines = std::fs::read_to_string(&file).with_context(|| format!("failed to read {file}"))?;
         let table = std::fs::read("/proc/self/mountinfo").context("failed to read /proc/self/mountinfo")?;
-        let mounts = mountinfo::parse(&table).context("failed to parse /proc/self/mountinfo")?;
+        let mounts = mountinfo::parse(&table).entries;
         let mut found = Vec::new();
         for line in lines.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -61,7 +61,9 @@ impl Cgroups {
             });
             let Some(mount) = mount else { continue };
             // A hierarchy may be mounted from below its root (in a container, say).
-            let below = Path::new(path).strip_prefix(&mount.root).unwrap_or(Path::new(path).strip_prefix("/").unwrap_or(Path::new("")));
+            let below = Path::new(path)
+                .strip_prefix(&mount.root)
+                .unwrap_or(Path::new(path).strip_prefix("/").unwrap_or(Path::new("")));
             found.push(Cgroup { controllers, path: mount.mount_point.join(below) });
         }
         Ok(Cgroups(found))
@@ -78,7 +80,9 @@ impl Cgroups {
     /// Names the first directory that refused it.
     pub fn enter(&self, pid: i32, except: &[&str]) -> Result<()> {
         for cgroup in self.0.iter().filter(|c| !c.has(except)) {
-            cgroup.put(pid).with_context(|| format!("failed to move process {pid} to cgroup {}", cgroup.path.display()))?;
+            cgroup
+                .put(pid)
+                .with_context(|| format!("failed to move process {pid} to cgroup {}", cgroup.path.display()))?;
         }
         Ok(())
     }

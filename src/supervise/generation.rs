@@ -46,7 +46,8 @@ impl Supervisor {
     /// # Errors
     /// The exit status of a `create` that failed by itself comes as [`RuntimeFailed`].
     pub(super) fn create(&mut self, first: Option<([OwnedFd; 3], BorrowedFd<'_>)>) -> Result<()> {
-        let (first_streams, launcher) = first.map_or((None, None), |(streams, launcher)| (Some(streams), Some(launcher)));
+        let (first_streams, launcher) =
+            first.map_or((None, None), |(streams, launcher)| (Some(streams), Some(launcher)));
         let first = first_streams.is_some();
         let pid_file = self.plan.dir.join(INIT_PID);
         let _ = std::fs::remove_file(&pid_file);
@@ -68,8 +69,9 @@ impl Supervisor {
         };
         self.call(&args, streams, launcher)?;
 
-        let text = std::fs::read_to_string(&pid_file)
-            .with_context(|| format!("failed to read {}, which {} should have written", pid_file.display(), self.plan.runtime.display()))?;
+        let text = std::fs::read_to_string(&pid_file).with_context(|| {
+            format!("failed to read {}, which {} should have written", pid_file.display(), self.plan.runtime.display())
+        })?;
         let pid: i32 = text.trim().parse().with_context(|| format!("failed to read {}", pid_file.display()))?;
         let pidfd = process::pidfd_open(pid).context("failed to find the container's init")?;
         let parent = process::parent_of(pid).context("failed to find the container's init")?;
@@ -91,7 +93,8 @@ impl Supervisor {
         self.cgroups = Cgroups::of(init.pid)?.apart_from(&self.home);
         self.record.cgroups = self.cgroups.0.iter().map(|c| c.path.clone()).collect();
         self.cgroups.enter(self.anchor.pid, &NOT_ENTERED)?;
-        order(self.anchor.socket.as_fd(), Order::Join, Some(init.pidfd.as_fd())).context("failed to reach the anchor")?;
+        order(self.anchor.socket.as_fd(), Order::Join, Some(init.pidfd.as_fd()))
+            .context("failed to reach the anchor")?;
         let deadline = Instant::now() + KILL_PATIENCE;
         loop {
             ensure!(wait_readable(&[self.anchor.socket.as_fd()], deadline)?, "failed to reach the anchor: no answer");
@@ -150,7 +153,9 @@ impl Supervisor {
     fn wait_for(&self, child: &Child, launcher: Option<BorrowedFd<'_>>) -> Result<Exit> {
         let deadline = Instant::now() + RUNTIME_PATIENCE;
         loop {
-            if let Some(exit) = process::reap_pidfd(child.pidfd.as_fd()).context("failed to wait for the low-level runtime")? {
+            if let Some(exit) =
+                process::reap_pidfd(child.pidfd.as_fd()).context("failed to wait for the low-level runtime")?
+            {
                 return Ok(exit);
             }
             let mut fds = vec![
@@ -177,8 +182,10 @@ impl Supervisor {
     fn runtime_message(&self) -> String {
         let text = std::fs::read(self.plan.dir.join(RUNTIME_LOG)).unwrap_or_default();
         let tail = &text[text.len().saturating_sub(64 << 10)..];
-        let lines = tail.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
-        let messages = lines.filter(|line| line["level"] == "error").filter_map(|line| line["msg"].as_str().map(str::to_owned));
+        let lines =
+            tail.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+        let messages =
+            lines.filter(|line| line["level"] == "error").filter_map(|line| line["msg"].as_str().map(str::to_owned));
         messages.last().unwrap_or_default()
     }
 
@@ -265,10 +272,15 @@ impl Supervisor {
     fn repeat_updates(&self) -> Result<()> {
         let path = self.plan.dir.join(UPDATES);
         let Ok(text) = std::fs::read(&path) else { return Ok(()) };
-        let updates: Vec<Update> = serde_json::from_slice(&text).with_context(|| format!("failed to read {}", path.display()))?;
+        let updates: Vec<Update> =
+            serde_json::from_slice(&text).with_context(|| format!("failed to read {}", path.display()))?;
         for update in updates {
             let words: Vec<&OsStr> = update.args.iter().map(OsStr::new).collect();
-            let input = update.resources.as_deref().map(|text| crate::sys::memory::file("resources", text.as_bytes())).transpose()?;
+            let input = update
+                .resources
+                .as_deref()
+                .map(|text| crate::sys::memory::file("resources", text.as_bytes()))
+                .transpose()?;
             self.quiet_call(&words, input).context("failed to repeat an update of the container's limits")?;
         }
         Ok(())

@@ -89,7 +89,9 @@ fn decode(message: &[u8]) -> Outcome {
         Some('r') => Outcome::Ready,
         Some('c') => Outcome::RuntimeFailed(text[1..].parse().unwrap_or(FAILED)),
         Some('f') => Outcome::Failed(text[1..].to_owned()),
-        _ => Outcome::Failed("the supervisor ended without a word; see the kernel's log for a crash or an OOM kill".to_owned()),
+        _ => Outcome::Failed(
+            "the supervisor ended without a word; see the kernel's log for a crash or an OOM kill".to_owned(),
+        ),
     }
 }
 
@@ -239,7 +241,8 @@ fn first_generation(
     detach_stdio().context("failed to open /dev/null")?;
     std::env::set_current_dir("/").context("failed to change to /")?;
 
-    let control = Listener::open(&plan.dir).with_context(|| format!("failed to make the control socket in {}", plan.dir.display()))?;
+    let control = Listener::open(&plan.dir)
+        .with_context(|| format!("failed to make the control socket in {}", plan.dir.display()))?;
     let home = Cgroups::of(std::process::id() as i32)?;
     let mut document = plan.config.clone();
     if !plan.rootfs.host_namespace {
@@ -312,7 +315,10 @@ fn needed_paths(plan: &Plan) -> Result<Vec<PathBuf>> {
 
 fn new_record(plan: &Plan, anchor_pid: i32, degraded: Vec<String>) -> Result<Record> {
     let reference = |pid| -> Result<ProcessRef> {
-        Ok(ProcessRef { pid, start_time_ticks: process::start_time_ticks(pid).context("failed to look at our own processes")? })
+        Ok(ProcessRef {
+            pid,
+            start_time_ticks: process::start_time_ticks(pid).context("failed to look at our own processes")?,
+        })
     };
     let asked = plan.policy.on_write;
     // The engine holds the terminal of the first generation: a second one would have nobody at its other end.

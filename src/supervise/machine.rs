@@ -116,7 +116,10 @@ impl Machine {
                 Vec::new()
             }
             // Before the start every change is the engine's own; a frozen or ended generation is beyond an answer.
-            (Phase::Created, Input::Breach | Input::RenewDue | Input::BackoffOver | Input::RestartFailed | Input::Resumed)
+            (
+                Phase::Created,
+                Input::Breach | Input::RenewDue | Input::BackoffOver | Input::RestartFailed | Input::Resumed,
+            )
             | (Phase::Running, Input::Started | Input::BackoffOver | Input::Resumed)
             | (Phase::Backoff(_), Input::Breach | Input::RenewDue | Input::InitEnded | Input::Resumed)
             | (

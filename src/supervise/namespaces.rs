@@ -22,10 +22,13 @@ pub fn private_mounts(needed: &[PathBuf]) -> Result<()> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .context("failed to make the mount namespace a slave of the host's")?;
     let table = std::fs::read("/proc/self/mountinfo").context("failed to read /proc/self/mountinfo")?;
-    let mounts = mountinfo::parse(&table).context("failed to parse /proc/self/mountinfo")?;
+    let mounts = mountinfo::parse(&table).entries;
     for entry in mounts.iter().rev() {
-        let foreign = matches!(entry.fs_type.as_str(), "overlay" | "nsfs") && entry.master.is_none();
-        if foreign && entry.mount_point != Path::new("/") && !needed.iter().any(|path| path.starts_with(&entry.mount_point)) {
+        let foreign = (entry.fs_type == "overlay" || entry.fs_type == "nsfs") && entry.master.is_none();
+        if foreign
+            && entry.mount_point != Path::new("/")
+            && !needed.iter().any(|path| path.starts_with(&entry.mount_point))
+        {
             // What can't be dropped is only held longer than need be.
             let _ = umount2(&entry.mount_point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
         }

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 
 use super::plan::Plan;
 use crate::policy::RootfsKind;
-use crate::rootfs::{Baseline, Layers, Mounted, Skeleton, Staging, Tripwire, mount_sealed, mount_tripwire, seal_mark};
 use crate::rootfs::scratch_options;
+use crate::rootfs::{Baseline, Layers, Mounted, Skeleton, Staging, Tripwire, mount_sealed, mount_tripwire, seal_mark};
 use crate::spec::seal::{self, ScratchMount};
 use crate::spec::{Document, mounts};
 
@@ -65,7 +65,11 @@ impl Root {
             let image = staging.image(&root.layers)?;
             let owner = document.user();
             let options = |s| scratch_options(image.as_fd(), s, plan.policy.scratch_size_bytes, owner);
-            let scratch = plan.policy.scratch.iter().map(|s| Ok(ScratchMount { destination: s.path.clone(), options: options(s)? }));
+            let scratch = plan
+                .policy
+                .scratch
+                .iter()
+                .map(|s| Ok(ScratchMount { destination: s.path.clone(), options: options(s)? }));
             seal::add_scratch(document, &scratch.collect::<Result<Vec<_>>>()?);
         }
         if kind == RootfsKind::Engine {

@@ -1,5 +1,6 @@
 //! What the supervisor tells the journal.
 
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use super::supervisor::{Supervisor, timestamp};
 use crate::events::{Durability, Event, EventType};
 use crate::policy::Response;
 use crate::record::LastBreach;
-use crate::rootfs::evidence;
+use crate::rootfs::{ArchiveLimits, EvidenceLimits, keep_evidence};
 use crate::sys::process::Exit;
 use crate::watch::Change;
 
@@ -20,9 +21,12 @@ impl Supervisor {
             .with("workload", record.workload.clone())
             .with("generation", record.generation);
         let names = &record.names;
-        for (key, value) in
-            [("namespace", &names.namespace), ("pod", &names.pod), ("container", &names.container), ("image", &names.image)]
-        {
+        for (key, value) in [
+            ("namespace", &names.namespace),
+            ("pod", &names.pod),
+            ("container", &names.container),
+            ("image", &names.image),
+        ] {
             if let Some(value) = value {
                 event = event.with(key, value.clone());
             }
@@ -131,7 +135,12 @@ impl Supervisor {
     fn keep_evidence(&mut self) -> Option<String> {
         let upper = self.root.take_spent()?;
         let id = self.record.last_breach.as_ref()?.event.clone();
-        match evidence::keep(&upper, &self.plan.data_dir, &id, &self.plan.evidence) {
+        let limits = EvidenceLimits {
+            max_files: self.plan.evidence.max_files as usize,
+            max_bytes: self.plan.evidence.max_bytes,
+            each: ArchiveLimits { max_bytes: self.plan.evidence.max_file_bytes, ..ArchiveLimits::default() },
+        };
+        match keep_evidence(upper.as_fd(), &self.plan.data_dir.join("evidence"), &id, limits) {
             Ok(kept) => Some(kept.path.display().to_string()),
             Err(error) => {
                 self.tell_failures(vec![format!("evidence was not kept: {error:#}")]);

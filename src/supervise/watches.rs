@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use super::root::Root;
 use crate::policy::RootfsKind;
 use crate::watch::scan::{Baseline, Limits};
-use crate::watch::{Change, Image, Kinds, MountWatch, TripwireWatch, UpperWatch, WatchError, open_mountinfo};
+use crate::watch::{
+    Change, DEFAULT_MAX_DIRECTORIES, Image, Kinds, MountWatch, TripwireWatch, UpperWatch, WatchError, open_mountinfo,
+};
 
 /// Changes that one look at the watches brought.
 #[derive(Debug, Default)]
@@ -23,6 +25,7 @@ struct Guarded {
     dir: OwnedFd,
     baseline: Baseline,
     kinds: Kinds,
+    image: Image,
 }
 
 /// What watches a container.
@@ -60,31 +63,38 @@ impl Watches {
             let watch = with_limits(raise_limits, || {
                 let tmpfs = upper.tmpfs.try_clone().context("failed to keep the tripwire's tmpfs")?;
                 let image = Image::new(root.lowers()?);
-                TripwireWatch::new(tmpfs, upper.upper_name(), image)
+                TripwireWatch::new(tmpfs, std::path::Path::new("upper"), image)
             });
             match watch {
                 Ok(watch) => watches.tripwire = Some(watch),
                 Err(error) => {
                     degraded.push(format!("no fanotify on the tripwire: {}", words(&error)));
-                    watches.watch_upper(upper.upper.as_fd(), Kinds::Natural, raise_limits, degraded);
+                    watches.watch_upper(root, upper.upper.as_fd(), Kinds::Natural, raise_limits, degraded);
                 }
             }
-            watches.guard(upper.upper.as_fd(), Kinds::Natural)?;
+            watches.guard(root, upper.upper.as_fd(), Kinds::Natural)?;
         }
         let engine_kinds = if root.kind() == RootfsKind::Engine { Kinds::Natural } else { Kinds::HostWrite };
         if let Some(upper) = root.engine_upper() {
             if watches.upper.is_none() {
-                watches.watch_upper(upper, engine_kinds, raise_limits, degraded);
+                watches.watch_upper(root, upper, engine_kinds, raise_limits, degraded);
             }
-            watches.guard(upper, engine_kinds)?;
+            watches.guard(root, upper, engine_kinds)?;
         }
         Ok(watches)
     }
 
-    fn watch_upper(&mut self, upper: BorrowedFd<'_>, kinds: Kinds, raise: bool, degraded: &mut Vec<String>) {
+    fn watch_upper(
+        &mut self,
+        root: &Root,
+        upper: BorrowedFd<'_>,
+        kinds: Kinds,
+        raise: bool,
+        degraded: &mut Vec<String>,
+    ) {
         let make = || {
             let dir = upper.try_clone_to_owned().context("failed to keep the upper directory")?;
-            UpperWatch::new(dir, kinds)
+            UpperWatch::new(dir, Image::new(root.lowers()?), kinds, DEFAULT_MAX_DIRECTORIES)
         };
         match with_limits(raise, make) {
             Ok(watch) => self.upper = Some(watch),
@@ -92,10 +102,10 @@ impl Watches {
         }
     }
 
-    fn guard(&mut self, dir: BorrowedFd<'_>, kinds: Kinds) -> Result<()> {
+    fn guard(&mut self, root: &Root, dir: BorrowedFd<'_>, kinds: Kinds) -> Result<()> {
         let dir = dir.try_clone_to_owned().context("failed to keep the upper directory")?;
-        let baseline = Baseline::take(dir.as_fd(), &Limits::default()).context("failed to scan the upper directory")?;
-        self.guarded.push(Guarded { dir, baseline, kinds });
+        let baseline = Baseline::take(dir.as_fd(), Limits::default()).context("failed to scan the upper directory")?;
+        self.guarded.push(Guarded { dir, baseline, kinds, image: Image::new(root.lowers()?) });
         Ok(())
     }
 
@@ -119,7 +129,7 @@ impl Watches {
         let _ = self.look();
         for guarded in &mut self.guarded {
             guarded.baseline =
-                Baseline::take(guarded.dir.as_fd(), &Limits::default()).context("failed to scan the upper directory")?;
+                Baseline::take(guarded.dir.as_fd(), Limits::default()).context("failed to scan the upper directory")?;
         }
         Ok(())
     }
@@ -166,7 +176,7 @@ impl Watches {
     pub fn scan(&mut self) -> Seen {
         let mut seen = Seen::default();
         for guarded in &mut self.guarded {
-            match guarded.baseline.diff(guarded.dir.as_fd(), &Limits::default()) {
+            match guarded.baseline.diff(guarded.dir.as_fd(), Limits::default(), Some(&guarded.image)) {
                 Ok(diff) => {
                     if diff.truncated {
                         seen.failures.push("the scan of the upper directory reached its limit".to_owned());

@@ -1,62 +1,90 @@
-//! Extended attributes of a path whose last component is never followed (xattr(7)).
-//!
-//! Owns: lgetxattr(2) and llistxattr(2) with bounded buffers. Must not: interpret names or values.
+//! Extended attributes (xattr(7)) of open files, `O_PATH` ones and symbolic links included: the f-calls refuse those, so
+//! the file is named as `/proc/self/fd/N`.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Largest value, and largest list of names, that the kernel allows (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`, limits.h).
-const MAX_BYTES: usize = 65536;
+/// Longest list of names and longest value that Linux has (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`), in bytes.
+const LIMIT_BYTES: usize = 65536;
 
-/// The value of one attribute; `None` when the object lacks it or its filesystem has no such attributes.
+/// Names of all attributes that the caller may see. A filesystem without attributes has none.
 ///
 /// # Errors
-/// Those of lgetxattr(2) other than `ENODATA` and `EOPNOTSUPP`.
-pub fn get(path: &CStr, name: &CStr) -> io::Result<Option<Vec<u8>>> {
-    let size = |buffer: &mut [u8]| {
-        // SAFETY: both strings end in NUL and the kernel writes at most `buffer.len()` bytes; length 0 asks for the size.
-        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
-    };
-    filled(size)
+/// What listxattr(2) says.
+pub fn list(fd: impl AsFd) -> io::Result<Vec<OsString>> {
+    let path = name(fd.as_fd());
+    let mut buffer = vec![0u8; 1024];
+    loop {
+        // SAFETY: `path` is a C string and `buffer` has the length that is passed; both outlive the call.
+        let n = unsafe { libc::listxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        match done(n) {
+            Ok(n) => {
+                let names = buffer[..n].split(|b| *b == 0).filter(|name| !name.is_empty());
+                return Ok(names.map(|name| OsString::from_vec(name.to_vec())).collect());
+            }
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+            Err(e) if e.raw_os_error() == Some(libc::ERANGE) && buffer.len() < LIMIT_BYTES => {
+                buffer.resize(LIMIT_BYTES, 0);
+            }
+            Err(e) => return Err(e),
+        }
+    }
 }
 
-/// The names of all attributes, each ended by NUL; `None` when the filesystem has none.
+/// The value of an attribute; `None` where there is none of this name, or the filesystem has no attributes.
 ///
 /// # Errors
-/// Those of llistxattr(2) other than `EOPNOTSUPP`.
-pub fn list(path: &CStr) -> io::Result<Option<Vec<u8>>> {
-    let size = |buffer: &mut [u8]| {
-        // SAFETY: `path` ends in NUL and the kernel writes at most `buffer.len()` bytes; length 0 asks for the size.
-        unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
-    };
-    filled(size)
+/// What getxattr(2) says.
+pub fn get(fd: impl AsFd, key: &OsStr) -> io::Result<Option<Vec<u8>>> {
+    let path = name(fd.as_fd());
+    let key = CString::new(key.as_bytes())?;
+    let mut buffer = vec![0u8; 256];
+    loop {
+        // SAFETY: both names are C strings and `buffer` has the length that is passed; all outlive the call.
+        let n = unsafe { libc::getxattr(path.as_ptr(), key.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        match done(n) {
+            Ok(n) => {
+                buffer.truncate(n);
+                return Ok(Some(buffer));
+            }
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => return Ok(None),
+            Err(e) if e.raw_os_error() == Some(libc::ERANGE) && buffer.len() < LIMIT_BYTES => {
+                buffer.resize(LIMIT_BYTES, 0);
+            }
+            Err(e) => return Err(e),
+        }
+    }
 }
 
-/// Asks for the size, then for the content; an attribute that grew in between is asked for again, at full size.
-fn filled(call: impl Fn(&mut [u8]) -> libc::ssize_t) -> io::Result<Option<Vec<u8>>> {
-    let mut wanted = call(&mut []);
-    for _ in 0..2 {
-        if wanted <= 0 {
-            break;
-        }
-        let mut buffer = vec![0; (wanted as usize).min(MAX_BYTES)];
-        let got = call(&mut buffer);
-        if got >= 0 {
-            buffer.truncate(got as usize);
-            return Ok(Some(buffer));
-        }
-        if io::Error::last_os_error().raw_os_error() != Some(libc::ERANGE) {
-            wanted = got;
-            break;
-        }
-        wanted = MAX_BYTES as libc::ssize_t;
-    }
-    if wanted == 0 {
-        return Ok(Some(Vec::new()));
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::ENODATA | libc::EOPNOTSUPP) => Ok(None),
-        _ => Err(error),
-    }
+/// Sets an attribute, whether or not it was there.
+///
+/// # Errors
+/// What setxattr(2) says; EOPNOTSUPP where the filesystem does not keep such attributes.
+pub fn set(fd: impl AsFd, key: &OsStr, value: &[u8]) -> io::Result<()> {
+    write(name(fd.as_fd()).as_c_str(), key, value, 0)
+}
+
+/// Sets an attribute that must not be there yet.
+///
+/// # Errors
+/// EEXIST where it is; else as [`set`].
+pub fn create(fd: impl AsFd, key: &OsStr, value: &[u8]) -> io::Result<()> {
+    write(name(fd.as_fd()).as_c_str(), key, value, libc::XATTR_CREATE)
+}
+
+fn write(path: &CStr, key: &OsStr, value: &[u8], flags: libc::c_int) -> io::Result<()> {
+    let key = CString::new(key.as_bytes())?;
+    // SAFETY: both names are C strings and `value` has the length that is passed; all outlive the call.
+    let code = unsafe { libc::setxattr(path.as_ptr(), key.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn name(fd: BorrowedFd<'_>) -> CString {
+    CString::new(super::proc_fd::path(fd)).unwrap_or_default()
+}
+
+fn done(n: isize) -> io::Result<usize> {
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }

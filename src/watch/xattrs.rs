@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::sys::xattr;
+use crate::sys::path_xattr;
 
 /// A path for the calls that take no directory descriptor; its last part is the file itself, never what it points to.
 pub(super) fn path_of(dir: BorrowedFd<'_>, name: &CStr) -> CString {
@@ -22,7 +22,7 @@ pub(super) fn path_of(dir: BorrowedFd<'_>, name: &CStr) -> CString {
 /// # Errors
 /// When they can't be read.
 pub(super) fn hash_of(path: &CStr) -> io::Result<u64> {
-    let names = xattr::list(path)?.unwrap_or_default();
+    let names = path_xattr::list(path)?.unwrap_or_default();
     let mut sum = 0u64;
     for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
         // Overlay's own book-keeping changes with what happens elsewhere.
@@ -30,7 +30,7 @@ pub(super) fn hash_of(path: &CStr) -> io::Result<u64> {
             continue;
         }
         let Ok(key) = CString::new(name) else { continue };
-        let value = xattr::get(path, &key)?.unwrap_or_default();
+        let value = path_xattr::get(path, &key)?.unwrap_or_default();
         sum = sum.wrapping_add(hash(&[name, b"\0", &value].concat()));
     }
     Ok(sum)
