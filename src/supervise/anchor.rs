@@ -117,13 +117,22 @@ pub fn run(supervisor: OwnedFd, signals: SignalFd) -> ! {
                     let errno = done.err().map_or(0, |e| e.raw_os_error().unwrap_or(libc::EIO));
                     let _ = socket::send(supervisor.as_fd(), &Report::Done(errno).encode(), &[]);
                 }
-                Some(Order::End(Exit::Code(code))) => process::exit_now(code),
-                Some(Order::End(Exit::Signal(signal))) => process::die_by(signal),
+                Some(Order::End(exit)) => end_as(exit),
                 None => end_all(init.as_ref()),
             },
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
             Err(_) => end_all(init.as_ref()),
         }
+    }
+}
+
+/// The supervisor has said its last word and is about to exit: after it, so that nothing of the container is left when the
+/// engine sees it end.
+fn end_as(exit: Exit) -> ! {
+    while process::wait_pid(-1).is_ok() {}
+    match exit {
+        Exit::Code(code) => process::exit_now(code),
+        Exit::Signal(signal) => process::die_by(signal),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::anchor::{self, Order, order};
+use super::anchor;
 use super::cgroup::Cgroups;
 use super::control::Listener;
 use super::generation::{CONFIG, RuntimeFailed};
@@ -187,7 +187,8 @@ fn supervise(
                 }
             }
             supervisor.run();
-            supervisor.root.remove();
+            supervisor.root.unmount();
+            supervisor.release_anchor();
             0
         }
         Err(error) => give_up(failed_supervisor, &dir, &launcher, error),
@@ -204,8 +205,9 @@ fn give_up(supervisor: Option<Supervisor>, dir: &std::path::Path, launcher: &Own
     if let Some(mut supervisor) = supervisor {
         supervisor.end_generation_now();
         supervisor.discard();
-        let _ = order(supervisor.anchor.socket.as_fd(), Order::End(Exit::Code(FAILED)), None);
-        supervisor.root.remove();
+        supervisor.root.unmount();
+        supervisor.exit = Some(Exit::Code(FAILED));
+        supervisor.release_anchor();
     }
     root::remove_leftovers(dir);
     let _ = std::fs::remove_dir_all(dir);

@@ -152,8 +152,8 @@ impl Root {
     }
 
     /// Takes the mounts away again. In a private mount namespace they go with it.
-    pub fn remove(self) {
-        if let Some(sealing) = self.sealing
+    pub fn unmount(&mut self) {
+        if let Some(sealing) = self.sealing.take()
             && self.host_namespace
         {
             if let Some(mounted) = sealing.mounted.or(sealing.tripwire.map(|t| t.mounted)) {

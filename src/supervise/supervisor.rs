@@ -130,15 +130,22 @@ impl Supervisor {
     /// Supervises until the container is over.
     pub(super) fn run(&mut self) {
         process::trim_heap();
+        let steps = [Self::reap, Self::hear_anchor, Self::hear_clients, Self::look, Self::keep_time];
         while !self.over {
             self.wait();
-            self.reap();
-            self.hear_anchor();
-            self.hear_clients();
-            self.look();
-            self.keep_time();
+            for step in steps {
+                if !self.over {
+                    step(self);
+                }
+            }
         }
         self.recorder.flush();
+    }
+
+    /// The last thing a supervisor does: lets the engine see how the workload ended.
+    pub(super) fn release_anchor(&self) {
+        let exit = self.exit.unwrap_or(Exit::Signal(libc::SIGKILL));
+        let _ = order(self.anchor.socket.as_fd(), Order::End(exit), None);
     }
 
     /// Sleeps until something happens. Idle, nothing does.
@@ -183,7 +190,7 @@ impl Supervisor {
             Heard::Gone => {
                 // Somebody killed the process that stands for the container: then the container is to end.
                 self.end_generation_now();
-                self.tell_exit(false);
+                self.tell_exit();
             }
             Heard::Message(message) => {
                 if let Some(Report::Signal(signal)) = Report::decode(&message)
@@ -348,7 +355,7 @@ impl Supervisor {
                     self.exit = Some(Exit::Signal(libc::SIGKILL));
                 }
                 Effect::TellEscalation(to) => self.tell_escalation(to),
-                Effect::TellExit => self.tell_exit(true),
+                Effect::TellExit => self.tell_exit(),
             }
         }
         // With no delay there is nothing to wait for.
@@ -385,22 +392,19 @@ impl Supervisor {
                 self.tell_escalation(Response::Stop);
                 self.end_generation_now();
                 self.exit = Some(Exit::Signal(libc::SIGKILL));
-                self.tell_exit(true);
+                self.tell_exit();
             }
         }
     }
 
-    /// The container is over: the last look, the last event, and then the engine is told.
-    fn tell_exit(&mut self, anchor_lives: bool) {
+    /// The container is over: the last look, the last event.
+    fn tell_exit(&mut self) {
         self.machine.phase = Phase::Ended;
         self.kill_stragglers();
         self.scan_generation();
         let exit = self.exit.unwrap_or(Exit::Signal(libc::SIGKILL));
         self.tell_exited(exit);
         self.set_phase(record::Phase::Stopped);
-        if anchor_lives {
-            let _ = order(self.anchor.socket.as_fd(), Order::End(exit), None);
-        }
         self.over = true;
     }
 
