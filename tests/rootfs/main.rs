@@ -3,5 +3,6 @@
 mod baseline;
 mod evidence;
 mod layers;
+mod runtime;
 mod sealed;
 mod support;
