@@ -27,6 +27,8 @@ impl Host {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         let owner = tempfile::tempdir().unwrap();
         let dir = fs::canonicalize(owner.path()).unwrap();
+        // A mount of its own: taking it away takes away everything that a test mounts in the folder.
+        mount(Some(&dir), &dir, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
         fs::create_dir(dir.join("staging")).unwrap();
         Self { dir, _owner: owner }
     }
@@ -63,6 +65,13 @@ impl Host {
 
     pub fn staging(&self) -> Staging {
         Staging::new(&self.path("staging"), 128 << 20).unwrap()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = std::env::set_current_dir("/");
+        nix::mount::umount2(&self.dir, nix::mount::MntFlags::MNT_DETACH).unwrap();
     }
 }
 

@@ -10,10 +10,18 @@ struct Host {
     staging: Staging,
 }
 
+impl Drop for Host {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.dir.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
 fn host() -> Host {
     unshare(CloneFlags::CLONE_NEWNS).expect("this test needs root");
     nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
     let dir = tempfile::tempdir().unwrap();
+    // A mount of its own: taking it away takes away everything that a test mounts in the folder.
+    nix::mount::mount(Some(dir.path()), dir.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
     fs::create_dir(dir.path().join("staging")).unwrap();
     fs::create_dir(dir.path().join("target")).unwrap();
     let staging = Staging::new(&dir.path().join("staging"), 8 << 20).unwrap();
