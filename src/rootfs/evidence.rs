@@ -105,6 +105,7 @@ impl<W: Write> Archive<W> {
             return self.plain(&path, EntryType::Regular, status.modified);
         }
         let mut header = Header::new_ustar();
+        header.set_size(0);
         header.set_mode(status.mode & 0o7777);
         header.set_uid(u64::from(status.uid));
         header.set_gid(u64::from(status.gid));
@@ -128,7 +129,8 @@ impl<W: Write> Archive<W> {
                 header.set_entry_type(EntryType::Regular);
                 let unchanged = records.iter().any(|(key, _)| key.ends_with(".overlay.metacopy"));
                 let left = self.limits.max_bytes.saturating_sub(self.used_bytes + room(&path, &records));
-                let kept = if unchanged { 0 } else { status.size.min(left) };
+                // Half of what is left, so that one big file does not push out the names of all that follow it.
+                let kept = if unchanged { 0 } else { status.size.min(left / 2) };
                 if kept < status.size {
                     self.done.truncated |= !unchanged;
                     records.push(("LITHIFY.size".to_owned(), status.size.to_string().into_bytes()));
@@ -163,6 +165,7 @@ impl<W: Write> Archive<W> {
     /// An entry that only its name matters of.
     fn plain(&mut self, path: &[u8], kind: EntryType, at: Instant) -> Result<()> {
         let mut header = Header::new_ustar();
+        header.set_size(0);
         header.set_entry_type(kind);
         header.set_mode(0o600);
         header.set_uid(0);
@@ -230,7 +233,7 @@ impl<W: Write> Archive<W> {
 fn room(path: &[u8], records: &[(String, Vec<u8>)]) -> u64 {
     let records: usize = records.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
     // Header, PAX header, PAX records and their padding, path and link as records, padding of the content.
-    (512 * 5 + records + path.len() + 32) as u64
+    (512 * 5 + records + path.len() + 128) as u64
 }
 
 /// Whether an error only says that an entry went away while the tree was read.

@@ -225,4 +225,27 @@ fn check((lowers, _, upper): &Opened, root: BorrowedFd<'_>) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    const INFO: &[u8] = b"21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
+        121 21 0:50 / /a\\040b ro,nosuid,noexec,relatime shared:9 master:2 - overlay overlay rw,lowerdir=/x\n";
+
+    #[test]
+    fn a_mount_is_found_by_its_whole_id_with_its_path_and_flags() {
+        let entry = find(INFO, 121).unwrap();
+        assert_eq!((entry.point.as_path(), entry.root.as_slice()), (Path::new("/a b"), &b"/"[..]));
+        assert_eq!(entry.attributes, MountAttributes::NOSUID.with(MountAttributes::NOEXEC), "ro is left out");
+        assert_eq!(entry.super_options, b"rw,lowerdir=/x");
+        assert!(find(INFO, 12).is_none() && find(b"", 1).is_none() && find(b"21 broken", 21).is_none());
+    }
+
+    #[test]
+    fn relative_layers_are_looked_for_from_the_nearest_directory_on() {
+        let given = options::parse(b"rw,lowerdir=2/fs:1/fs,upperdir=/s/3/fs,workdir=/s/3/work");
+        let got = bases(&given, Path::new("/run/rootfs"));
+        assert_eq!(got, ["/s/3", "/s", "/", "/run"].map(PathBuf::from));
+        let absolute = options::parse(b"rw,lowerdir=/a:/b,upperdir=/c,workdir=/d");
+        assert_eq!(bases(&absolute, Path::new("/run/rootfs")), [PathBuf::from("/")]);
+    }
+}

@@ -211,7 +211,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn any_bytes_are_parsed_without_panic(field in prop::collection::vec(any::<u8>(), 0..200)) {
-            parse(&field);
+            let _ = parse(&field);
         }
 
         #[test]

@@ -265,3 +265,6 @@ impl<'a> Plan<'a> {
         .fold(MsFlags::empty(), |flags, (_, flag)| flags | flag)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -245,11 +245,11 @@ mod tests {
     }
 
     fn tree() -> impl Strategy<Value = Vec<Entry>> {
-        let place = prop::collection::vec(name(), 1..4).prop_map(|p| p.join("/"));
+        let place = || prop::collection::vec(name(), 1..4).prop_map(|p| p.join("/"));
         let entry = prop_oneof![
-            2 => place.clone().prop_map(Entry::Dir),
-            1 => place.clone().prop_map(Entry::File),
-            4 => (place, some_path()).prop_map(|(p, t)| Entry::Link(p, t)),
+            2 => place().prop_map(Entry::Dir),
+            1 => place().prop_map(Entry::File),
+            4 => (place(), some_path()).prop_map(|(p, t)| Entry::Link(p, t)),
         ];
         prop::collection::vec(entry, 0..14)
     }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use lithify::rootfs::{Layers, MountPoint, Staging, is_overlay_private};
+use lithify::rootfs::{Layers, MountPoint, Staging, is_overlay_private, mount_sealed};
 use lithify::sys::{statx, xattr};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
@@ -25,6 +27,8 @@ impl Host {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         let owner = tempfile::tempdir().unwrap();
         let dir = fs::canonicalize(owner.path()).unwrap();
+        // A mount of its own: taking it away takes away everything that a test mounts in the folder.
+        mount(Some(&dir), &dir, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
         fs::create_dir(dir.join("staging")).unwrap();
         Self { dir, _owner: owner }
     }
@@ -64,9 +68,15 @@ impl Host {
     }
 }
 
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = std::env::set_current_dir("/");
+        nix::mount::umount2(&self.dir, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
 /// An image with every kind of entry and awkward attributes, in two layers: the lower and the upper one.
 pub fn image(host: &Host) -> Vec<PathBuf> {
-    use std::os::unix::fs::{PermissionsExt, symlink};
     let (base, top) = (host.make("l1"), host.make("l2"));
     for dir in ["bin", "etc/app", "var/lib", "tmp", "run", "home/user", "gone"] {
         fs::create_dir_all(base.join(dir)).unwrap();
@@ -174,4 +184,41 @@ pub fn assert_same(got: &BTreeMap<PathBuf, String>, expected: &BTreeMap<PathBuf,
         .map(|p| format!("{:?}\n  got      {:?}\n  expected {:?}", p, got.get(p), expected.get(p)))
         .collect();
     assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+/// Seals `rootfs` with mount points, on top of itself.
+pub fn seal(host: &Host, rootfs: &Path, mounts: &[MountPoint], cwd: &str) -> Layers {
+    let layers = host.layers(rootfs);
+    let staging = host.staging();
+    let skeleton = staging.skeleton(&layers, mounts, Path::new(cwd), None).unwrap();
+    mount_sealed(&layers, &skeleton, &staging, rootfs).unwrap();
+    layers
+}
+
+pub fn refused(what: &str, result: std::io::Result<impl Sized>) {
+    let error = result.err().unwrap_or_else(|| panic!("{what} is not refused"));
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{what}: {error}");
+}
+
+pub fn every_write_is_refused(root: &Path) {
+    let (tool, etc) = (root.join("bin/tool"), root.join("etc"));
+    let open = |flags: i32| fs::OpenOptions::new().write(true).custom_flags(flags).open(&tool);
+    refused("open for writing", open(0));
+    refused("append", open(libc::O_APPEND));
+    refused("truncate on open", open(libc::O_TRUNC));
+    refused("O_TMPFILE", fs::OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(&etc));
+    refused("create", fs::write(root.join("new"), ""));
+    refused("create in a directory of the skeleton", fs::write(root.join("proc/new"), ""));
+    refused("mkdir", fs::create_dir(root.join("newdir")));
+    refused("unlink", fs::remove_file(&tool));
+    refused("rmdir", fs::remove_dir(root.join("var/lib")));
+    refused("rename", fs::rename(&tool, root.join("bin/other")));
+    refused("link", fs::hard_link(&tool, root.join("bin/third")));
+    refused("symlink", symlink("x", root.join("link")));
+    refused("chmod", fs::set_permissions(&tool, fs::Permissions::from_mode(0o777)));
+    refused("chown", std::os::unix::fs::chown(&tool, Some(5), Some(5)));
+    refused("utimes", fs::File::open(&tool).unwrap().set_modified(SystemTime::now()));
+    refused("setxattr", xattr::set(o_path(&tool), "user.x".as_ref(), b"x"));
+    let fifo = nix::unistd::mkfifo(&root.join("newfifo"), nix::sys::stat::Mode::S_IRWXU);
+    refused("mknod", fifo.map_err(std::io::Error::from));
 }
