@@ -83,7 +83,10 @@ impl Engine {
         let context = || format!("failed to edit {}", path.display());
         let after = match self {
             Engine::Containerd if uninstall => containerd::remove(text),
-            Engine::Containerd => containerd::add(text, containerd::is_drop_in(&path), binary).with_context(context)?,
+            Engine::Containerd => {
+                let main = if containerd::is_drop_in(&path) { root.read(Path::new(containerd::PATH))? } else { None };
+                containerd::add(text, main.as_deref(), binary).with_context(context)?
+            }
             Engine::Docker if uninstall => docker::remove(text).with_context(context)?,
             Engine::Docker => Some(docker::add(text, binary).with_context(context)?),
             Engine::Podman => dropin::edit(text, dropin::podman(binary), uninstall).with_context(context)?,
