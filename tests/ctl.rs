@@ -168,6 +168,25 @@ fn events_are_shown_filtered_and_as_json_lines() {
 }
 
 #[test]
+fn follow_shows_what_happens_next_and_ends_with_its_reader() {
+    use std::io::BufRead;
+    let node = Node::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lithifyctl"));
+    command.args(["--config", &node.config, "events", "--follow", "--json"]).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut journal = Journal::open(&node.dir.path().join("data"), JournalLimits::default());
+    for subject in ["one", "two"] {
+        journal.append(&Event::new(EventType::Breach, subject, BTreeMap::new()), Durability::Buffered).unwrap();
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&line).unwrap().subject, subject);
+    }
+    drop(lines);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn config_check_explains_every_mistake_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.toml");
