@@ -50,8 +50,8 @@ pub(super) trait View {
     fn now(&self, path: &Path) -> Now;
     /// The image, likewise.
     fn image(&self, path: &Path) -> Option<FileStat>;
-    /// Whether the upper's directory has all that a user can see of the image's: mode, owner, time, attributes.
-    fn is_bare_copy(&self, path: &Path) -> bool;
+    /// Whether the upper's directory looks to a user as it did before: mode, owner, time, attributes.
+    fn looks_as_before(&self, path: &Path) -> bool;
 }
 
 #[derive(Debug)]
@@ -195,7 +195,7 @@ fn decide(touch: &Touch, view: &dyn View) -> Option<(ChangeKind, Option<String>,
             return Some((ChangeKind::Create, None, false));
         };
         return Some(if is_dir {
-            if view.is_bare_copy(&touch.path) {
+            if view.looks_as_before(&touch.path) {
                 return None;
             }
             (ChangeKind::Attributes, None, !attributes_differ(stat, &original))
@@ -214,7 +214,7 @@ fn decide(touch: &Touch, view: &dyn View) -> Option<(ChangeKind, Option<String>,
         // What is there now came later; its own event is on the way.
         return Some((ChangeKind::Delete, None, true));
     }
-    if has(ATTRIBUTES) && !(is_dir && view.is_bare_copy(&touch.path)) {
+    if has(ATTRIBUTES) && !(is_dir && view.looks_as_before(&touch.path)) {
         let differs = || view.image(&touch.path).is_some_and(|original| attributes_differ(stat, &original));
         return Some((ChangeKind::Attributes, None, is_dir && !differs()));
     }

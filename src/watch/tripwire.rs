@@ -108,7 +108,7 @@ impl TripwireWatch {
             .context("failed to find the path of the tripwire's tmpfs; is /proc mounted?")?;
         let mut buffer = vec![0; READ_BYTES];
         let mut budget = MAX_EVENTS;
-        let mut drained = settle::until_clear(self.group.as_fd(), &self.view, |collector| {
+        let mut drained = settle::until_clear(self.group.as_fd(), &mut self.view, |collector, _| {
             while budget > 0 {
                 let bytes = match nix::unistd::read(&self.group, &mut buffer) {
                     Ok(0) | Err(Errno::EAGAIN) => return Ok(true),

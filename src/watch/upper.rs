@@ -85,7 +85,7 @@ impl UpperWatch {
         let mut budget = MAX_EVENTS;
         let fd = self.inotify.as_fd().try_clone_to_owned().context("failed to duplicate an inotify descriptor")?;
         let UpperWatch { inotify, tree, view, kinds } = self;
-        let mut drained = settle::until_clear(fd.as_fd(), view, |collector| {
+        let mut drained = settle::until_clear(fd.as_fd(), view, |collector, upper| {
             let mut buffer = [0; READ_BYTES];
             while budget > 0 {
                 let events: Vec<Seen> = match inotify.read_events(&mut buffer) {
@@ -106,7 +106,7 @@ impl UpperWatch {
                         collector.touch(path.to_path_buf(), collect::CREATED, 0, None);
                         !collector.overflowed()
                     };
-                    if let Err(e) = add_tree(inotify, tree, view.upper(), &directory, &mut found) {
+                    if let Err(e) = add_tree(inotify, tree, upper, &directory, &mut found) {
                         limit = Some(e);
                     }
                 }
