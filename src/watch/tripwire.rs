@@ -136,7 +136,7 @@ impl TripwireWatch {
 
 fn refused(what: &'static str, cause: io::Error) -> WatchError {
     match cause.raw_os_error() {
-        Some(libc::EMFILE) => WatchError::limit("fs.fanotify.max_user_groups"),
+        Some(libc::EMFILE) => WatchError::too_many("fs.fanotify.max_user_groups", cause),
         Some(libc::ENOSPC) => WatchError::limit("fs.fanotify.max_user_marks"),
         Some(libc::EPERM | libc::ENOSYS | libc::ENODEV | libc::EOPNOTSUPP | libc::EINVAL | libc::EXDEV) => {
             WatchError::Unsupported { what, cause }

@@ -51,7 +51,7 @@ impl UpperWatch {
     /// `max_directories`; otherwise `Other`.
     pub fn new(upper: OwnedFd, image: Image, kinds: Kinds, max_directories: usize) -> Result<UpperWatch, WatchError> {
         let inotify = Inotify::init().map_err(|e| match e.raw_os_error() {
-            Some(libc::EMFILE) => WatchError::limit("fs.inotify.max_user_instances"),
+            Some(libc::EMFILE) => WatchError::too_many("fs.inotify.max_user_instances", e),
             Some(libc::ENOSYS) => WatchError::Unsupported { what: "inotify", cause: e },
             _ => WatchError::Other(anyhow::Error::from(e).context("failed to open an inotify instance")),
         })?;
