@@ -15,8 +15,8 @@ use super::settle::{self, UpperView};
 use super::watchtree::WatchTree;
 use super::{ChangeKind, Drained, Image, WatchError};
 
-/// Events that one drain takes before it returns.
-const MAX_EVENTS: usize = 4096;
+/// Events that one drain takes before it returns; more at once would only make a small process large.
+const MAX_EVENTS: usize = 1024;
 /// Bytes asked for in one read: room for at least 14 events with the longest names.
 const READ_BYTES: usize = 4096;
 /// Directories that are watched unless the caller says otherwise.
@@ -73,7 +73,7 @@ impl UpperWatch {
         self.tree.len()
     }
 
-    /// Takes what has happened, at most 4096 events (the descriptor stays readable when there are more), and watches
+    /// Takes what has happened, at most about 1000 events (the descriptor stays readable when there are more), and watches
     /// the directories that are new. Waits up to 2 ms for the rest of an operation of which it has read the half.
     ///
     /// # Errors
