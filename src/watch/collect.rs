@@ -89,6 +89,11 @@ impl Collector {
         self.touches.is_empty() && !self.work_seen && !self.lost
     }
 
+    /// The processes that were at work, as often as they touched a path.
+    pub(super) fn pids(&self) -> impl Iterator<Item = i32> {
+        self.touches.iter().map(|touch| touch.pid)
+    }
+
     /// Whether more paths were touched than are kept.
     pub(super) fn overflowed(&self) -> bool {
         self.overflow

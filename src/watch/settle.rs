@@ -137,8 +137,11 @@ pub(super) fn until_clear(
 ) -> anyhow::Result<Drained> {
     let deadline = Instant::now() + SETTLE;
     let mut collector = Collector::default();
+    let mut culprits = Culprits::default();
     loop {
         let more = read(&mut collector, view.upper())?;
+        // At once, not when the change is clear: a shell may run its next program in the meantime.
+        collector.pids().for_each(|pid| drop(culprits.name(pid)));
         if collector.is_empty() {
             return Ok(Drained::default());
         }
@@ -147,7 +150,6 @@ pub(super) fn until_clear(
         if unclear && more && wait(fd, left)? {
             continue;
         }
-        let mut culprits = Culprits::default();
         let changes: Vec<Change> =
             verdicts.into_iter().map(|v| Change { culprit: culprits.name(v.pid), ..v.change }).collect();
         view.remember_all(&changes);
