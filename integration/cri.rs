@@ -78,7 +78,7 @@ fn a_write_in_a_tripwire_container_restarts_it_and_the_kubelet_cannot_tell() -> 
     ensure!(pod.events(&container, "breach")?.is_empty(), "a write to the scratch folder counts as a breach");
 
     // The program is killed with the generation it broke into, so what becomes of it says nothing.
-    let _ = pod.exec(&container, &["sh", "-c", "mkdir -p /etc/deep/er; echo owned >/etc/deep/er/owned; sleep 60"]);
+    let _ = pod.exec(&container, &["sh", "-c", "mkdir -p /etc/deep/er; echo owned >/etc/deep/er/owned; sleep 5"]);
     wait_for("a restart event", || Ok((!pod.events(&container, "restarted")?.is_empty()).then_some(())))
         .with_context(|| pod.node.log_tail())?;
     let breaches = pod.events(&container, "breach")?;
@@ -162,4 +162,31 @@ fn a_pod_with_a_shared_pid_namespace_under_plain_runc_sees_itself_only() -> Resu
 #[test]
 fn a_pod_with_a_shared_pid_namespace_under_lithify_sees_itself_only() -> Result<()> {
     shares_its_pid_namespace(Handler::Lithify)
+}
+
+#[test]
+fn a_restart_in_a_shared_pid_namespace_ends_the_intruder_and_spares_the_rest_of_the_pod() -> Result<()> {
+    let annotations = Wishes::annotated(&[("lithify.dev/rootfs.second", "tripwire")]).annotations;
+    let mut pod = Pod::run(Handler::Lithify, Wishes { annotations, shared_pids: true })?;
+    let first = pod.container("first", "while :; do sleep 12345 & wait $!; done")?;
+    let second = pod.container("second", WORKLOAD)?;
+    let pids_of = |pod: &mut Pod, what: &str| -> Result<String> {
+        let seen = pod.exec(&first, &["pgrep", "-f", what])?;
+        Ok(String::from_utf8_lossy(&seen.stdout).into_owned())
+    };
+    let neighbour = pids_of(&mut pod, "^sleep 12345")?;
+    ensure!(!neighbour.is_empty(), "the neighbour's program does not run");
+
+    // It outlives the session that started it, and no pid namespace of its own ends with the container's init.
+    let _ = pod.exec(&second, &["sh", "-c", "(setsid sleep 54321 >/dev/null 2>&1 &); echo owned >/etc/owned"]);
+    wait_for("a restart event", || Ok((!pod.events(&second, "restarted")?.is_empty()).then_some(())))
+        .with_context(|| pod.node.log_tail())?;
+    wait_for("the second life's line in the log", || Ok((pod.lives("second")? == 2).then_some(())))?;
+    ensure!(pids_of(&mut pod, "^sleep 54321")?.is_empty(), "the intruder's program has outlived the restart");
+    ensure!(pids_of(&mut pod, "^sleep 12345")? == neighbour, "the neighbour's program was ended");
+    let owned = pod.exec(&second, &["cat", "/etc/owned"])?;
+    ensure!(owned.exit_code != 0, "the new life finds what was written");
+    pod.stop(&second)?;
+    ensure!(pod.status(&second)?.exit_code == 7, "the restarted workload does not stop");
+    pod.end()
 }
