@@ -170,11 +170,13 @@ fn a_restart_in_a_shared_pid_namespace_ends_the_intruder_and_spares_the_rest_of_
     let mut pod = Pod::run(Handler::Lithify, Wishes { annotations, shared_pids: true })?;
     let first = pod.container("first", "while :; do sleep 12345 & wait $!; done")?;
     let second = pod.container("second", WORKLOAD)?;
-    let pids_of = |pod: &mut Pod, what: &str| -> Result<String> {
-        let seen = pod.exec(&first, &["pgrep", "-f", what])?;
-        Ok(String::from_utf8_lossy(&seen.stdout).into_owned())
+    let pids_of = |pod: &mut Pod, program: &str| -> Result<Vec<String>> {
+        let seen = pod.exec(&first, &["ps", "-o", "pid,args"])?;
+        let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+        let rows = seen.lines().filter_map(|line| line.trim().split_once(' '));
+        Ok(rows.filter(|(_, args)| args.trim() == program).map(|(pid, _)| pid.to_owned()).collect())
     };
-    let neighbour = pids_of(&mut pod, "^sleep 12345")?;
+    let neighbour = pids_of(&mut pod, "sleep 12345")?;
     ensure!(!neighbour.is_empty(), "the neighbour's program does not run");
 
     // It outlives the session that started it, and no pid namespace of its own ends with the container's init.
@@ -182,8 +184,8 @@ fn a_restart_in_a_shared_pid_namespace_ends_the_intruder_and_spares_the_rest_of_
     wait_for("a restart event", || Ok((!pod.events(&second, "restarted")?.is_empty()).then_some(())))
         .with_context(|| pod.node.log_tail())?;
     wait_for("the second life's line in the log", || Ok((pod.lives("second")? == 2).then_some(())))?;
-    ensure!(pids_of(&mut pod, "^sleep 54321")?.is_empty(), "the intruder's program has outlived the restart");
-    ensure!(pids_of(&mut pod, "^sleep 12345")? == neighbour, "the neighbour's program was ended");
+    ensure!(pids_of(&mut pod, "sleep 54321")?.is_empty(), "the intruder's program has outlived the restart");
+    ensure!(pids_of(&mut pod, "sleep 12345")? == neighbour, "the neighbour's program was ended");
     let owned = pod.exec(&second, &["cat", "/etc/owned"])?;
     ensure!(owned.exit_code != 0, "the new life finds what was written");
     pod.stop(&second)?;
