@@ -123,7 +123,8 @@ impl Supervisor {
             ensure!(wait_readable(&[self.anchor.socket.as_fd()], deadline)?, "failed to reach the anchor: no answer");
             let (message, _) = socket::receive(self.anchor.socket.as_fd()).context("failed to hear the anchor")?;
             match Report::decode(&message) {
-                Some(Report::Done(0)) => return Ok(()),
+                // A short workload has no namespaces any more to be brought into.
+                Some(Report::Done(0 | libc::ESRCH)) => return Ok(()),
                 Some(Report::Done(errno)) => {
                     return Err(io::Error::from_raw_os_error(errno))
                         .context("failed to bring the anchor into the container's namespaces");
