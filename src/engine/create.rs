@@ -1,18 +1,22 @@
 //! `create` and `run`.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Node, delete, foreground, forward, node, overrides, place};
-use crate::cli::{CreateArgs, Invocation};
+use crate::cli::{CreateArgs, Globals, Invocation};
 use crate::events::{EngineNames, clock};
 use crate::policy::{self, Config, Mode, Policy, RootfsKind};
 use crate::runtime;
 use crate::spec::{Document, generation, seal};
 use crate::supervise::launch::{Outcome, launch};
 use crate::supervise::{Plan, RootPlan, control, root};
+use crate::sys::fds;
+use crate::sys::process::Exit;
 
 /// What was decided for a `create`, `run` or `restore`.
 enum Decision {
@@ -30,17 +34,30 @@ struct Protect {
 
 /// Creates a container, and starts it where the verb is `run`.
 pub(super) fn create(invocation: &Invocation, args: &CreateArgs, run: bool) -> Result<i32> {
-    if !place::is_name(&args.id) {
+    if is_only_words(args) {
         return forward(invocation, &node(invocation));
     }
     match decide(invocation, args)? {
-        Decision::Off(node) => forward(invocation, &node),
-        Decision::Protect(protect) => protected(invocation, args, *protect, run),
+        Decision::Off(node) => {
+            // What a protected container of this id left would keep this one from being started.
+            let dir = place::of(&node.state_dir, &invocation.globals, &args.id);
+            if place::is_name(&args.id) && dir.exists() {
+                let _ = delete::remove_stale(&dir);
+            }
+            forward(invocation, &node)
+        }
+        Decision::Protect(protect) => {
+            certain(args)?;
+            protected(invocation, args, *protect, run)
+        }
     }
 }
 
 /// Refuses to restore a checkpoint in a protected mode: the container would run unprotected.
 pub(super) fn restore(invocation: &Invocation, args: &CreateArgs) -> Result<i32> {
+    if is_only_words(args) {
+        return forward(invocation, &node(invocation));
+    }
     match decide(invocation, args)? {
         Decision::Off(node) => forward(invocation, &node),
         Decision::Protect(_) => bail!(
@@ -48,6 +65,21 @@ pub(super) fn restore(invocation: &Invocation, args: &CreateArgs) -> Result<i32>
             args.id.to_string_lossy()
         ),
     }
+}
+
+/// A call that makes no container, whatever the mode: help, or not exactly one id.
+fn is_only_words(args: &CreateArgs) -> bool {
+    args.doubt.is_none() && (args.help || args.id.is_empty())
+}
+
+/// What can't be read as the low-level runtime reads it must not be made.
+fn certain(args: &CreateArgs) -> Result<()> {
+    let id = args.id.to_string_lossy();
+    if let Some(doubt) = &args.doubt {
+        bail!("failed to protect container {id}: {doubt}; write the command's flags in full, as 'runc create --help' has them");
+    }
+    ensure!(place::is_name(&args.id), "failed to protect container {id}: not a name of at most 240 bytes");
+    Ok(())
 }
 
 fn decide(invocation: &Invocation, args: &CreateArgs) -> Result<Decision> {
@@ -67,8 +99,14 @@ fn decide(invocation: &Invocation, args: &CreateArgs) -> Result<Decision> {
             journal: config.journal,
         })
     };
-    let cwd = std::env::current_dir().context("failed to find the current directory")?;
-    let bundle = cwd.join(args.bundle.as_deref().unwrap_or(Path::new("")));
+    let bundle = match &args.bundle {
+        // The current directory may be gone: it is not asked for where it does not matter.
+        Some(bundle) if bundle.is_absolute() => bundle.clone(),
+        bundle => {
+            let cwd = std::env::current_dir().context("failed to find the current directory")?;
+            cwd.join(bundle.as_deref().unwrap_or(Path::new("")))
+        }
+    };
     let read = Document::read(&bundle).and_then(|document| Ok((document.annotations()?, document)));
     let (annotations, document) = match read {
         Ok(read) => read,
@@ -95,18 +133,29 @@ fn protected(invocation: &Invocation, args: &CreateArgs, protect: Protect, run: 
     );
     let runtime = runtime::find(&protect.config.runtimes)?;
     let dir = place::of(&protect.config.state_dir, &invocation.globals, &args.id);
-    if let Some(status) = claim(invocation, &runtime, &dir)? {
-        return Ok(status);
-    }
+    // Held by us and, through the fork, by the supervisor for as long as it lives.
+    let claimed = match claim(invocation, &runtime, &dir)? {
+        Claim::Ours(claimed) => claimed,
+        Claim::Exists(status) => return Ok(status),
+    };
     let made = make(invocation, args, protect, run, id, runtime, &dir);
     if made.is_err() && !dir.join(crate::record::FILE).exists() {
-        let _ = std::fs::remove_dir_all(&dir);
+        root::remove_state(&dir);
     }
+    drop(claimed);
     made
 }
 
-/// Takes the container's folder. A status is returned when the container exists: then the low-level runtime has said so.
-fn claim(invocation: &Invocation, runtime: &Path, dir: &Path) -> Result<Option<i32>> {
+/// A container's folder, or what the low-level runtime had to say of it.
+enum Claim {
+    /// It is ours, locked.
+    Ours(File),
+    /// The container exists: the low-level runtime has said so and ended with this status.
+    Exists(i32),
+}
+
+/// Takes the container's folder.
+fn claim(invocation: &Invocation, runtime: &Path, dir: &Path) -> Result<Claim> {
     use std::os::unix::fs::DirBuilderExt;
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o700);
@@ -117,14 +166,19 @@ fn claim(invocation: &Invocation, runtime: &Path, dir: &Path) -> Result<Option<i
         .with_context(|| format!("failed to make state folder {}", parent.display()))?;
     for _ in 0..2 {
         match builder.recursive(false).create(dir) {
-            Ok(()) => return Ok(None),
+            Ok(()) => return Ok(Claim::Ours(lock(dir)?)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).with_context(|| format!("failed to make {}", dir.display())),
         }
         if let Ok(_lease) = control::Lease::take(dir, control::Intent::Use) {
             let exit = runtime::run_and_wait(runtime, &invocation.argv)
                 .with_context(|| format!("failed to start {}", runtime.display()))?;
-            return Ok(Some(exit.shell_code()));
+            if exit == Exit::Code(0) {
+                // It had lost the container that we supervise, and has made another one, which nobody would.
+                delete::force(invocation, dir);
+                bail!("failed to create a container in the place of one that still runs; it has been deleted");
+            }
+            return Ok(Claim::Exists(exit.shell_code()));
         }
         // Nobody supervises it: what an earlier container of that id left, or one that another create is making now.
         ensure!(
@@ -134,6 +188,17 @@ fn claim(invocation: &Invocation, runtime: &Path, dir: &Path) -> Result<Option<i
         );
     }
     bail!("failed to make {}: it is there again", dir.display())
+}
+
+/// Locks a folder that was just made, against whoever would take it for what a killed create has left.
+fn lock(dir: &Path) -> Result<File> {
+    use std::os::unix::fs::MetadataExt;
+    let folder = File::open(dir).with_context(|| format!("failed to open {}", dir.display()))?;
+    let locked = folder.try_lock().is_ok();
+    let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let still = folder.metadata().is_ok_and(|ours| dir.metadata().is_ok_and(|there| same(ours, there)));
+    ensure!(locked && still, "failed to lock {}: another call has taken it; try again", dir.display());
+    Ok(folder)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -170,17 +235,19 @@ fn make(
         Some(front) => (front.container_side()?, front.console()),
         None => (None, None),
     };
-    let listen_fds = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<i32>().ok()).unwrap_or(0);
+    let (preserved, activated) = preserved(args.preserve_fds as i32);
+    let globals = absolute_globals(&invocation.globals)?;
     let plan = Plan {
-        root: invocation.globals.root.clone(),
-        globals: invocation.globals.forwarded.clone(),
-        quiet_globals: invocation.globals.quiet.clone(),
+        root: globals.root,
+        globals: globals.forwarded,
+        quiet_globals: globals.quiet,
+        activated,
         create_flags: args.others.clone(),
         bundle: given_bundle,
         engine_bundle: bundle,
         console_is_ours: console.is_some(),
         console_socket: console.or(args.console_socket.clone()),
-        preserved: args.preserve_fds as i32 + listen_fds.clamp(0, 1024),
+        preserved,
         preserve_fds: args.preserve_fds,
         dir: dir.to_owned(),
         data_dir: config.data_dir.clone(),
@@ -215,14 +282,46 @@ fn make(
     }
     match front {
         Some(front) => {
-            let status = front.relay(dir, launched.anchor_pid)?;
-            if !args.keep {
-                delete::finished(invocation, dir);
+            let relayed = front.relay(dir, launched.anchor_pid);
+            match &relayed {
+                Ok(_) if args.keep => {}
+                Ok(_) => delete::finished(invocation, dir),
+                // Nobody is left to hear it.
+                Err(_) => delete::force(invocation, dir),
             }
-            Ok(status)
+            relayed
         }
         None => Ok(0),
     }
+}
+
+/// How many descriptors from 3 on belong to the container, and whether `LISTEN_PID` names us, and so has to name the
+/// low-level runtime that we start (sd_listen_fds(3)). A stale `LISTEN_FDS`, inherited from an engine that was itself
+/// activated by a socket, must not fail a container.
+fn preserved(asked: i32) -> (i32, bool) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<i32>().ok()).unwrap_or(0);
+    let wanted = asked + number("LISTEN_FDS").clamp(0, 1024);
+    let activated = number("LISTEN_PID") == std::process::id() as i32;
+    let open = (3..3 + wanted).take_while(|fd| fds::borrow_inherited(*fd).is_some_and(|fd| !fds::is_cloexec(fd)));
+    (if activated { wanted } else { asked.max(open.count() as i32) }, activated)
+}
+
+/// Global flags with absolute paths: the supervisor does not keep the caller's current directory.
+fn absolute_globals(globals: &Globals) -> Result<Globals> {
+    let mut globals = globals.clone();
+    let absolute = |path: &Path| std::path::absolute(path).context("failed to find the current directory");
+    if let Some(root) = globals.root.take_if(|r| r.is_relative()) {
+        let root = absolute(&root)?;
+        let words = [OsString::from("--root"), root.clone().into_os_string()];
+        // The last one counts.
+        globals.forwarded.extend(words.clone());
+        globals.quiet.extend(words);
+        globals.root = Some(root);
+    }
+    if let Some(log) = globals.log.take_if(|l| l.is_relative()) {
+        globals.forwarded.extend(["--log".into(), absolute(&log)?.into_os_string()]);
+    }
+    Ok(globals)
 }
 
 /// In one step, as runc does: an engine may be waiting for the file to appear.
@@ -250,10 +349,11 @@ fn rejoin_protected(document: &mut Document, state_dir: &Path) -> Result<()> {
     }
     for (dir, record) in crate::record::Record::list(state_dir)? {
         let Ok(record) = record else { continue };
-        for (pid, _) in joined.iter().filter(|(pid, _)| *pid == record.anchor.pid) {
-            let init = record
-                .init
-                .with_context(|| format!("failed to join the namespaces of {}: it has no init", dir.display()))?;
+        // A stopped container's pid may be anybody's by now.
+        let named = |pid: i32| pid == record.anchor.pid && place::is_alive(record.anchor);
+        for (pid, _) in joined.iter().filter(|(pid, _)| named(*pid)) {
+            let init = record.init.filter(|init| place::is_alive(*init));
+            let init = init.with_context(|| format!("failed to join the namespaces of {}: it has no init", dir.display()))?;
             generation::rejoin(document, *pid, init.pid);
         }
     }

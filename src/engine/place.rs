@@ -4,19 +4,34 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+
 use crate::cli::Globals;
 use crate::record::{ProcessRef, Record};
+use crate::spec::seal::clean;
 use crate::sys::process;
 
 /// The folder of a container: its id, and a tag of the engine's `--root`, as ids are unique under one root only.
 pub(super) fn of(state_dir: &Path, globals: &Globals, id: &OsStr) -> PathBuf {
     // FNV-1a: a short name, not a secret.
-    let root = globals.root.as_deref().map(|r| r.as_os_str().as_bytes()).unwrap_or_default();
-    let root = root.strip_suffix(b"/").unwrap_or(root);
-    let tag = root.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let root = globals.root.as_deref().map(resolved).unwrap_or_default();
+    let bytes = root.as_os_str().as_bytes();
+    let tag = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     let mut name = id.to_owned();
     name.push(format!("@{tag:08x}"));
     state_dir.join(name)
+}
+
+/// A directory's one name, whichever way it was written and whether or not it is there yet: a verb that names the same
+/// root in another way must find the same container, or it would go past its protection.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for ancestor in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
+            return clean(&real.join(rest));
+        }
+    }
+    clean(&path)
 }
 
 /// An id that can be the name of a folder; the low-level runtime has the words for any other.
@@ -30,9 +45,23 @@ pub(super) fn is_name(id: &OsStr) -> bool {
         && bytes.len() <= 240
 }
 
-/// The record of a protected container, if it is one.
+/// The record of a protected container, if it is one and its record can be read.
 pub(super) fn record(dir: &Path) -> Option<Record> {
     Record::read(dir).ok()
+}
+
+/// The record of a protected container; `None` where there is none of this id.
+///
+/// # Errors
+/// When there is one, and nothing can be said of it: what must not happen unprotected must not happen then.
+pub(super) fn protected(dir: &Path, id: &OsStr) -> Result<Option<Record>> {
+    if !is_name(id) || matches!(dir.symlink_metadata(), Err(e) if e.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let record = Record::read(dir).with_context(|| {
+        format!("failed to find out how container {} is protected; delete it and create it again", id.to_string_lossy())
+    })?;
+    Ok(Some(record))
 }
 
 /// Whether a process is still the one that was meant.

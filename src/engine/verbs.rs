@@ -25,9 +25,13 @@ const MAX_UPDATES: usize = 64;
 
 /// A verb that only needs the container to be there.
 pub(super) fn brief(invocation: &Invocation, id: &OsStr) -> Result<i32> {
-    let resume = invocation.argv.iter().any(|word| word == "resume");
+    with_lease(invocation, id, Intent::Use, |_, _| {})
+}
+
+/// `resume`: the supervisor answers breaches again.
+pub(super) fn resume(invocation: &Invocation, id: &OsStr) -> Result<i32> {
     with_lease(invocation, id, Intent::Use, |lease, status| {
-        if resume && status == 0 {
+        if status == 0 {
             let _ = lease.say(Intent::Resumed);
         }
     })
@@ -56,7 +60,7 @@ fn with_lease(invocation: &Invocation, id: &OsStr, intent: Intent, after: impl F
 pub(super) fn start(invocation: &Invocation, id: &OsStr) -> Result<i32> {
     let node = node(invocation);
     let dir = place::of(&node.state_dir, &invocation.globals, id);
-    if !place::is_name(id) || place::record(&dir).is_none() {
+    if place::protected(&dir, id)?.is_none() {
         return forward(invocation, &node);
     }
     let lease = Lease::take(&dir, Intent::Starting).with_context(|| {
@@ -92,6 +96,7 @@ pub(super) fn ps(invocation: &Invocation, id: &OsStr, json: bool) -> Result<i32>
         extra: Vec::new(),
         mask: Mask::current(),
         parent_death_signal: libc::SIGKILL,
+        activated: false,
     }
     .start()
     .with_context(|| format!("failed to start {}", runtime.display()))?;
@@ -158,12 +163,13 @@ pub(super) fn update(invocation: &Invocation, id: &OsStr, resources: Option<&OsS
         extra: Vec::new(),
         mask: Mask::current(),
         parent_death_signal: libc::SIGKILL,
+        activated: false,
     }
     .start()
     .with_context(|| format!("failed to start {}", runtime.display()))?;
     let exit = process::wait_pid(child.pid).context("failed to wait for the low-level runtime")?;
     if exit.shell_code() == 0 {
-        let verb = &invocation.argv[invocation.globals.forwarded.len()..];
+        let verb = &invocation.argv[invocation.verb_at..];
         remember(&dir, verb, text)?;
     }
     Ok(exit.shell_code())

@@ -53,7 +53,8 @@ impl Cgroups {
             let mut fields = line.splitn(3, ':').skip(1);
             let (Some(names), Some(path)) = (fields.next(), fields.next()) else { continue };
             let controllers: Vec<String> = names.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect();
-            let mount = mounts.iter().rfind(|m| {
+            // The widest view of the hierarchy: a container's own folder may be mounted elsewhere, too.
+            let views = mounts.iter().filter(|m| Path::new(path).starts_with(&m.root)).filter(|m| {
                 let options: BTreeSet<&str> = m.super_options.to_str().unwrap_or("").split(',').collect();
                 if controllers.is_empty() {
                     m.fs_type == "cgroup2"
@@ -61,33 +62,35 @@ impl Cgroups {
                     m.fs_type == "cgroup" && controllers.iter().all(|c| options.contains(c.as_str()))
                 }
             });
-            let Some(mount) = mount else { continue };
+            let Some(mount) = views.min_by_key(|m| m.root.as_os_str().len()) else { continue };
             // A hierarchy may be mounted from below its root (in a container, say).
-            let below = Path::new(path)
-                .strip_prefix(&mount.root)
-                .unwrap_or(Path::new(path).strip_prefix("/").unwrap_or(Path::new("")));
+            let below = Path::new(path).strip_prefix(&mount.root).unwrap_or(Path::new(""));
             let is_root = below == Path::new("");
             found.push(Cgroup { controllers, path: mount.mount_point.join(below), is_root });
         }
         Ok(Cgroups(found))
     }
 
-    /// Directories that are not the same process's in `other`: the container's own ones, where `other` is the engine's.
+    /// Directories that `other`'s process is not in, nor below: the container's own ones, where `other` is the supervisor's.
+    /// A folder that has others in it (`cgroupsPath` may name any, a hierarchy's root too) is never emptied or removed.
     pub fn apart_from(&self, other: &Cgroups) -> Cgroups {
-        Cgroups(self.0.iter().filter(|c| !c.is_root && !other.0.contains(c)).cloned().collect())
+        let holds = |c: &Cgroup| other.0.iter().any(|o| o.controllers == c.controllers && o.path.starts_with(&c.path));
+        Cgroups(self.0.iter().filter(|c| !c.is_root && !holds(c)).cloned().collect())
     }
 
     /// Moves a process in, hierarchy by hierarchy, but for those of the named v1 controllers.
     ///
     /// # Errors
-    /// Names the first directory that refused it.
+    /// Names the first directory that refused it; the others have been entered.
     pub fn enter(&self, pid: i32, except: &[&str]) -> Result<()> {
+        let mut refused = Ok(());
         for cgroup in self.0.iter().filter(|c| !c.has(except)) {
-            cgroup
+            let moved = cgroup
                 .put(pid)
-                .with_context(|| format!("failed to move process {pid} to cgroup {}", cgroup.path.display()))?;
+                .with_context(|| format!("failed to move process {pid} to cgroup {}", cgroup.path.display()));
+            refused = refused.and(moved);
         }
-        Ok(())
+        refused
     }
 
     /// Moves this process to where it is: nothing changes, but the kernel's lock for such moves stays at hand for a while.

@@ -5,16 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::anchor;
+use super::anchor::{self, Order, order};
 use super::cgroup::Cgroups;
 use super::control::Listener;
 use super::generation::{CONFIG, RuntimeFailed};
 use super::plan::Plan;
 use super::root::Root;
 use super::stdio::{self, Stream};
-use super::supervisor::{Anchor, Parts, Supervisor};
+use super::supervisor::{Anchor, Parts, Supervisor, hung_up};
 use super::watches::Watches;
 use super::{namespaces, root};
 use crate::events::{Journal, Recorder};
@@ -169,6 +168,9 @@ fn supervise(
     let dir = plan.dir.clone();
     let start_at_once = plan.start_at_once;
     let mut failed_supervisor = None;
+    // The anchor takes the end of its socket for the end of the supervisor, which it kills in case: while we tell why we
+    // failed, the socket has to stay open.
+    let hold = anchor.socket.try_clone();
     let made = first_generation(plan, &launcher, anchor, stdio, mask, inherited, &mut failed_supervisor);
     let code = match made {
         Ok(mut supervisor) => {
@@ -184,7 +186,7 @@ fn supervise(
                         let _ = socket::send(launcher.as_fd(), &encode(&Outcome::Ready), &[]);
                         drop(launcher);
                     }
-                    Err(error) => give_up(Some(*supervisor), &dir, &launcher, error),
+                    Err(error) => give_up(Some(*supervisor), hold, &dir, &launcher, error),
                 }
             }
             supervisor.run();
@@ -192,13 +194,19 @@ fn supervise(
             supervisor.release_anchor();
             0
         }
-        Err(error) => give_up(failed_supervisor, &dir, &launcher, error),
+        Err(error) => give_up(failed_supervisor, hold, &dir, &launcher, error),
     };
     process::exit_now(code)
 }
 
 /// Undoes everything and tells the launcher why.
-fn give_up(supervisor: Option<Supervisor>, dir: &std::path::Path, launcher: &OwnedFd, error: anyhow::Error) -> ! {
+fn give_up(
+    supervisor: Option<Supervisor>,
+    anchor: io::Result<OwnedFd>,
+    dir: &std::path::Path,
+    launcher: &OwnedFd,
+    error: anyhow::Error,
+) -> ! {
     let outcome = match error.downcast_ref::<RuntimeFailed>() {
         Some(failure) => Outcome::RuntimeFailed(failure.exit.shell_code()),
         None => Outcome::Failed(format!("{error:#}")),
@@ -207,12 +215,12 @@ fn give_up(supervisor: Option<Supervisor>, dir: &std::path::Path, launcher: &Own
         supervisor.end_generation_now();
         supervisor.discard();
         supervisor.root.unmount();
-        supervisor.exit = Some(Exit::Code(FAILED));
-        supervisor.release_anchor();
     }
-    root::remove_leftovers(dir);
-    let _ = std::fs::remove_dir_all(dir);
+    root::remove_state(dir);
     let _ = socket::send(launcher.as_fd(), &encode(&outcome), &[]);
+    if let Ok(anchor) = anchor {
+        let _ = order(anchor.as_fd(), Order::End(Exit::Code(FAILED)), None);
+    }
     process::exit_now(FAILED)
 }
 
@@ -249,7 +257,7 @@ fn first_generation(
     let home = Cgroups::of(std::process::id() as i32)?;
     let mut document = plan.config.clone();
     if !plan.rootfs.host_namespace {
-        namespaces::private_mounts(&needed_paths(&plan)?)?;
+        namespaces::private_mounts(&namespaces::Needed::new(needed_paths(&plan)?))?;
     }
     let root = Root::build(&plan, &mut document)?;
     let config = plan.dir.join(CONFIG);
@@ -311,11 +319,20 @@ fn preserve(plan: &Plan, inherited: &[i32]) -> Result<Vec<OwnedFd>> {
     Ok(preserved)
 }
 
-/// Paths that the low-level runtime will need: their mounts must stay in the supervisor's mount namespace.
-fn needed_paths(plan: &Plan) -> Result<Vec<PathBuf>> {
-    let mut paths = vec![plan.engine_bundle.clone(), plan.rootfs.engine.clone(), plan.dir.clone()];
+/// Paths that the low-level runtime will need, with whether what is mounted below them is needed as well.
+fn needed_paths(plan: &Plan) -> Result<Vec<(PathBuf, bool)>> {
+    let mut paths: Vec<PathBuf> =
+        vec![plan.engine_bundle.clone(), plan.rootfs.engine.clone(), plan.dir.clone(), plan.data_dir.clone()];
+    paths.push(plan.runtime.clone());
+    paths.extend(plan.root.clone());
+    paths.extend(plan.console_socket.clone());
     paths.extend(plan.config.namespaces()?.iter().filter_map(|n| n.path().clone()));
-    paths.extend(plan.config.mounts()?.iter().filter_map(|m| m.source().clone()));
+    paths.extend(plan.config.hook_paths());
+    let mut paths: Vec<(PathBuf, bool)> = paths.into_iter().map(|path| (path, false)).collect();
+    for mount in plan.config.mounts()? {
+        let recursive = mount.options().iter().flatten().any(|o| o == "rbind");
+        paths.extend(mount.source().clone().map(|source| (plan.engine_bundle.join(source), recursive)));
+    }
     Ok(paths)
 }
 
@@ -350,11 +367,4 @@ fn new_record(plan: &Plan, anchor_pid: i32, degraded: Vec<String>) -> Result<Rec
         degraded,
         cgroups: Vec::new(),
     })
-}
-
-/// Whether the other end of a socket is closed.
-fn hung_up(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::empty())];
-    let _ = poll(&mut fds, PollTimeout::ZERO);
-    fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))
 }

@@ -45,6 +45,8 @@ pub struct Plan {
     pub preserved: i32,
     /// `--preserve-fds` as given; what `LISTEN_FDS` adds the low-level runtime finds out itself.
     pub preserve_fds: u32,
+    /// `LISTEN_PID` named the engine's call: for the low-level runtime it has to name that.
+    pub activated: bool,
     /// The container's folder under the state folder, which exists.
     pub dir: PathBuf,
     /// Folder of events and evidence.

@@ -164,11 +164,18 @@ impl Root {
     }
 }
 
-/// Unmounts what a killed supervisor left in the host's mount namespace.
-pub fn remove_leftovers(dir: &Path) {
+/// Removes a container's folder and unmounts what a killed supervisor left there in the host's mount namespace. It holds
+/// files and empty folders only; nothing is removed from within a folder, so that a mount that would not go (and the image
+/// or a volume behind it) is never emptied.
+pub fn remove_state(dir: &Path) {
     use nix::mount::{MntFlags, umount2};
     for name in [ROOTFS, STAGING] {
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
         while umount2(&dir.join(name), flags).is_ok() {}
     }
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
+    }
+    let _ = std::fs::remove_dir(dir);
 }

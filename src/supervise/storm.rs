@@ -48,6 +48,11 @@ impl Storm {
         self.total > 0 && self.until.is_none_or(|until| now >= until)
     }
 
+    /// Whether there is anything to tell.
+    pub fn has_changes(&self) -> bool {
+        self.total > 0
+    }
+
     /// Takes out what is to be told, and opens a window. `None` when there is nothing.
     pub fn take(&mut self, now: Duration) -> Option<Summary> {
         self.until = Some(now + WINDOW);

@@ -33,6 +33,8 @@ pub struct Spawn<'a> {
     pub mask: Mask,
     /// Signal it gets when we end; 0 for none.
     pub parent_death_signal: i32,
+    /// Sets `LISTEN_PID` to the child's pid: it takes over our role in socket activation (sd_listen_fds(3)).
+    pub activated: bool,
 }
 
 impl Spawn<'_> {
@@ -73,6 +75,12 @@ impl Spawn<'_> {
         }
         fds::cloexec_from(above)?;
         std::mem::forget(copies);
+        if self.activated
+            && let Ok(pid) = CString::new(std::process::id().to_string())
+        {
+            // SAFETY: both are C strings that the call copies; this is the only thread of the forked child.
+            unsafe { libc::setenv(c"LISTEN_PID".as_ptr(), pid.as_ptr(), 1) };
+        }
         self.mask.restore();
         Ok(())
     }
