@@ -76,7 +76,9 @@ fn is_only_words(args: &CreateArgs) -> bool {
 fn certain(args: &CreateArgs) -> Result<()> {
     let id = args.id.to_string_lossy();
     if let Some(doubt) = &args.doubt {
-        bail!("failed to protect container {id}: {doubt}; write the command's flags in full, as 'runc create --help' has them");
+        bail!(
+            "failed to protect container {id}: {doubt}; write the command's flags in full, as 'runc create --help' has them"
+        );
     }
     ensure!(place::is_name(&args.id), "failed to protect container {id}: not a name of at most 240 bytes");
     Ok(())
@@ -353,7 +355,8 @@ fn rejoin_protected(document: &mut Document, state_dir: &Path) -> Result<()> {
         let named = |pid: i32| pid == record.anchor.pid && place::is_alive(record.anchor);
         for (pid, _) in joined.iter().filter(|(pid, _)| named(*pid)) {
             let init = record.init.filter(|init| place::is_alive(*init));
-            let init = init.with_context(|| format!("failed to join the namespaces of {}: it has no init", dir.display()))?;
+            let init =
+                init.with_context(|| format!("failed to join the namespaces of {}: it has no init", dir.display()))?;
             generation::rejoin(document, *pid, init.pid);
         }
     }

@@ -8,6 +8,7 @@ mod delete;
 mod exec;
 mod foreground;
 mod place;
+mod updates;
 mod verbs;
 
 use std::ffi::OsString;

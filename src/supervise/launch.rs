@@ -178,8 +178,11 @@ fn supervise(
                 let _ = socket::send(launcher.as_fd(), &encode(&Outcome::Ready), &[]);
                 drop(launcher);
             } else {
-                let begun =
-                    supervisor.watches.settle().and_then(|()| supervisor.begin()).and_then(|()| supervisor.join_anchor());
+                let begun = supervisor
+                    .watches
+                    .settle()
+                    .and_then(|()| supervisor.begin())
+                    .and_then(|()| supervisor.join_anchor());
                 match begun {
                     Ok(()) => {
                         supervisor.started();
