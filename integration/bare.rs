@@ -67,7 +67,7 @@ impl<'c> Bundle<'c> {
         self.path.to_str().context("bundle path is not text")
     }
 
-    /// Runs a bash script with `$R` (the runtime with its flags and --root, to be left unquoted), `$B` (bundle) and `$ID`.
+    /// Runs a bash script, and takes the times out of runc's messages; it has `$R` (the runtime with its flags and --root, to be left unquoted), `$B` (bundle) and `$ID`.
     pub fn bash(&self, runtime: &Runtime, script: &str) -> Result<Outcome> {
         let mut command = self.corner.command("bash");
         command
@@ -75,8 +75,17 @@ impl<'c> Bundle<'c> {
             .env("R", format!("{} --root {}", runtime.words(), self.root()))
             .env("B", &self.path)
             .env("ID", &self.id);
-        run(&mut command)
+        let mut outcome = run(&mut command)?;
+        for text in [&mut outcome.stdout, &mut outcome.stderr] {
+            *text = text.split_inclusive('\n').map(without_time).collect();
+        }
+        Ok(outcome)
     }
+}
+
+/// runc's own messages begin with `time="…" `, which differs from call to call.
+fn without_time(line: &str) -> &str {
+    line.strip_prefix("time=\"").and_then(|rest| rest.split_once("\" ")).map_or(line, |(_, rest)| rest)
 }
 
 /// A runtime to call by hand: the program and the flags that stand before the verb.

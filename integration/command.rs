@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollTimeout, poll};
 
 /// How long a program may take that should be quick; generous, because test machines are busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a program left.
 #[derive(Debug, Clone)]
@@ -30,11 +30,6 @@ impl Outcome {
     pub fn success(self) -> Result<String> {
         ensure!(self.code == 0, "exit code {}; stdout: {}; stderr: {}", self.code, self.stdout, self.stderr);
         Ok(self.stdout.trim().to_owned())
-    }
-
-    /// stdout and stderr in one text, for messages that an engine may print on either.
-    pub fn text(&self) -> String {
-        format!("{}{}", self.stdout, self.stderr)
     }
 }
 

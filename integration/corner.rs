@@ -2,7 +2,8 @@
 //!
 //! Engines write to places that no option moves (/run/containerd/s, /run/netns, /var/lib/cni, /var/lib/containers): here those
 //! are a tmpfs of the corner's own. What is left behind can be told exactly, because nobody else is in here, and when the
-//! corner's first process ends, everything in it ends. Propagation is shared as on a host under systemd.
+//! corner's first process ends, everything in it ends. Propagation is shared as on a host under systemd. On cgroup v1 the
+//! tmpfs that holds the hierarchies is the corner's own, too: Podman makes plain folders there for those that are missing.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,10 +34,15 @@ pub struct Corner {
 
 const ENTER: &str = "\
 set -e
-mount --make-rslave /; mount --make-rshared /
 mount -t tmpfs -o mode=755 tmpfs /run; mkdir /run/lock
 mount -t tmpfs -o mode=755 tmpfs /var/lib
+if mountpoint -q /sys/fs/cgroup/memory; then
+  mkdir /run/cgroup; mount --rbind /sys/fs/cgroup /run/cgroup; mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+  for one in /run/cgroup/*; do mkdir /sys/fs/cgroup/${one##*/}; mount --bind $one /sys/fs/cgroup/${one##*/}; done
+  umount -R -l /run/cgroup; rmdir /run/cgroup
+fi
 [ -z \"$2\" ] || ! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified
+mount --make-rshared /
 ip link set lo up
 echo ready
 exec \"$1\" >/dev/null

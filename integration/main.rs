@@ -8,6 +8,7 @@
 //! that nobody checked.
 
 // harness
+mod attack;
 mod bare;
 mod command;
 mod containerd;
@@ -19,4 +20,10 @@ mod podman;
 mod setup;
 
 // tests
+mod alike;
+mod bad_input;
+mod contract;
+mod killed;
 mod plain;
+mod sealed;
+mod tripwire;
