@@ -119,6 +119,18 @@ impl Record {
         Ok(record)
     }
 
+    /// Writes the record, in one step for readers. Not durable: it describes processes, which do not outlive a crash.
+    ///
+    /// # Errors
+    /// When the folder is gone, full or read-only.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let (path, new) = (dir.join(FILE), dir.join("record.json.new"));
+        let text = serde_json::to_vec(self).context("failed to write a container record")?;
+        std::fs::write(&new, text)
+            .and_then(|()| std::fs::rename(&new, &path))
+            .with_context(|| format!("failed to write container record {}", path.display()))
+    }
+
     /// Every container that has a record under the state folder, in the order of their folder names. Unreadable ones
     /// come as errors beside the others, so that one broken record hides nothing.
     ///

@@ -1,2 +1,7 @@
 //! The tool for people and the node.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lithify::ctl::main(lexopt::Parser::from_env())
+}

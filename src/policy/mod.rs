@@ -3,6 +3,16 @@
 //! Owns: config.toml, our annotations, and the rule that annotations may tighten and loosen only where the node allows.
 //! Must not: look at a container, a profile or the clock.
 
+pub mod annotations;
+pub mod config;
+pub mod document;
+pub mod suggest;
+pub mod tighten;
+pub mod values;
+
+pub use annotations::resolve;
+pub use config::{Config, EvidenceLimits, JournalLimits, Overrides};
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -89,11 +99,20 @@ pub struct Policy {
     pub tripwire_size_bytes: u64,
 }
 
-/// The folders of the running system, which configuration can move (DESIGN section 8).
+/// The folders of the running system, which configuration can move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dirs {
     /// Live state, one folder a container; default `/run/lithify`.
     pub state: PathBuf,
     /// Events, evidence, profiles; default `/var/lib/lithify`.
     pub data: PathBuf,
+}
+
+/// The word by which a mode, rootfs or response is written in configuration, annotations and events.
+pub fn word<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        // Only unit variants are passed here, and those always become strings.
+        _ => String::new(),
+    }
 }

@@ -1,1 +1,32 @@
-//! Being written.
+//! The container's root filesystem: what the engine's consists of, and the sealed or tripwire one that takes its place.
+//!
+//! Owns: reading layers, building the skeleton, mounting the overlay, keeping a tripwire's difference as evidence. Works
+//! in the mount namespace of the caller, who has made it private, and opens layers there. Must not: edit config.json,
+//! watch, or know the supervisor; everything in an image is hostile.
+//!
+//! The steps, in order: [`Layers::of`], [`Staging::new`], [`scratch_options`] over [`Staging::image`],
+//! [`Staging::skeleton`], then [`mount_sealed`] or [`mount_tripwire`].
+
+mod attributes;
+mod baseline;
+mod evidence;
+mod evidence_store;
+mod layers;
+mod listing;
+mod options;
+mod overlay;
+mod resolve;
+mod scratch;
+mod skeleton;
+mod staging;
+
+pub use attributes::{Attributes, is_overlay_private};
+pub use baseline::{Baseline, SEALED, seal_mark};
+pub use evidence::{ArchiveLimits, Archived, archive};
+pub use evidence_store::{Evidence, EvidenceLimits, keep_evidence};
+pub use layers::Layers;
+pub use overlay::{Mounted, OPAQUE, Tripwire, mount_sealed, mount_tripwire};
+pub use resolve::{Found, Resolved, resolve};
+pub use scratch::scratch_options;
+pub use skeleton::{MountPoint, Skeleton};
+pub use staging::Staging;

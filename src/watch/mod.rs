@@ -3,6 +3,27 @@
 //! Owns: fanotify, inotify, mountinfo and scans, each as a value with a pollable fd. Must not: respond, write events, or
 //! know the supervisor.
 
+mod collect;
+mod culprit;
+mod error;
+mod fanevent;
+mod image;
+pub mod mountinfo;
+mod mounts;
+pub mod scan;
+mod settle;
+mod tripwire;
+mod upper;
+mod walk;
+mod watchtree;
+mod xattrs;
+
+pub use error::WatchError;
+pub use image::Image;
+pub use mounts::{MountWatch, open_mountinfo};
+pub use tripwire::TripwireWatch;
+pub use upper::{DEFAULT_MAX_DIRECTORIES, Kinds, UpperWatch};
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -49,4 +70,21 @@ pub struct Change {
     pub detail: Option<String>,
     /// By whom.
     pub culprit: Option<Culprit>,
+}
+
+/// What one call of a watch's `drain` brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// What happened, oldest first.
+    pub changes: Vec<Change>,
+    /// Something was lost: the kernel's queue or a bound of ours was too small, and only a scan tells the rest.
+    pub overflow: bool,
+}
+
+impl Drained {
+    /// Whether nothing happened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && !self.overflow
+    }
 }

@@ -1,0 +1,415 @@
+//! argv → [`Invocation`]: runc's grammar as one table, read once. Nothing behind this module looks at argv again.
+//!
+//! Owns: which flags there are and which take a value. Must not: open a file, or change a byte of what is forwarded.
+
+mod flags;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+pub use flags::{Flag, Scan};
+
+/// The flags that are lithify's own; they stand before the verb and are not forwarded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnFlags {
+    /// `--config FILE`.
+    pub config: Option<PathBuf>,
+    /// `--mode M`, as given.
+    pub mode: Option<String>,
+    /// `--rootfs R`, as given.
+    pub rootfs: Option<String>,
+    /// `--on-write W`, as given.
+    pub on_write: Option<String>,
+}
+
+/// The low-level runtime's global flags that matter to us too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Globals {
+    /// `--root DIR`, as given.
+    pub root: Option<PathBuf>,
+    /// `--log FILE`.
+    pub log: Option<PathBuf>,
+    /// `--log-format json`.
+    pub log_json: bool,
+    /// `--systemd-cgroup`.
+    pub systemd_cgroup: bool,
+    /// All of them as received, own flags taken out.
+    pub forwarded: Vec<OsString>,
+    /// As `forwarded` without `--log`, `--log-format` and `--debug`: for calls of ours that no engine asked for.
+    pub quiet: Vec<OsString>,
+}
+
+/// What `create` and `run` were asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateArgs {
+    /// Container id.
+    pub id: OsString,
+    /// `--bundle`; the current directory when absent.
+    pub bundle: Option<PathBuf>,
+    /// `--pid-file`.
+    pub pid_file: Option<PathBuf>,
+    /// `--console-socket`.
+    pub console_socket: Option<PathBuf>,
+    /// `--preserve-fds N`.
+    pub preserve_fds: u32,
+    /// `run --detach`.
+    pub detach: bool,
+    /// `run --keep`.
+    pub keep: bool,
+    /// crun's `--config FILE`: another file than the bundle's config.json.
+    pub config_file: Option<PathBuf>,
+    /// Every other flag, as received.
+    pub others: Vec<OsString>,
+}
+
+/// What `exec` was asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecArgs {
+    /// Container id.
+    pub id: OsString,
+    /// `--process FILE`.
+    pub process: Option<PathBuf>,
+    /// `--cwd`.
+    pub cwd: Option<OsString>,
+    /// `--env`, each.
+    pub env: Vec<OsString>,
+    /// `--tty`.
+    pub tty: bool,
+    /// `--user`.
+    pub user: Option<OsString>,
+    /// `--additional-gids`, each.
+    pub additional_gids: Vec<OsString>,
+    /// `--process-label`.
+    pub process_label: Option<OsString>,
+    /// `--apparmor`.
+    pub apparmor: Option<OsString>,
+    /// `--no-new-privs`.
+    pub no_new_privs: Option<bool>,
+    /// `--cap`, each.
+    pub caps: Vec<OsString>,
+    /// `--preserve-fds N`.
+    pub preserve_fds: u32,
+    /// Flags about the call rather than the process (`--detach`, `--pid-file`, `--console-socket`, `--cgroup`, …), as
+    /// received.
+    pub others: Vec<OsString>,
+    /// The program and its arguments.
+    pub args: Vec<OsString>,
+}
+
+/// The verb, with what we need to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// `create`.
+    Create(CreateArgs),
+    /// `run`.
+    Run(CreateArgs),
+    /// `restore`: would start a container that nothing protects.
+    Restore(CreateArgs),
+    /// `exec`.
+    Exec(ExecArgs),
+    /// `start`.
+    Start(OsString),
+    /// `kill`.
+    Kill {
+        /// Container id.
+        id: OsString,
+        /// `--all`.
+        all: bool,
+    },
+    /// `delete`.
+    Delete(OsString),
+    /// `ps`.
+    Ps {
+        /// Container id.
+        id: OsString,
+        /// `--format json`.
+        json: bool,
+    },
+    /// `update`.
+    Update {
+        /// Container id.
+        id: OsString,
+        /// `--resources`, as given (`-` for standard input).
+        resources: Option<OsString>,
+    },
+    /// A verb that is over soon and only names a container: `state`, `pause`, `resume`.
+    Brief(OsString),
+    /// Everything else: forwarded, and none of our business.
+    Other,
+}
+
+/// One call of the runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// Ours.
+    pub own: OwnFlags,
+    /// The low-level runtime's.
+    pub globals: Globals,
+    /// What is to be done.
+    pub verb: Verb,
+    /// All arguments for the low-level runtime, byte for byte as received, own flags taken out.
+    pub argv: Vec<OsString>,
+}
+
+impl Invocation {
+    /// Reads the arguments after the program's name.
+    ///
+    /// # Errors
+    /// When an own flag lacks its value, or when it can't be told where the verb is: then a `create` could slip by.
+    pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
+        let args: Vec<OsString> = args.into_iter().collect();
+        let mut own = OwnFlags::default();
+        let mut globals = Globals::default();
+        let mut unknown: Option<OsString> = None;
+        let mut at = 0;
+        while at < args.len() {
+            let Some(flag) = Flag::read(&args[at]) else { break };
+            let scan = flags::global(flag.name);
+            let (value, used) = flag.value(scan, args.get(at + 1).map(OsString::as_os_str));
+            let words = &args[at..(at + used).min(args.len())];
+            if let Some(slot) = own.slot(flag.name) {
+                match value {
+                    Some(value) => slot.set(value)?,
+                    None => bail!("failed to read the command line: flag --{} needs a value", show(flag.name)),
+                }
+            } else {
+                globals.note(flag.name, value);
+                globals.forwarded.extend_from_slice(words);
+                if !matches!(flag.name, b"log" | b"log-format" | b"debug") {
+                    globals.quiet.extend_from_slice(words);
+                }
+                if scan == Scan::Unknown {
+                    unknown = Some(args[at].clone());
+                }
+            }
+            at += used;
+        }
+        let mut argv = globals.forwarded.clone();
+        argv.extend_from_slice(args.get(at..).unwrap_or_default());
+        let verb = match args.get(at) {
+            Some(word) => read_verb(word.as_bytes(), &args[at + 1..], unknown.as_deref())?,
+            None => Verb::Other,
+        };
+        Ok(Invocation { own, globals, verb, argv })
+    }
+}
+
+/// What one own flag writes to.
+enum Slot<'a> {
+    Path(&'a mut Option<PathBuf>),
+    Word(&'a mut Option<String>, &'static str),
+}
+
+impl Slot<'_> {
+    fn set(self, value: &OsStr) -> Result<()> {
+        match self {
+            Slot::Path(slot) => *slot = Some(PathBuf::from(value)),
+            Slot::Word(slot, name) => match value.to_str() {
+                Some(word) => *slot = Some(word.to_owned()),
+                None => bail!("failed to read the command line: flag --{name} is not UTF-8"),
+            },
+        }
+        Ok(())
+    }
+}
+
+impl OwnFlags {
+    fn slot(&mut self, name: &[u8]) -> Option<Slot<'_>> {
+        Some(match name {
+            b"config" => Slot::Path(&mut self.config),
+            b"mode" => Slot::Word(&mut self.mode, "mode"),
+            b"rootfs" => Slot::Word(&mut self.rootfs, "rootfs"),
+            b"on-write" => Slot::Word(&mut self.on_write, "on-write"),
+            _ => return None,
+        })
+    }
+}
+
+impl Globals {
+    fn note(&mut self, name: &[u8], value: Option<&OsStr>) {
+        match name {
+            b"root" => self.root = value.map(PathBuf::from),
+            b"log" => self.log = value.map(PathBuf::from),
+            b"log-format" => self.log_json = value.is_some_and(|v| v == "json"),
+            b"systemd-cgroup" => self.systemd_cgroup = flags::truth(value),
+            b"cgroup-manager" => self.systemd_cgroup = value.is_some_and(|v| v == "systemd"),
+            _ => {}
+        }
+    }
+}
+
+fn show(name: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(name)
+}
+
+fn read_verb(verb: &[u8], rest: &[OsString], unknown: Option<&OsStr>) -> Result<Verb> {
+    let first = |rest: &[OsString], verb| Parsed::read(verb, rest).id();
+    Ok(match verb {
+        b"create" => Verb::Create(create_args("create", rest)?),
+        b"run" => Verb::Run(create_args("run", rest)?),
+        b"restore" => Verb::Restore(create_args("restore", rest)?),
+        b"exec" => Verb::Exec(exec_args(rest)?),
+        b"start" => Verb::Start(first(rest, "start")),
+        b"kill" => {
+            let parsed = Parsed::read("kill", rest);
+            Verb::Kill { all: parsed.is_set(&["all", "a"]), id: parsed.id() }
+        }
+        b"delete" => Verb::Delete(first(rest, "delete")),
+        b"ps" => {
+            let parsed = Parsed::read("ps", rest);
+            Verb::Ps { json: parsed.last(&["format", "f"]).is_some_and(|f| f == "json"), id: parsed.id() }
+        }
+        b"update" => {
+            let parsed = Parsed::read("update", rest);
+            Verb::Update { resources: parsed.last(&["resources", "r"]).map(OsStr::to_owned), id: parsed.id() }
+        }
+        b"state" | b"pause" | b"resume" => Verb::Brief(first(rest, "state")),
+        _ if flags::is_verb(verb) => Verb::Other,
+        // An unknown flag may have taken the next word as its value: the word we took for the verb may be that value,
+        // and the real verb, perhaps `create`, stands behind it.
+        _ => match unknown {
+            Some(flag) => bail!(
+                "failed to read the command line: unknown flag {} before the unknown command {}; write it as --flag=value, \
+                 or run the low-level runtime by its own name",
+                flag.to_string_lossy(),
+                show(verb)
+            ),
+            None => Verb::Other,
+        },
+    })
+}
+
+/// A verb's flags and words, told apart.
+struct Parsed<'a> {
+    flags: Vec<(&'a [u8], Option<&'a OsStr>, &'a [OsString])>,
+    words: Vec<&'a OsString>,
+}
+
+impl<'a> Parsed<'a> {
+    fn read(verb: &str, rest: &'a [OsString]) -> Parsed<'a> {
+        let mut parsed = Parsed { flags: Vec::new(), words: Vec::new() };
+        let mut at = 0;
+        while at < rest.len() {
+            if rest[at] == "--" {
+                parsed.words.extend(&rest[at + 1..]);
+                break;
+            }
+            let Some(flag) = Flag::read(&rest[at]) else {
+                parsed.words.push(&rest[at]);
+                at += 1;
+                if verb == "exec" {
+                    // The program's own flags follow; runc stops here too.
+                    parsed.words.extend(&rest[at..]);
+                    break;
+                }
+                continue;
+            };
+            let (value, used) = flag.value(flags::of_verb(verb, flag.name), rest.get(at + 1).map(OsString::as_os_str));
+            parsed.flags.push((flag.name, value, &rest[at..(at + used).min(rest.len())]));
+            at += used;
+        }
+        parsed
+    }
+
+    fn id(&self) -> OsString {
+        self.words.first().map(|w| (*w).clone()).unwrap_or_default()
+    }
+
+    fn last(&self, names: &[&str]) -> Option<&'a OsStr> {
+        self.flags.iter().rev().find(|(n, ..)| names.iter().any(|name| name.as_bytes() == *n)).and_then(|f| f.1)
+    }
+
+    fn all(&self, names: &[&str]) -> Vec<OsString> {
+        let named = self.flags.iter().filter(|(n, ..)| names.iter().any(|name| name.as_bytes() == *n));
+        named.filter_map(|f| f.1.map(OsStr::to_owned)).collect()
+    }
+
+    fn is_set(&self, names: &[&str]) -> bool {
+        let flag = self.flags.iter().rev().find(|(n, ..)| names.iter().any(|name| name.as_bytes() == *n));
+        flag.is_some_and(|f| flags::truth(f.1))
+    }
+
+    fn others(&self, known: &[&str]) -> Vec<OsString> {
+        let others = self.flags.iter().filter(|(n, ..)| !known.iter().any(|name| name.as_bytes() == *n));
+        others.flat_map(|f| f.2.iter().cloned()).collect()
+    }
+
+    fn number(&self, names: &[&str]) -> Result<u32> {
+        match self.last(names) {
+            None => Ok(0),
+            Some(text) => match text.to_str().and_then(|t| t.parse().ok()) {
+                Some(number) => Ok(number),
+                None => {
+                    bail!("failed to read the command line: --{} {} is not a number", names[0], text.to_string_lossy())
+                }
+            },
+        }
+    }
+}
+
+fn create_args(verb: &str, rest: &[OsString]) -> Result<CreateArgs> {
+    let parsed = Parsed::read(verb, rest);
+    let path = |names| parsed.last(names).map(PathBuf::from);
+    Ok(CreateArgs {
+        bundle: path(&["bundle", "b"]),
+        pid_file: path(&["pid-file"]),
+        console_socket: path(&["console-socket"]),
+        preserve_fds: parsed.number(&["preserve-fds"])?,
+        detach: parsed.is_set(&["detach", "d"]),
+        keep: parsed.is_set(&["keep"]),
+        config_file: path(&["config", "f"]),
+        others: parsed.others(&[
+            "bundle",
+            "b",
+            "pid-file",
+            "console-socket",
+            "preserve-fds",
+            "detach",
+            "d",
+            "keep",
+            "no-subreaper",
+        ]),
+        id: parsed.id(),
+    })
+}
+
+fn exec_args(rest: &[OsString]) -> Result<ExecArgs> {
+    let parsed = Parsed::read("exec", rest);
+    let word = |names| parsed.last(names).map(OsStr::to_owned);
+    Ok(ExecArgs {
+        process: parsed.last(&["process", "p"]).map(PathBuf::from),
+        cwd: word(&["cwd"]),
+        env: parsed.all(&["env", "e"]),
+        tty: parsed.is_set(&["tty", "t"]),
+        user: word(&["user", "u"]),
+        additional_gids: parsed.all(&["additional-gids", "g"]),
+        process_label: word(&["process-label"]),
+        apparmor: word(&["apparmor"]),
+        no_new_privs: parsed.flags.iter().any(|f| f.0 == b"no-new-privs").then(|| parsed.is_set(&["no-new-privs"])),
+        caps: parsed.all(&["cap", "c"]),
+        preserve_fds: parsed.number(&["preserve-fds"])?,
+        others: parsed.others(&[
+            "process",
+            "p",
+            "cwd",
+            "env",
+            "e",
+            "tty",
+            "t",
+            "user",
+            "u",
+            "additional-gids",
+            "g",
+            "process-label",
+            "apparmor",
+            "no-new-privs",
+            "cap",
+            "c",
+        ]),
+        args: parsed.words.iter().skip(1).map(|w| (*w).clone()).collect(),
+        id: parsed.id(),
+    })
+}

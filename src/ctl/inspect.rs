@@ -1,0 +1,96 @@
+//! `lithifyctl inspect ID`: everything that is known of one container. Must not: act on it.
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use super::status::{Guard, guard};
+use super::{Call, Given, Outcome, plain, usage};
+use crate::policy::suggest::quote;
+use crate::record::Record;
+
+const HELP: &str = "\
+usage: lithifyctl inspect ID [--json]
+
+Everything about one container; the beginning of its id is enough where it fits only one.
+";
+
+/// Prints one container's record.
+///
+/// # Errors
+/// When no or more than one container fits, the state folder can't be read, or the arguments are wrong.
+pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
+    let mut id = None;
+    while let Some(given) = call.next(args)? {
+        match given {
+            Given::Word(word) if id.is_none() => id = Some(word.to_string_lossy().into_owned()),
+            other => return Err(other.refuse(&[])),
+        }
+    }
+    if call.helped(HELP)? {
+        return Ok(Outcome::Well);
+    }
+    let Some(id) = id.filter(|id| !id.is_empty()) else { return Err(usage("expected a container's id")) };
+    let record = find(call, &id)?;
+    let gone = guard(&record) == Guard::Gone;
+    let mut value = serde_json::to_value(&record)?;
+    value["protected"] = Value::Bool(!gone);
+    if call.json {
+        call.print_json(&value)?;
+    } else {
+        if gone {
+            writeln!(call.out, "UNPROTECTED: the supervisor, pid {}, is gone", record.supervisor.pid)?;
+        }
+        print(call, &value, 0)?;
+    }
+    Ok(if gone { Outcome::Wrong } else { Outcome::Well })
+}
+
+fn find(call: &Call<'_>, id: &str) -> Result<Record> {
+    let state_dir = call.settings()?.state_dir;
+    let mut broken = Vec::new();
+    let mut fitting = Vec::new();
+    for (dir, record) in Record::list(&state_dir)? {
+        match record {
+            Ok(record) if record.id.starts_with(id) => fitting.push(record),
+            Ok(_) => {}
+            Err(e) if dir.file_name().is_some_and(|n| n.to_string_lossy().starts_with(id)) => broken.push(e),
+            Err(_) => {}
+        }
+    }
+    if fitting.iter().filter(|r| r.id == id).count() == 1 {
+        fitting.retain(|r| r.id == id);
+    }
+    match (fitting.len(), broken.pop()) {
+        (1, _) => Ok(fitting.remove(0)),
+        (0, Some(e)) => Err(e),
+        (0, None) => bail!("no container's id begins with {}; see 'lithifyctl status'", quote(id)),
+        (n, _) => {
+            let ids: Vec<&str> = fitting.iter().map(|r| r.id.as_str()).take(5).collect();
+            bail!("{n} containers' ids begin with {}: {}; give more of the id", quote(id), ids.join(", "))
+        }
+    }
+}
+
+/// Prints nested values as indented `name: value` lines.
+fn print(call: &mut Call<'_>, value: &Value, depth: usize) -> Result<()> {
+    let indent = "  ".repeat(depth);
+    let entries: Vec<(String, &Value)> = match value {
+        Value::Object(map) => map.iter().map(|(key, v)| (format!("{key}:"), v)).collect(),
+        Value::Array(list) => list.iter().map(|v| ("-".to_string(), v)).collect(),
+        _ => Vec::new(),
+    };
+    for (name, v) in entries {
+        match v {
+            Value::Null => {}
+            Value::Object(map) if map.is_empty() => {}
+            Value::Array(list) if list.is_empty() => {}
+            Value::Object(_) | Value::Array(_) => {
+                writeln!(call.out, "{indent}{name}")?;
+                print(call, v, depth + 1)?;
+            }
+            Value::String(text) => writeln!(call.out, "{indent}{name} {}", plain(text))?,
+            other => writeln!(call.out, "{indent}{name} {other}")?,
+        }
+    }
+    Ok(())
+}

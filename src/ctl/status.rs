@@ -1,0 +1,160 @@
+//! `lithifyctl status`: one line a container. Must not: act on one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{Call, Outcome, plain};
+use crate::events::clock;
+use crate::policy::{values, word};
+use crate::record::{Phase, ProcessRef, Record};
+
+const HELP: &str = "\
+usage: lithifyctl status [--json]
+
+One line a container: id, workload, rootfs, response, generation, breaches, the path of the last breach with its age, the
+container's age, and its state. UNPROTECTED means that the process which watches and answers is gone; the exit status
+is 1 then, and when a record can't be read.
+";
+
+/// Whether a container is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// Its supervisor lives.
+    Watched,
+    /// Its workload has ended; there is nothing to watch.
+    Ended,
+    /// Its supervisor is gone, and nobody said that the workload has ended.
+    Gone,
+}
+
+/// Whether a process is still the one that was meant: alive, no zombie, and with the same start time.
+pub fn lives(process: ProcessRef) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)) else { return false };
+    // The program's name may hold anything, parentheses too: fields are counted after its last one (proc_pid_stat(5)).
+    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let state = fields.first().copied().unwrap_or("X");
+    let start = fields.get(19).and_then(|f| f.parse::<u64>().ok());
+    !matches!(state, "Z" | "X" | "x") && start == Some(process.start_time_ticks)
+}
+
+/// Whether the container of this record is watched at this moment.
+pub fn guard(record: &Record) -> Guard {
+    match record.phase {
+        Phase::Stopped => Guard::Ended,
+        Phase::Created | Phase::Running | Phase::Restarting | Phase::Paused if lives(record.supervisor) => {
+            Guard::Watched
+        }
+        Phase::Created | Phase::Running | Phase::Restarting | Phase::Paused => Guard::Gone,
+    }
+}
+
+/// Prints all containers.
+///
+/// # Errors
+/// When the state folder can't be read, or the arguments are wrong.
+pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
+    if let Some(given) = call.next(args)? {
+        return Err(given.refuse(&[]));
+    }
+    if call.helped(HELP)? {
+        return Ok(Outcome::Well);
+    }
+    let records = Record::list(&call.settings()?.state_dir)?;
+    let wrong = records.iter().any(|(_, r)| r.as_ref().map_or(true, |r| guard(r) == Guard::Gone));
+    if call.json {
+        let list: Vec<_> = records.iter().map(|(dir, record)| as_json(dir, record)).collect();
+        call.print_json(&list)?;
+    } else {
+        let mut rows = vec![
+            ["ID", "WORKLOAD", "ROOTFS", "RESPONSE", "GEN", "BREACHES", "LAST BREACH", "AGE", "STATE"]
+                .map(String::from),
+        ];
+        for (dir, record) in &records {
+            rows.push(match record {
+                Ok(record) => row(record),
+                Err(e) => unreadable(dir, e),
+            });
+        }
+        print_table(call, &rows)?;
+    }
+    Ok(if wrong { Outcome::Wrong } else { Outcome::Well })
+}
+
+fn row(r: &Record) -> [String; 9] {
+    let last = r.last_breach.as_ref().map_or("-".to_string(), |b| format!("{} ({} ago)", b.path, age(&b.time)));
+    let state = match guard(r) {
+        Guard::Gone => "UNPROTECTED: supervisor is gone".to_string(),
+        Guard::Watched | Guard::Ended if r.degraded.is_empty() => word(&r.phase),
+        Guard::Watched | Guard::Ended => format!("{}, degraded: {}", word(&r.phase), r.degraded.join("; ")),
+    };
+    [
+        r.id.chars().take(12).collect(),
+        r.workload.clone(),
+        word(&r.policy.rootfs),
+        word(&r.response),
+        r.generation.to_string(),
+        r.breaches.to_string(),
+        last,
+        age(&r.created_at),
+        state,
+    ]
+}
+
+fn unreadable(dir: &std::path::Path, e: &anyhow::Error) -> [String; 9] {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let mut row = ["-"; 9].map(String::from);
+    row[0] = name.chars().take(12).collect();
+    row[8] = format!("UNREADABLE: {e:#}");
+    row
+}
+
+fn as_json(dir: &PathBuf, record: &Result<Record>) -> serde_json::Value {
+    match record {
+        Ok(record) => json!({"protected": guard(record) != Guard::Gone, "record": record}),
+        Err(e) => json!({"protected": false, "dir": dir, "error": format!("{e:#}")}),
+    }
+}
+
+/// How long ago a time was, in its one or two largest units.
+pub fn age(time: &str) -> String {
+    let Some(then) = clock::parse(time) else { return "?".to_string() };
+    let seconds = (clock::now_micros() - then).max(0) / 1_000_000;
+    let rounded = match seconds {
+        0..3600 => seconds,
+        3600..86_400 => seconds / 60 * 60,
+        _ => seconds / 3600 * 3600,
+    };
+    values::show_duration(Duration::from_secs(rounded as u64))
+}
+
+fn print_table<const N: usize>(call: &mut Call<'_>, rows: &[[String; N]]) -> Result<()> {
+    let cells: Vec<[String; N]> = rows.iter().map(|row| row.clone().map(|cell| plain(&cell))).collect();
+    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).min(60);
+    for row in &cells {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            line.push_str(&format!("{cell:<width$}  ", width = width(column)));
+        }
+        writeln!(call.out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_pid_is_not_taken_for_the_process_that_had_it() {
+        let pid = std::process::id() as i32;
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let start = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
+        assert!(lives(ProcessRef { pid, start_time_ticks: start }));
+        assert!(!lives(ProcessRef { pid, start_time_ticks: start + 1 }));
+        assert!(!lives(ProcessRef { pid: i32::MAX, start_time_ticks: start }));
+    }
+}

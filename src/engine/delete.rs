@@ -1,0 +1,155 @@
+//! `delete`: after it nothing of a container is left, whatever became of its supervisor.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Node, forward, node, place};
+use crate::cli::Invocation;
+use crate::record::{ProcessRef, Record};
+use crate::runtime;
+use crate::supervise::cgroup::Cgroups;
+use crate::supervise::control::{Intent, Lease};
+use crate::supervise::root;
+use crate::sys::process;
+use crate::sys::signals::Mask;
+use crate::sys::spawn::Spawn;
+
+/// How long a supervisor may take for its last words.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Deletes a container.
+pub(super) fn delete(invocation: &Invocation, id: &OsStr) -> Result<i32> {
+    let node = node(invocation);
+    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    if !place::is_name(id) || !dir.exists() {
+        return forward(invocation, &node);
+    }
+    let Some(record) = place::record(&dir) else {
+        // A create that was killed before it got far.
+        let removed = remove_stale(&dir)?;
+        let status = forward_and_wait(invocation, &node)?;
+        return Ok(if removed { status } else { status.max(1) });
+    };
+    let anchor_lives = place::is_alive(record.anchor);
+    if !anchor_lives {
+        // The engine has been told already; its supervisor may still be writing the last event.
+        wait_gone(record.supervisor, PATIENCE);
+    }
+    let supervised = place::is_alive(record.supervisor);
+    if !supervised {
+        end_orphan(&record);
+    }
+    let lease = if supervised { Lease::take(&dir, Intent::Use).ok() } else { None };
+    let mut status = forward_and_wait(invocation, &node)?;
+    drop(lease);
+    if !supervised && status != 0 {
+        // The supervisor was killed in the middle of a restart: the low-level runtime has half a container or none.
+        status = force_low_level(invocation, &node, &record.id);
+    }
+    if status == 0 {
+        wait_gone(record.supervisor, PATIENCE);
+        wait_gone(record.anchor, PATIENCE);
+        clear(&dir, &record);
+    }
+    Ok(status)
+}
+
+/// Deletes by force, without a word: what `run` does at its end and `create` when it fails late.
+pub(super) fn force(invocation: &Invocation, dir: &Path) {
+    let node = node(invocation);
+    let Some(record) = place::record(dir) else { return };
+    if !place::is_alive(record.anchor) {
+        wait_gone(record.supervisor, PATIENCE);
+    }
+    force_low_level(invocation, &node, &record.id);
+    let _ = process::reap_any(None);
+    wait_gone(record.supervisor, PATIENCE);
+    clear(dir, &record);
+}
+
+/// Removes what is left of a container that nobody supervises. False if somebody may be creating it right now.
+pub(super) fn remove_stale(dir: &Path) -> Result<bool> {
+    match place::record(dir) {
+        Some(record) if place::is_alive(record.supervisor) => Ok(false),
+        Some(record) => {
+            end_orphan(&record);
+            clear(dir, &record);
+            Ok(true)
+        }
+        None => {
+            let fresh = std::fs::metadata(dir)
+                .and_then(|m| m.modified())
+                .is_ok_and(|at| at.elapsed().unwrap_or_default() < PATIENCE);
+            if fresh && dir.join("control").exists() && Lease::take(dir, Intent::Use).is_ok() {
+                return Ok(false);
+            }
+            root::remove_leftovers(dir);
+            std::fs::remove_dir_all(dir).with_context(|| format!("failed to remove {}", dir.display()))?;
+            Ok(true)
+        }
+    }
+}
+
+/// Without its supervisor a container must not go on.
+fn end_orphan(record: &Record) {
+    for orphan in [Some(record.anchor), record.init].into_iter().flatten() {
+        let Ok(pidfd) = process::pidfd_open(orphan.pid) else { continue };
+        if place::is_alive(orphan) {
+            let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            wait_gone(orphan, PATIENCE);
+        }
+    }
+}
+
+fn clear(dir: &Path, record: &Record) {
+    root::remove_leftovers(dir);
+    Cgroups::remove_empty(&record.cgroups);
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+fn forward_and_wait(invocation: &Invocation, node: &Node) -> Result<i32> {
+    let runtime = runtime::find(&node.runtimes)?;
+    let exit = runtime::run_and_wait(&runtime, &invocation.argv)
+        .with_context(|| format!("failed to start {}", runtime.display()))?;
+    Ok(exit.shell_code())
+}
+
+fn force_low_level(invocation: &Invocation, node: &Node, id: &str) -> i32 {
+    let call = || -> Result<i32> {
+        let runtime = runtime::find(&node.runtimes)?;
+        let mut args: Vec<OsString> = invocation.globals.quiet.clone();
+        args.extend(["delete".into(), "--force".into(), id.into()]);
+        let words: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
+        let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+        let child = Spawn {
+            program: &runtime,
+            args: &words,
+            stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+            extra: Vec::new(),
+            mask: Mask::current(),
+            parent_death_signal: libc::SIGKILL,
+        }
+        .start()?;
+        Ok(process::wait_pid(child.pid)?.shell_code())
+    };
+    call().unwrap_or(1)
+}
+
+/// Waits until a process is gone, or a zombie that its parent has yet to reap.
+fn wait_gone(process: ProcessRef, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while place::is_alive(process) {
+        let Ok(pidfd) = process::pidfd_open(process.pid) else { return };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, PollTimeout::from(left.as_millis().min(60_000) as u16));
+    }
+}

@@ -1,0 +1,82 @@
+//! `exec`: a session in a protected container gets no more than the container has, and is told.
+
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{forward, node, place};
+use crate::cli::{ExecArgs, Invocation};
+use crate::events::{Durability, Event, EventType, Journal, Recorder};
+use crate::runtime;
+use crate::spec::{Document, exec as clamp};
+use crate::supervise::control::{Intent, Lease};
+use crate::supervise::generation::CONFIG;
+use crate::sys::fds;
+
+/// Largest process document that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Becomes the low-level runtime with a process document that was narrowed to the container.
+pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
+    let node = node(invocation);
+    let dir = place::of(&node.state_dir, &invocation.globals, &args.id);
+    let Some(record) = place::record(&dir).filter(|_| place::is_name(&args.id)) else {
+        return forward(invocation, &node);
+    };
+    let id = args.id.to_string_lossy();
+    if record.phase == crate::record::Phase::Stopped {
+        return forward(invocation, &node);
+    }
+    // Held until the low-level runtime takes over.
+    let _lease = Lease::take(&dir, Intent::Use).with_context(|| {
+        format!("failed to exec in container {id}: its supervisor does not answer; delete it and create it again")
+    })?;
+    let path = dir.join(CONFIG);
+    let text = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let container = Document::parse(&text).with_context(|| format!("failed to parse {}", path.display()))?;
+    let mut process = match &args.process {
+        Some(path) => read_process(path)?,
+        None => clamp::from_arguments(args, &container)?,
+    };
+    let taken = clamp::clamp(&mut process, &container);
+
+    let program: Vec<&str> =
+        process["args"].as_array().into_iter().flatten().filter_map(Value::as_str).take(64).collect();
+    let mut event = Event::new(EventType::Exec, &record.id, Default::default())
+        .with("workload", record.workload.clone())
+        .with("generation", record.generation)
+        .with("cmdline", json!(program))
+        .with("user", process["user"].clone());
+    if !taken.is_empty() {
+        event = event.with("refused", json!(taken));
+    }
+    Recorder::new(Journal::open(&node.data_dir, node.journal), &record.id).record(event, Durability::Buffered);
+
+    let document = crate::sys::memory::file("process.json", &serde_json::to_vec(&process)?)
+        .context("failed to hand the process on")?;
+    // Above what is preserved for the session, so that the low-level runtime closes it there.
+    let document =
+        fds::dup_above(document.as_fd(), 64 + args.preserve_fds as i32).context("failed to hand the process on")?;
+    fds::set_cloexec(document.as_fd(), false).context("failed to hand the process on")?;
+    let mut argv = invocation.globals.forwarded.clone();
+    argv.push("exec".into());
+    argv.extend(args.others.iter().cloned());
+    argv.extend(["--process".into(), format!("/proc/self/fd/{}", document.as_raw_fd()).into(), args.id.clone()]);
+    let runtime = runtime::find(&node.runtimes)?;
+    let error = runtime::become_runtime(&runtime, &argv);
+    Err(error).with_context(|| format!("failed to start {}", runtime.display()))
+}
+
+fn read_process(path: &std::path::Path) -> Result<Value> {
+    let shown = path.display();
+    let file = std::fs::File::open(path).with_context(|| format!("failed to open process file {shown}"))?;
+    let mut text = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut text).with_context(|| format!("failed to read process file {shown}"))?;
+    ensure!(text.len() as u64 <= MAX_BYTES, "failed to read process file {shown}: larger than {MAX_BYTES} bytes");
+    let process: Value =
+        serde_json::from_slice(&text).with_context(|| format!("failed to parse process file {shown}"))?;
+    ensure!(process.is_object(), "failed to parse process file {shown}: expected a JSON object");
+    Ok(process)
+}

@@ -1,0 +1,85 @@
+//! One function a request: the only place where the stages meet.
+//!
+//! Owns: which verb touches a protected container how, and what is forwarded untouched. Must not: parse argv, edit
+//! config.json or watch anything itself.
+
+mod create;
+mod delete;
+mod exec;
+mod foreground;
+mod place;
+mod verbs;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::cli::{Invocation, OwnFlags, Verb};
+use crate::logging;
+use crate::policy::{Config, Overrides};
+use crate::runtime;
+
+/// Exit status of a failure of our own; runc's is the same.
+const FAILED: i32 = 1;
+
+/// Carries out one call of the runtime and returns its exit status. Forwarded calls do not return.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
+    let invocation = match Invocation::parse(args) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            logging::report(None, false, &error);
+            return FAILED;
+        }
+    };
+    match carry_out(&invocation) {
+        Ok(status) => status,
+        Err(error) => {
+            logging::report(invocation.globals.log.as_deref(), invocation.globals.log_json, &error);
+            FAILED
+        }
+    }
+}
+
+fn carry_out(invocation: &Invocation) -> Result<i32> {
+    match &invocation.verb {
+        Verb::Create(args) => create::create(invocation, args, false),
+        Verb::Run(args) => create::create(invocation, args, true),
+        Verb::Restore(args) => create::restore(invocation, args),
+        Verb::Exec(args) => exec::exec(invocation, args),
+        Verb::Delete(id) => delete::delete(invocation, id),
+        Verb::Start(id) => verbs::start(invocation, id),
+        Verb::Kill { id, all } => verbs::kill(invocation, id, *all),
+        Verb::Ps { id, json } => verbs::ps(invocation, id, *json),
+        Verb::Update { id, resources } => verbs::update(invocation, id, resources.as_deref()),
+        Verb::Brief(id) => verbs::brief(invocation, id),
+        Verb::Other => forward(invocation, &node(invocation)),
+    }
+}
+
+/// The node's settings, as far as they can be read.
+struct Node {
+    runtimes: Vec<PathBuf>,
+    state_dir: PathBuf,
+    data_dir: PathBuf,
+    journal: crate::policy::JournalLimits,
+}
+
+/// For verbs that must work whatever state the configuration is in: a container that was started under a good one has to
+/// be killed and deleted under a bad one.
+fn node(invocation: &Invocation) -> Node {
+    let config = Config::load(invocation.own.config.as_deref()).unwrap_or_default();
+    Node { runtimes: config.runtimes, state_dir: config.state_dir, data_dir: config.data_dir, journal: config.journal }
+}
+
+/// Becomes the low-level runtime with the engine's own arguments.
+fn forward(invocation: &Invocation, node: &Node) -> Result<i32> {
+    let runtime = runtime::find(&node.runtimes)?;
+    let error = runtime::become_runtime(&runtime, &invocation.argv);
+    Err(error).with_context(|| format!("failed to start {}", runtime.display()))
+}
+
+/// Own flags as settings of the node.
+fn overrides(own: &OwnFlags) -> Result<Overrides> {
+    Overrides::from_flags(own.mode.as_deref(), own.rootfs.as_deref(), own.on_write.as_deref())
+}

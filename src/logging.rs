@@ -1,0 +1,26 @@
+//! How a failure of ours reaches the engine: one line in `--log`, as runc writes it, and the same words on stderr.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::events::clock;
+
+/// Tells an error, its causes in one line. Engines take `msg` of the last JSON line whose `level` is `error`.
+pub fn report(log: Option<&Path>, json: bool, error: &anyhow::Error) {
+    let message = format!("{error:#}");
+    if let Some(log) = log {
+        let time = clock::format(clock::now_micros());
+        let line = if json {
+            format!("{}\n", json!({ "level": "error", "msg": message, "time": time }))
+        } else {
+            format!("time={time:?} level=error msg={message:?}\n")
+        };
+        // One write: engines and the low-level runtime may append at the same time.
+        if let Ok(mut file) = std::fs::OpenOptions::new().append(true).create(true).open(log) {
+            let _ = file.write_all(line.as_bytes());
+        }
+    }
+    let _ = writeln!(std::io::stderr(), "{message}");
+}

@@ -1,0 +1,291 @@
+//! Annotations under `lithify.dev/`, resolved against the node's settings.
+//!
+//! Owns: which keys exist, for whom an annotation is meant, and that annotations tighten freely and loosen only what
+//! `allow-loosen` names. Must not: read files, look at a container, or pass a misspelt option in silence.
+//!
+//! | annotation | values | order, loosest first | default |
+//! | --- | --- | --- | --- |
+//! | `mode` | `off`, `enforce` | off < enforce | `enforce` |
+//! | `rootfs` | `sealed`, `tripwire`, `engine` | engine < tripwire < sealed | `sealed` |
+//! | `on-write` | `report`, `pause`, `stop`, `restart` | report < pause < stop = restart | `restart`; `report` with `rootfs: engine` |
+//! | `restart-limit` | `5/60s` | tighter: no more restarts and no higher rate | `5/60s` |
+//! | `renew-every` | a duration, `off` | off < long < short | `off` |
+//! | `workload` | a name | free | the engine's names, else image and args |
+//! | `scratch` | `/tmp:64m,/data` | free, except below system folders (`scratch`) and with `:exec` (`scratch-exec`) | none |
+//!
+//! The node's value is what annotations are held against, whether it was written down or is a default.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow, bail};
+
+use super::config::{Config, Loosen, Overrides};
+use super::suggest::{quote, remedy};
+use super::values::{self, Parsed};
+use super::{Mode, Policy, Response, RestartLimit, RootfsKind, Scratch, tighten};
+
+/// What all our annotations begin with.
+pub const PREFIX: &str = "lithify.dev/";
+/// Most annotations under our prefix that are looked at.
+pub const MAX_ANNOTATIONS: usize = 256;
+/// Keys that this version understands.
+pub const KEYS: [&str; 7] = ["mode", "rootfs", "on-write", "restart-limit", "renew-every", "workload", "scratch"];
+/// Keys that a version with learning has, and this one does not.
+const LATER_KEYS: [&str; 2] = ["on-refused-write", "profile"];
+
+/// Resolves what holds for one container.
+///
+/// `lithify.dev/<key>.<container name>` wins over `lithify.dev/<key>`. Entries for other containers don't apply, and are
+/// still checked. Where the mode comes out as [`Mode::Off`] nothing else is looked at: such a container always starts.
+///
+/// # Errors
+/// When a key or value under our prefix is unknown, an annotation loosens what it may not, the settings contradict each
+/// other, or the node wants a profile. The message names the annotation, the node's value and the remedy.
+pub fn resolve(
+    config: &Config,
+    overrides: &Overrides,
+    annotations: &BTreeMap<String, String>,
+    container_name: Option<&str>,
+) -> Result<Policy> {
+    let node = Node::new(config, overrides);
+    let mode = match pick(annotations, "mode", container_name) {
+        None => node.mode,
+        Some((name, text)) => {
+            node.hold(Loosen::Mode, name, said(name, text, values::mode)?, node.mode, tighten::mode)?
+        }
+    };
+    if mode == Mode::Off {
+        return Ok(node.policy(mode));
+    }
+    check_all(annotations)?;
+    if config.require_profile {
+        bail!(
+            "failed to start in mode enforce: the node's require-profile is true, and this version has no profiles; set \
+             require-profile = false in the configuration, or mode off"
+        );
+    }
+    let mut policy = node.policy(mode);
+    let get = |key| pick(annotations, key, container_name);
+    if let Some((name, text)) = get("rootfs") {
+        let value = said(name, text, values::rootfs)?;
+        policy.rootfs = node.hold(Loosen::Rootfs, name, value, node.rootfs, tighten::rootfs)?;
+    }
+    let explicit = match get("on-write") {
+        Some((name, text)) => {
+            let value = said(name, text, values::response)?;
+            let node_value = node.on_write.unwrap_or(default_response(policy.rootfs));
+            Some((name, node.hold(Loosen::OnWrite, name, value, node_value, tighten::response)?))
+        }
+        None => node.on_write.map(|value| ("the node's on-write", value)),
+    };
+    policy.on_write = explicit.map_or(default_response(policy.rootfs), |(_, value)| value);
+    if let (RootfsKind::Engine, Some((name, Response::Restart))) = (policy.rootfs, explicit) {
+        bail!(
+            "{name}: restart can't make the engine's own rootfs pristine; use rootfs sealed or tripwire, or on-write \
+             report, pause or stop"
+        );
+    }
+    if let Some((name, text)) = get("restart-limit") {
+        let value = said(name, text, values::restart_limit)?;
+        policy.restart_limit =
+            node.hold(Loosen::RestartLimit, name, value, config.restart_limit, tighten::restart_limit)?;
+    }
+    if let Some((name, text)) = get("renew-every") {
+        let value = said(name, text, values::renew_every)?;
+        policy.renew_every = node.hold(Loosen::RenewEvery, name, value, config.renew_every, tighten::renew_every)?;
+        if value.is_some() && policy.rootfs == RootfsKind::Engine {
+            bail!("{name}: the engine's own rootfs can't be renewed; use rootfs sealed or tripwire");
+        }
+    }
+    if policy.rootfs == RootfsKind::Engine {
+        // A node-wide schedule means the containers that can be made fresh.
+        policy.renew_every = None;
+    }
+    if let Some((name, text)) = get("workload") {
+        policy.workload = Some(said(name, text, values::workload)?);
+    }
+    if let Some((name, text)) = get("scratch") {
+        add_scratch(config, name, said(name, text, values::scratch)?, &mut policy.scratch)?;
+    }
+    Ok(policy)
+}
+
+/// The response where nobody chose one: a restart, which an engine's own rootfs can't have.
+fn default_response(rootfs: RootfsKind) -> Response {
+    match rootfs {
+        RootfsKind::Sealed | RootfsKind::Tripwire => Response::Restart,
+        RootfsKind::Engine => Response::Report,
+    }
+}
+
+/// The node's settings with the program's own flags laid over them.
+struct Node<'c> {
+    config: &'c Config,
+    mode: Mode,
+    rootfs: RootfsKind,
+    on_write: Option<Response>,
+}
+
+impl<'c> Node<'c> {
+    fn new(config: &'c Config, overrides: &Overrides) -> Self {
+        Node {
+            config,
+            mode: overrides.mode.unwrap_or(config.mode),
+            rootfs: overrides.rootfs.unwrap_or(config.rootfs),
+            on_write: overrides.on_write.or(config.on_write),
+        }
+    }
+
+    fn policy(&self, mode: Mode) -> Policy {
+        Policy {
+            mode,
+            rootfs: self.rootfs,
+            on_write: self.on_write.unwrap_or(default_response(self.rootfs)),
+            restart_limit: self.config.restart_limit,
+            escalate_to: self.config.escalate_to,
+            renew_every: self.config.renew_every,
+            workload: None,
+            scratch: self.config.scratch.clone(),
+            scratch_size_bytes: self.config.scratch_size_bytes,
+            tripwire_size_bytes: self.config.tripwire_size_bytes,
+        }
+    }
+
+    /// `value` if it is as strict as the node's, or the node allows this key to be loosened.
+    fn hold<T: Copy + Show>(
+        &self,
+        key: Loosen,
+        name: &str,
+        value: T,
+        node: T,
+        as_strict: fn(T, T) -> bool,
+    ) -> Result<T> {
+        if as_strict(value, node) || self.config.allow_loosen.contains(&key) {
+            return Ok(value);
+        }
+        Err(anyhow!(
+            "annotation {name} can't loosen the node's {} from {} to {}; remove it, or have the node allow it with \
+             allow-loosen = [{:?}]",
+            key.name(),
+            node.show(),
+            value.show(),
+            key.name()
+        ))
+    }
+}
+
+/// The annotation that holds for this container: its own, else everyone's.
+fn pick<'a>(all: &'a BTreeMap<String, String>, key: &str, container: Option<&str>) -> Option<(&'a str, &'a str)> {
+    let own = container.and_then(|c| all.get_key_value(&format!("{PREFIX}{key}.{c}")));
+    own.or_else(|| all.get_key_value(&format!("{PREFIX}{key}"))).map(|(name, text)| (name.as_str(), text.as_str()))
+}
+
+fn said<T>(name: &str, text: &str, parse: fn(&str) -> Parsed<T>) -> Result<T> {
+    if text.len() > values::MAX_VALUE_LEN {
+        bail!("annotation {}: its value is longer than {} bytes", show_name(name), values::MAX_VALUE_LEN);
+    }
+    parse(text).map_err(|e| anyhow!("annotation {}: {e}", show_name(name)))
+}
+
+fn show_name(name: &str) -> String {
+    let quoted = quote(name);
+    quoted.trim_matches('"').to_string()
+}
+
+/// Checks key and value of every annotation under our prefix, whomever it is for.
+fn check_all(annotations: &BTreeMap<String, String>) -> Result<()> {
+    let ours = annotations.range(PREFIX.to_string()..).take_while(|(name, _)| name.starts_with(PREFIX));
+    for (i, (name, text)) in ours.enumerate() {
+        if i >= MAX_ANNOTATIONS {
+            bail!("more than {MAX_ANNOTATIONS} annotations begin with {PREFIX}; remove those that nothing needs");
+        }
+        let rest = &name[PREFIX.len()..];
+        let (key, container) = rest.split_once('.').map_or((rest, None), |(key, container)| (key, Some(container)));
+        match key {
+            "mode" => drop(said(name, text, values::mode)?),
+            "rootfs" => drop(said(name, text, values::rootfs)?),
+            "on-write" => drop(said(name, text, values::response)?),
+            "restart-limit" => drop(said(name, text, values::restart_limit)?),
+            "renew-every" => drop(said(name, text, values::renew_every)?),
+            "workload" => drop(said(name, text, values::workload)?),
+            "scratch" => drop(said(name, text, values::scratch)?),
+            _ if LATER_KEYS.contains(&key) => {
+                bail!(
+                    "annotation {} is not supported by this version, which does not learn; remove it",
+                    show_name(name)
+                )
+            }
+            _ => bail!("annotation {}: unknown key {}; {}", show_name(name), quote(key), remedy(key, &KEYS)),
+        }
+        if container.is_some_and(|c| c.is_empty() || c.len() > 253) {
+            bail!("annotation {}: expected a container's name after the dot", show_name(name));
+        }
+    }
+    Ok(())
+}
+
+/// Adds the annotation's mounts to the node's; where both name a path, the annotation's entry holds.
+fn add_scratch(config: &Config, name: &str, added: Vec<Scratch>, all: &mut Vec<Scratch>) -> Result<()> {
+    for one in added {
+        let same = all.iter().position(|s| s.path == one.path);
+        let node = same.map(|i| &all[i]);
+        let refuse = |what: &str, key: Loosen| {
+            anyhow!(
+                "annotation {name}: {} {what}, which the node does not allow; remove it, or have the node allow it with \
+                 allow-loosen = [{:?}]",
+                quote(&one.path.to_string_lossy()),
+                key.name()
+            )
+        };
+        if values::is_protected(&one.path) && node.is_none() && !config.allow_loosen.contains(&Loosen::Scratch) {
+            return Err(refuse("is in a system folder", Loosen::Scratch));
+        }
+        let node_exec = node.is_some_and(|s| s.exec);
+        if one.exec && !node_exec && !config.allow_loosen.contains(&Loosen::ScratchExec) {
+            return Err(refuse("asks for programs to be executable", Loosen::ScratchExec));
+        }
+        match same {
+            Some(i) => all[i] = one,
+            None => all.push(one),
+        }
+    }
+    if all.len() > values::MAX_SCRATCH {
+        bail!("annotation {name}: with the node's own, there are more than {} scratch mounts", values::MAX_SCRATCH);
+    }
+    Ok(())
+}
+
+/// A value as it is written in an annotation.
+pub(super) trait Show {
+    fn show(&self) -> String;
+}
+
+impl Show for Mode {
+    fn show(&self) -> String {
+        super::word(self)
+    }
+}
+
+impl Show for RootfsKind {
+    fn show(&self) -> String {
+        super::word(self)
+    }
+}
+
+impl Show for Response {
+    fn show(&self) -> String {
+        super::word(self)
+    }
+}
+
+impl Show for RestartLimit {
+    fn show(&self) -> String {
+        format!("{}/{}", self.count, values::show_duration(self.window))
+    }
+}
+
+impl Show for Option<std::time::Duration> {
+    fn show(&self) -> String {
+        self.map_or("off".to_string(), values::show_duration)
+    }
+}

@@ -1,0 +1,289 @@
+//! Walks a config document against the table of known keys, and collects every mistake with its line.
+//!
+//! Owns: the tables of keys ([`KEYS`], [`EVIDENCE_KEYS`], [`JOURNAL_KEYS`]). Must not: stop at the first mistake, or
+//! read a file.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::config::{Config, Loosen, Mistake};
+use super::suggest::{quote, remedy};
+use super::values::{self, Parsed};
+
+type Value<'a> = Spanned<DeValue<'a>>;
+/// A key's name, what it means in a few words, and how its value gets into the settings.
+type Key = (&'static str, &'static str, fn(&mut Config, &Value<'_>) -> Parsed<()>);
+
+/// Keys at the top of the file.
+pub const KEYS: &[Key] = &[
+    ("runtimes", "low-level runtimes, names or absolute paths; the first found is used", |c, v| {
+        c.runtimes = runtimes(v)?;
+        Ok(())
+    }),
+    ("state-dir", "folder of live state", |c, v| set(&mut c.state_dir, dir(v))),
+    ("data-dir", "folder of events and evidence", |c, v| set(&mut c.data_dir, dir(v))),
+    ("mode", "off or enforce", |c, v| set(&mut c.mode, string(v).and_then(values::mode))),
+    ("rootfs", "sealed, tripwire or engine", |c, v| set(&mut c.rootfs, string(v).and_then(values::rootfs))),
+    ("on-write", "report, pause, stop or restart", |c, v| {
+        set(&mut c.on_write, string(v).and_then(values::response).map(Some))
+    }),
+    ("restart-limit", "restarts per time, e.g. \"5/60s\"", |c, v| {
+        set(&mut c.restart_limit, string(v).and_then(values::restart_limit))
+    }),
+    ("escalate-to", "what follows at the limit: stop or pause", |c, v| {
+        set(&mut c.escalate_to, string(v).and_then(values::escalation))
+    }),
+    ("renew-every", "a duration, or off", |c, v| set(&mut c.renew_every, string(v).and_then(values::renew_every))),
+    ("scratch", "scratch mounts of every container, e.g. \"/tmp:64m,/run:exec\"", |c, v| {
+        set(&mut c.scratch, string(v).and_then(values::scratch))
+    }),
+    ("scratch-size", "size of a scratch mount that names none", |c, v| set(&mut c.scratch_size_bytes, tmpfs_size(v))),
+    ("tripwire-size", "size of a tripwire's upper", |c, v| set(&mut c.tripwire_size_bytes, tmpfs_size(v))),
+    ("allow-loosen", "what annotations may loosen, e.g. [\"rootfs\"]", |c, v| {
+        c.allow_loosen = loosen(v)?.into_iter().collect();
+        Ok(())
+    }),
+    ("require-profile", "true refuses to start in enforce without a profile", |c, v| {
+        set(&mut c.require_profile, boolean(v))
+    }),
+    ("raise-limits", "true lets lithify raise fs.inotify and fs.fanotify limits", |c, v| {
+        set(&mut c.raise_limits, boolean(v))
+    }),
+    ("evidence", "limits of kept diffs", |_, _| Ok(())),
+    ("journal", "limits of the journal", |_, _| Ok(())),
+];
+
+/// Keys of `[evidence]`.
+pub const EVIDENCE_KEYS: &[Key] = &[
+    ("max-files", "most diffs kept", |c, v| set(&mut c.evidence.max_files, count(v, 0, 100_000))),
+    ("max-bytes", "most bytes kept, all together", |c, v| set(&mut c.evidence.max_bytes, size(v, 0))),
+    ("max-file-bytes", "most bytes of one diff", |c, v| set(&mut c.evidence.max_file_bytes, size(v, 0))),
+];
+
+/// Keys of `[journal]`. A file holds at least a few events, or rotation would lose what was just written.
+pub const JOURNAL_KEYS: &[Key] = &[
+    ("max-bytes", "a larger file is rotated", |c, v| set(&mut c.journal.max_bytes, size(v, 256 << 10))),
+    ("max-files", "files kept, the current one among them", |c, v| set(&mut c.journal.max_files, count(v, 2, 1000))),
+];
+
+/// Reads a document into settings.
+///
+/// # Errors
+/// Every mistake, in the order of their lines.
+pub(super) fn walk(text: &str) -> Result<Config, Vec<Mistake>> {
+    let mut found = Walk { text, mistakes: Vec::new() };
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for e in errors {
+        found.at(e.span().unwrap_or(0..0), e.message().to_string());
+    }
+    let mut config = Config::default();
+    // After a syntax error the rest of the table may be a guess of the parser's: what it says would mislead.
+    if found.mistakes.is_empty() {
+        found.table(&mut config, document.get_ref(), KEYS, "");
+        for (name, keys) in [("evidence", EVIDENCE_KEYS), ("journal", JOURNAL_KEYS)] {
+            let Some(value) = document.get_ref().get(name) else { continue };
+            match value.get_ref() {
+                DeValue::Table(table) => found.table(&mut config, table, keys, name),
+                other => found.at(value.span(), format!("{name} is a {}; write it as a table, [{name}]", kind(other))),
+            }
+        }
+        found.across(&config, document.get_ref());
+    }
+    if found.mistakes.is_empty() {
+        return Ok(config);
+    }
+    found.mistakes.sort_by_key(|m| m.line);
+    found.mistakes.truncate(100);
+    Err(found.mistakes)
+}
+
+struct Walk<'t> {
+    text: &'t str,
+    mistakes: Vec<Mistake>,
+}
+
+impl Walk<'_> {
+    fn at(&mut self, span: Range<usize>, message: String) {
+        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
+        let line = 1 + before.iter().filter(|b| **b == b'\n').count();
+        self.mistakes.push(Mistake { line, message });
+    }
+
+    fn table(&mut self, config: &mut Config, table: &DeTable<'_>, keys: &[Key], section: &str) {
+        let names: Vec<&str> = keys.iter().map(|(name, ..)| *name).collect();
+        let prefix = if section.is_empty() { String::new() } else { format!("{section}.") };
+        for (key, value) in table.iter() {
+            let name = key.get_ref().as_ref();
+            match keys.iter().find(|(known, ..)| *known == name) {
+                Some((_, _, apply)) => {
+                    if let Err(message) = apply(config, value) {
+                        self.at(value.span(), format!("{prefix}{name}: {message}"));
+                    }
+                }
+                None => {
+                    let message =
+                        format!("unknown key {}; {}", quote(&format!("{prefix}{name}")), remedy(name, &names));
+                    self.at(key.span(), message);
+                }
+            }
+        }
+    }
+
+    /// What no key shows by itself.
+    fn across(&mut self, config: &Config, document: &DeTable<'_>) {
+        let span = |name: &str| document.get(name).map_or(0..0, |v| v.span());
+        if config.evidence.max_file_bytes > config.evidence.max_bytes {
+            let message =
+                "evidence.max-file-bytes is more than evidence.max-bytes; raise max-bytes or lower max-file-bytes";
+            self.at(span("evidence"), message.to_string());
+        }
+        if config.rootfs == super::RootfsKind::Engine && config.on_write == Some(super::Response::Restart) {
+            let message = "on-write: \"restart\" can't make the engine's own rootfs pristine; use rootfs \"sealed\" or \
+                           \"tripwire\", or another response";
+            self.at(span("on-write"), message.to_string());
+        }
+        if config.state_dir == config.data_dir {
+            self.at(span("data-dir"), "data-dir: it is the same folder as state-dir; use two".to_string());
+        }
+    }
+}
+
+fn set<T>(place: &mut T, value: Parsed<T>) -> Parsed<()> {
+    *place = value?;
+    Ok(())
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    value.type_str()
+}
+
+fn string<'v>(value: &'v Value<'_>) -> Parsed<&'v str> {
+    let v = value.get_ref();
+    v.as_str().ok_or_else(|| format!("expected a string in quotes, found a value of type {}", kind(v)))
+}
+
+fn boolean(value: &Value<'_>) -> Parsed<bool> {
+    let v = value.get_ref();
+    v.as_bool().ok_or_else(|| format!("expected true or false, without quotes, found a value of type {}", kind(v)))
+}
+
+fn integer(value: &DeValue<'_>) -> Option<u64> {
+    let number = value.as_integer()?;
+    u64::from_str_radix(number.as_str().trim_start_matches('+'), number.radix()).ok()
+}
+
+fn count(value: &Value<'_>, min: u32, max: u32) -> Parsed<u32> {
+    let number = integer(value.get_ref()).and_then(|n| u32::try_from(n).ok());
+    number
+        .filter(|n| (min..=max).contains(n))
+        .ok_or_else(|| format!("expected a whole number between {min} and {max}, without quotes"))
+}
+
+fn size(value: &Value<'_>, min: u64) -> Parsed<u64> {
+    let bytes = match (integer(value.get_ref()), value.get_ref().as_str()) {
+        (Some(n), _) => values::size(&n.to_string())?,
+        (None, Some(text)) => values::size(text)?,
+        (None, None) => return Err("expected a size, e.g. \"64m\"".to_string()),
+    };
+    if bytes < min {
+        return Err(format!("{bytes} bytes is too small; use at least {}k", min >> 10));
+    }
+    Ok(bytes)
+}
+
+fn tmpfs_size(value: &Value<'_>) -> Parsed<u64> {
+    size(value, values::MIN_SIZE_BYTES)
+}
+
+fn dir(value: &Value<'_>) -> Parsed<PathBuf> {
+    let text = string(value)?;
+    let path = Path::new(text);
+    let plain: PathBuf = path.components().filter(|c| *c != std::path::Component::ParentDir).collect();
+    if !path.is_absolute() || plain != path || text == "/" || text.contains('\0') || text.len() > 1024 {
+        return Err(format!("{} is not a folder's absolute path without '..', e.g. \"/var/lib/lithify\"", quote(text)));
+    }
+    Ok(plain)
+}
+
+fn list<'v, 'i>(value: &'v Value<'i>) -> Parsed<&'v toml::de::DeArray<'i>> {
+    let v = value.get_ref();
+    v.as_array().ok_or_else(|| format!("expected a list of strings, e.g. [\"…\"], found a value of type {}", kind(v)))
+}
+
+fn runtimes(value: &Value<'_>) -> Parsed<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for entry in list(value)?.iter() {
+        let text = string(entry)?;
+        let name = !text.contains('/') && !text.is_empty() && text != "." && text != "..";
+        if text.contains('\0') || !(name || Path::new(text).is_absolute()) {
+            return Err(format!("{} is neither a program's name nor an absolute path", quote(text)));
+        }
+        if Path::new(text).file_name().is_some_and(|n| n == "lithify") {
+            return Err("lithify can't be its own low-level runtime; name runc or crun".to_string());
+        }
+        all.push(PathBuf::from(text));
+    }
+    if all.is_empty() || all.len() > 16 {
+        return Err("expected between 1 and 16 runtimes, e.g. [\"runc\", \"crun\"]".to_string());
+    }
+    Ok(all)
+}
+
+fn loosen(value: &Value<'_>) -> Parsed<Vec<Loosen>> {
+    let names: Vec<&str> = Loosen::NAMES.iter().map(|(name, _)| *name).collect();
+    let find = |text: &str| Loosen::NAMES.iter().find(|(name, _)| *name == text).map(|(_, l)| *l);
+    list(value)?
+        .iter()
+        .map(|entry| {
+            let text = string(entry)?;
+            find(text).ok_or_else(|| format!("{} can't be loosened; {}", quote(text), remedy(text, &names)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(text: &str) -> Vec<(usize, String)> {
+        Config::parse(text).unwrap_err().into_iter().map(|m| (m.line, m.message)).collect()
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(Config::parse("# nothing\n"), Ok(Config::default()));
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_line() {
+        let text = "mode = \"learn\"\nrotofs = \"sealed\"\nruntimes = []\nstate-dir = \"run\"\nrequire-profile = \"yes\"\n\
+                    [journal]\nmax-files = 1\nmax-byte = \"1m\"\n";
+        let found = mistakes(text);
+        let lines: Vec<usize> = found.iter().map(|(l, _)| *l).collect();
+        assert_eq!(lines, [1, 2, 3, 4, 5, 7, 8], "{found:#?}");
+        assert!(found[1].1.contains("did you mean \"rootfs\"?"));
+        assert!(found[6].1.contains("\"journal.max-byte\"; did you mean \"max-bytes\"?"));
+    }
+
+    #[test]
+    fn a_syntax_error_is_told_with_its_line_and_nothing_is_guessed() {
+        let found = mistakes("mode = \"off\"\nrootfs = \n");
+        assert!(found.iter().all(|(line, _)| *line == 2), "{found:?}");
+        assert!(!mistakes("mode = \"off\"\nmode = \"off\"\n").is_empty());
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_mistakes() {
+        assert_eq!(mistakes("rootfs = \"engine\"\non-write = \"restart\"\n")[0].0, 2);
+        assert_eq!(mistakes("\n[evidence]\nmax-bytes = \"1m\"\n")[0].0, 2);
+        assert!(mistakes("runtimes = [\"/usr/bin/lithify\"]")[0].1.contains("its own low-level runtime"));
+    }
+
+    #[test]
+    fn a_section_written_as_a_value_is_a_mistake() {
+        assert!(mistakes("evidence = 3\n")[0].1.contains("[evidence]"));
+    }
+}

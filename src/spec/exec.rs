@@ -1,0 +1,122 @@
+//! What an `exec` session may have: never more than its container.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::Document;
+use crate::cli::ExecArgs;
+
+const SETS: [&str; 5] = ["bounding", "effective", "inheritable", "permitted", "ambient"];
+
+/// What was taken from a session, in words for the event.
+pub type Taken = Vec<String>;
+
+/// Narrows a process document to its container: capabilities to the container's sets, `noNewPrivileges`, AppArmor profile
+/// and SELinux label to the container's where it has them.
+pub fn clamp(process: &mut Value, container: &Document) -> Taken {
+    let own = &container.value()["process"];
+    let mut taken = Taken::new();
+    clamp_capabilities(process, own, &mut taken);
+    if own["noNewPrivileges"] == true && process["noNewPrivileges"] != true {
+        process["noNewPrivileges"] = Value::Bool(true);
+        taken.push("new privileges".to_owned());
+    }
+    for key in ["apparmorProfile", "selinuxLabel"] {
+        if own[key].as_str().is_some_and(|label| !label.is_empty()) && process[key] != own[key] {
+            process[key] = own[key].clone();
+            taken.push(format!("another {key}"));
+        }
+    }
+    taken
+}
+
+fn names(set: &Value) -> BTreeSet<String> {
+    let names = set.as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.map(|name| name.to_ascii_uppercase()).collect()
+}
+
+fn clamp_capabilities(process: &mut Value, own: &Value, taken: &mut Taken) {
+    if process["capabilities"].is_null() {
+        // Without an object of its own a session gets the container's, which the low-level runtime sees to.
+        return;
+    }
+    let bounding = names(&own["capabilities"]["bounding"]);
+    for set in SETS {
+        // A session's root may hold what the container's user could regain, its bounding set; ambient only the same.
+        let allowed = if set == "ambient" { names(&own["capabilities"]["ambient"]) } else { bounding.clone() };
+        if let Some(asked) = process["capabilities"][set].as_array_mut() {
+            asked.retain(|name| {
+                let name = name.as_str().unwrap_or("").to_ascii_uppercase();
+                let keep = allowed.contains(&name);
+                if !keep && set == "bounding" {
+                    taken.push(name);
+                }
+                keep
+            });
+        }
+    }
+}
+
+/// The process document of an `exec` that names a program on the command line, as the low-level runtime would make it from
+/// the container's own.
+///
+/// # Errors
+/// For arguments that are not UTF-8 (JSON can't hold them), a malformed `--user`, or no program.
+pub fn from_arguments(args: &ExecArgs, container: &Document) -> Result<Value> {
+    ensure!(!args.args.is_empty(), "failed to exec in container {}: no program given", args.id.to_string_lossy());
+    let mut process = container.value()["process"].clone();
+    process["args"] = json!(args.args.iter().map(|a| text(a)).collect::<Result<Vec<_>>>()?);
+    process["terminal"] = Value::Bool(args.tty);
+    if let Some(cwd) = args.cwd.as_deref().filter(|c| !c.is_empty()) {
+        process["cwd"] = json!(text(cwd)?);
+    }
+    if let Some(label) = &args.process_label {
+        process["selinuxLabel"] = json!(text(label)?);
+    }
+    if let Some(profile) = &args.apparmor {
+        process["apparmorProfile"] = json!(text(profile)?);
+    }
+    if let Some(value) = args.no_new_privs {
+        process["noNewPrivileges"] = Value::Bool(value);
+    }
+    if !args.caps.is_empty() {
+        for set in SETS {
+            let mut held = names(&process["capabilities"][set]);
+            held.extend(args.caps.iter().map(|c| c.to_string_lossy().to_ascii_uppercase()));
+            process["capabilities"][set] = json!(held);
+        }
+    }
+    if !args.env.is_empty() {
+        let mut env = process["env"].as_array().cloned().unwrap_or_default();
+        env.extend(args.env.iter().map(|e| Ok(json!(text(e)?))).collect::<Result<Vec<_>>>()?);
+        process["env"] = Value::Array(env);
+    }
+    if let Some(user) = &args.user {
+        let user = text(user)?;
+        let (uid, gid) = user.split_once(':').map_or((user.as_str(), None), |(u, g)| (u, Some(g)));
+        let number = |word: &str| word.parse::<u32>().with_context(|| format!("failed to read --user {user}"));
+        process["user"]["uid"] = json!(number(uid)?);
+        if let Some(gid) = gid {
+            process["user"]["gid"] = json!(number(gid)?);
+        }
+    }
+    for gid in &args.additional_gids {
+        let gid: u32 = text(gid)?.parse().context("failed to read --additional-gids")?;
+        match process["user"]["additionalGids"].as_array_mut() {
+            Some(gids) => gids.push(json!(gid)),
+            None => process["user"]["additionalGids"] = json!([gid]),
+        }
+    }
+    Ok(process)
+}
+
+fn text(word: &OsStr) -> Result<String> {
+    match std::str::from_utf8(word.as_bytes()) {
+        Ok(word) => Ok(word.to_owned()),
+        Err(_) => bail!("failed to read the command line: {} is not UTF-8", OsString::from(word).to_string_lossy()),
+    }
+}

@@ -1,0 +1,140 @@
+//! The control socket: how the other verbs find a container's supervisor, and how both keep out of each other's way.
+//!
+//! A verb connects and says what it is about to do; the supervisor answers when no restart is under way, and begins none
+//! while the connection is open (up to a bound). A verb that is killed lets go by itself.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+use crate::sys::socket::{receive, send};
+
+/// Name of the socket in a container's folder.
+const NAME: &str = "control";
+/// How long a verb waits for an answer: a restart takes some 100 ms.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a verb is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// Any verb that only needs the container to be there.
+    Use,
+    /// `start`: arm everything now.
+    Starting,
+    /// `start` has succeeded.
+    Started,
+    /// `kill --all`: a signal at the anchor is not meant for the workload a second time.
+    KillAll,
+    /// `resume` has succeeded.
+    Resumed,
+    /// A foreground `run` was sent this signal.
+    Forward(i32),
+}
+
+impl Intent {
+    fn encode(self) -> Vec<u8> {
+        match self {
+            Intent::Use => b"use".to_vec(),
+            Intent::Starting => b"starting".to_vec(),
+            Intent::Started => b"started".to_vec(),
+            Intent::KillAll => b"kill-all".to_vec(),
+            Intent::Resumed => b"resumed".to_vec(),
+            Intent::Forward(signal) => format!("signal {signal}").into_bytes(),
+        }
+    }
+
+    /// Reads what a verb sent.
+    pub fn decode(message: &[u8]) -> Option<Intent> {
+        Some(match message {
+            b"use" => Intent::Use,
+            b"starting" => Intent::Starting,
+            b"started" => Intent::Started,
+            b"kill-all" => Intent::KillAll,
+            b"resumed" => Intent::Resumed,
+            _ => {
+                let number = std::str::from_utf8(message).ok()?.strip_prefix("signal ")?;
+                Intent::Forward(number.parse().ok()?)
+            }
+        })
+    }
+}
+
+/// The verb's end.
+pub struct Lease(OwnedFd);
+
+impl Lease {
+    /// Connects to the supervisor of a container's folder and waits until it agrees.
+    ///
+    /// # Errors
+    /// `ECONNREFUSED` or `ENOENT` when nobody supervises it, `EAGAIN` when there is no answer in ten seconds, or what the
+    /// supervisor says against it.
+    pub fn take(dir: &Path, intent: Intent) -> io::Result<Lease> {
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        let place = address(dir)?;
+        connect(fd.as_raw_fd(), &place.0)?;
+        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE.as_secs() as i64, 0))?;
+        let lease = Lease(fd);
+        lease.say(intent)?;
+        Ok(lease)
+    }
+
+    /// Says something more and waits for the answer.
+    ///
+    /// # Errors
+    /// As [`Lease::take`].
+    pub fn say(&self, intent: Intent) -> io::Result<()> {
+        send(self.0.as_fd(), &intent.encode(), &[])?;
+        let (answer, _) = receive(self.0.as_fd())?;
+        match answer.as_slice() {
+            b"ok" => Ok(()),
+            b"" => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the supervisor has ended")),
+            text => Err(io::Error::other(String::from_utf8_lossy(text).into_owned())),
+        }
+    }
+}
+
+/// The supervisor's end.
+pub struct Listener(OwnedFd);
+
+impl Listener {
+    /// Makes the socket, mode 0600, in a container's folder.
+    ///
+    /// # Errors
+    /// `EADDRINUSE` when there is one.
+    pub fn open(dir: &Path) -> io::Result<Listener> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        // The folder is 0700; the socket's own mode follows the umask of whoever called us.
+        let place = address(dir)?;
+        bind(fd.as_raw_fd(), &place.0)?;
+        std::fs::set_permissions(dir.join(NAME), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        listen(&fd, Backlog::new(64)?)?;
+        Ok(Listener(fd))
+    }
+
+    /// The next verb that connects; `None` when there is none now.
+    pub fn accept(&self) -> Option<OwnedFd> {
+        let fd = accept4(self.0.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK).ok()?;
+        Some(crate::sys::fds::own(fd))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The socket's address by a descriptor of its folder: container ids are longer than `sun_path` allows (unix(7)).
+fn address(dir: &Path) -> io::Result<(UnixAddr, std::fs::File)> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let folder = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(dir)?;
+    let address = UnixAddr::new(&crate::sys::fds::fd_path(folder.as_fd()).join(NAME))?;
+    Ok((address, folder))
+}

@@ -1,0 +1,426 @@
+//! One life of the workload: made, begun, ended.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::anchor::{Order, Report, order};
+use super::cgroup::Cgroups;
+use super::supervisor::Supervisor;
+use super::{namespaces, stdio};
+use crate::record::ProcessRef;
+use crate::runtime::layout::Layout;
+use crate::spec::{Document, generation};
+use crate::sys::process::{self, Exit};
+use crate::sys::socket;
+use crate::sys::spawn::{Child, Spawn};
+
+/// How long the low-level runtime may take for one call.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a killed process may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a workload has to end by itself when its generation is renewed.
+const RENEW_GRACE: Duration = Duration::from_secs(8);
+/// Controllers (v1) whose cgroup the anchor does not enter: `freezer`, so that `pause` leaves it alone; `devices`, in which
+/// runc looks for the container's processes (`ps`, `kill --all`).
+const NOT_ENTERED: [&str; 2] = ["freezer", "devices"];
+
+/// Names of files in the container's folder.
+pub(super) const INIT_PID: &str = "init.pid";
+/// The edited config.json.
+pub const CONFIG: &str = "config.json";
+const RUNTIME_LOG: &str = "runtime.log";
+/// Calls of `update` to repeat for every new generation.
+pub const UPDATES: &str = "updates.json";
+
+impl Supervisor {
+    /// Runs `create` of the low-level runtime, for the first generation on the engine's own streams and as long as the
+    /// launcher lives, and takes the container's init as our child.
+    ///
+    /// # Errors
+    /// The exit status of a `create` that failed by itself comes as [`RuntimeFailed`].
+    pub(super) fn create(&mut self, first: Option<([OwnedFd; 3], BorrowedFd<'_>)>) -> Result<()> {
+        let (first_streams, launcher) =
+            first.map_or((None, None), |(streams, launcher)| (Some(streams), Some(launcher)));
+        let first = first_streams.is_some();
+        let pid_file = self.plan.dir.join(INIT_PID);
+        let _ = std::fs::remove_file(&pid_file);
+        let mut args = if first { self.plan.globals.clone() } else { self.own_globals() };
+        args.push("create".into());
+        args.extend(["--bundle".into(), self.plan.bundle.clone().into_os_string()]);
+        args.extend(["--pid-file".into(), pid_file.clone().into_os_string()]);
+        if let Some(socket) = self.plan.console_socket.as_ref().filter(|_| first || self.plan.console_is_ours) {
+            args.extend(["--console-socket".into(), socket.clone().into_os_string()]);
+        }
+        if self.plan.preserve_fds > 0 {
+            args.extend(["--preserve-fds".into(), self.plan.preserve_fds.to_string().into()]);
+        }
+        args.extend(self.plan.create_flags.iter().cloned());
+        args.push(self.plan.id.clone().into());
+        let streams = match first_streams {
+            Some(streams) => streams,
+            None => [self.streams[0].open()?, self.streams[1].open()?, self.streams[2].open()?],
+        };
+        self.call(&args, streams, launcher)?;
+
+        let text = std::fs::read_to_string(&pid_file).with_context(|| {
+            format!("failed to read {}, which {} should have written", pid_file.display(), self.plan.runtime.display())
+        })?;
+        let pid: i32 = text.trim().parse().with_context(|| format!("failed to read {}", pid_file.display()))?;
+        let pidfd = process::pidfd_open(pid).context("failed to find the container's init")?;
+        let parent = process::parent_of(pid).context("failed to find the container's init")?;
+        ensure!(
+            parent == std::process::id() as i32,
+            "failed to supervise the container's init {pid}: its parent is {parent}; {} detaches it from its caller",
+            self.plan.runtime.display()
+        );
+        self.init = Some(Child { pid, pidfd });
+        self.layout = Layout::find(self.plan.root.as_deref(), &self.plan.id);
+        self.join_anchor()?;
+        self.record.init = Some(ProcessRef { pid, start_time_ticks: process::start_time_ticks(pid).unwrap_or(0) });
+        Ok(())
+    }
+
+    /// Brings the anchor to where the engine looks for it.
+    fn join_anchor(&mut self) -> Result<()> {
+        let init = self.init.as_ref().context("no init to join")?;
+        self.cgroups = Cgroups::of(init.pid)?.apart_from(&self.home);
+        self.record.cgroups = self.cgroups.0.iter().map(|c| c.path.clone()).collect();
+        self.cgroups.enter(self.anchor.pid, &NOT_ENTERED)?;
+        order(self.anchor.socket.as_fd(), Order::Join, Some(init.pidfd.as_fd()))
+            .context("failed to reach the anchor")?;
+        let deadline = Instant::now() + KILL_PATIENCE;
+        loop {
+            ensure!(wait_readable(&[self.anchor.socket.as_fd()], deadline)?, "failed to reach the anchor: no answer");
+            let (message, _) = socket::receive(self.anchor.socket.as_fd()).context("failed to hear the anchor")?;
+            match Report::decode(&message) {
+                Some(Report::Done(0)) => return Ok(()),
+                Some(Report::Done(errno)) => {
+                    return Err(io::Error::from_raw_os_error(errno))
+                        .context("failed to bring the anchor into the container's namespaces");
+                }
+                Some(Report::Signal(_)) => {}
+                None => bail!("failed to reach the anchor: it has ended"),
+            }
+        }
+    }
+
+    /// Global flags for calls that no engine asked for: errors go to a file of ours, not to the engine's log.
+    fn own_globals(&self) -> Vec<OsString> {
+        let mut args = self.plan.quiet_globals.clone();
+        args.extend(["--log".into(), self.plan.dir.join(RUNTIME_LOG).into_os_string()]);
+        args.extend(["--log-format".into(), "json".into()]);
+        args
+    }
+
+    /// One call of the low-level runtime, waited for.
+    fn call(&self, args: &[OsString], streams: [OwnedFd; 3], launcher: Option<BorrowedFd<'_>>) -> Result<()> {
+        let words: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
+        let child = Spawn {
+            program: &self.plan.runtime,
+            args: &words,
+            stdio: [streams[0].as_fd(), streams[1].as_fd(), streams[2].as_fd()],
+            extra: self.preserved.iter().map(AsFd::as_fd).collect(),
+            mask: self.mask,
+            parent_death_signal: libc::SIGKILL,
+        }
+        .start()
+        .with_context(|| format!("failed to start {}", self.plan.runtime.display()))?;
+        drop(streams);
+        let exit = self.wait_for(&child, launcher)?;
+        if exit != Exit::Code(0) {
+            return Err(RuntimeFailed { exit, message: self.runtime_message() }.into());
+        }
+        Ok(())
+    }
+
+    /// A call of ours with nothing to read and nowhere to write.
+    fn quiet_call(&self, verb: &[&OsStr], input: Option<OwnedFd>) -> Result<()> {
+        let mut args = self.own_globals();
+        args.extend(verb.iter().map(|word| word.to_os_string()));
+        let streams = [input.map_or_else(stdio::null, Ok)?, stdio::null()?, stdio::null()?];
+        let _ = std::fs::remove_file(self.plan.dir.join(RUNTIME_LOG));
+        self.call(&args, streams, None)
+    }
+
+    /// Waits for a child, unless the anchor or the launcher goes: then there is nobody left to do anything for.
+    fn wait_for(&self, child: &Child, launcher: Option<BorrowedFd<'_>>) -> Result<Exit> {
+        let deadline = Instant::now() + RUNTIME_PATIENCE;
+        loop {
+            if let Some(exit) =
+                process::reap_pidfd(child.pidfd.as_fd()).context("failed to wait for the low-level runtime")?
+            {
+                return Ok(exit);
+            }
+            let mut fds = vec![
+                PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.anchor.socket.as_fd(), PollFlags::empty()),
+            ];
+            fds.extend(launcher.map(|fd| PollFd::new(fd, PollFlags::empty())));
+            let left = deadline.saturating_duration_since(Instant::now());
+            let _ = poll(&mut fds, PollTimeout::from(left.as_millis().min(u16::MAX as u128) as u16));
+            let gone = fds[1..].iter().any(|fd| fd.revents().is_some_and(|r| r.contains(PollFlags::POLLHUP)));
+            if gone || left.is_zero() {
+                let _ = process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+                let _ = process::wait_pid(child.pid);
+                bail!(
+                    "failed to wait for {}: {}",
+                    self.plan.runtime.display(),
+                    if gone { "the container was killed" } else { "no end in two minutes" }
+                );
+            }
+        }
+    }
+
+    /// What the low-level runtime logged last as an error in a call of ours.
+    fn runtime_message(&self) -> String {
+        let text = std::fs::read(self.plan.dir.join(RUNTIME_LOG)).unwrap_or_default();
+        let tail = &text[text.len().saturating_sub(64 << 10)..];
+        let lines =
+            tail.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+        let messages =
+            lines.filter(|line| line["level"] == "error").filter_map(|line| line["msg"].as_str().map(str::to_owned));
+        messages.last().unwrap_or_default()
+    }
+
+    /// Lets the created container go.
+    ///
+    /// # Errors
+    /// When the low-level runtime says so, or init ends before the workload has begun.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        let gate = match &self.layout {
+            Some(layout) if !self.plan.poststart_hooks => layout.open_gate().ok(),
+            _ => None,
+        };
+        let Some(gate) = gate else {
+            let id = OsString::from(&self.plan.id);
+            return self.quiet_call(&[OsStr::new("start"), &id], None).context("failed to start the container");
+        };
+        let init = self.init.as_ref().context("no init to start")?;
+        let deadline = Instant::now() + KILL_PATIENCE;
+        ensure!(
+            wait_readable(&[gate.as_fd(), init.pidfd.as_fd()], deadline)?,
+            "failed to start the container: its init does not go on"
+        );
+        if let Some(layout) = &self.layout {
+            layout.mark_started().context("failed to tell the low-level runtime that the container runs")?;
+        }
+        Ok(())
+    }
+
+    /// The next generation, from nothing to its first instruction.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        let _ = std::fs::remove_file(self.plan.dir.join(RUNTIME_LOG));
+        self.prepare_config()?;
+        self.forget_generation()?;
+        self.root.renew(self.plan.policy.tripwire_size_bytes)?;
+        let mut degraded = Vec::new();
+        self.watches = super::watches::Watches::on_root(&self.root, self.plan.raise_limits, &mut degraded)?;
+        self.create(None)?;
+        self.repeat_updates()?;
+        if let Some(init) = &self.init {
+            self.watches.on_mounts(init.pid, &mut degraded);
+        }
+        self.watches.settle()?;
+        self.tell_failures(degraded);
+        self.begin()?;
+        self.generation_began = Instant::now();
+        self.record.generation += 1;
+        // Out of `pids` again, if the low-level runtime made that cgroup anew and we entered it.
+        let _ = self.home.only(&["pids"]).enter(self.anchor.pid, &[]);
+        Ok(())
+    }
+
+    fn prepare_config(&self) -> Result<()> {
+        let path = self.plan.dir.join(CONFIG);
+        let text = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        let mut document = Document::parse(&text).with_context(|| format!("failed to parse {}", path.display()))?;
+        let mut ours: HashSet<i32> = self.cgroups.processes().into_iter().collect();
+        ours.insert(self.anchor.pid);
+        let anchor_pid = self.anchor.pid;
+        let shared = |kind| namespaces::is_shared(anchor_pid, kind, &ours);
+        generation::next(&mut document, generation::Kept { anchor_pid, ipc: shared("ipc"), uts: shared("uts") });
+        // In place: the file is bound over the bundle's, and only the low-level runtime we start next reads it.
+        std::fs::write(&path, document.to_json()).with_context(|| format!("failed to write {}", path.display()))
+    }
+
+    /// Makes the low-level runtime forget the generation that has ended.
+    fn forget_generation(&mut self) -> Result<()> {
+        match self.layout.take() {
+            Some(layout) if !self.plan.systemd_cgroup => {
+                layout.forget().context("failed to remove the low-level runtime's state of the last generation")?;
+                if self.cgroups.has_v2() {
+                    self.home.enter(self.anchor.pid, &[])?;
+                }
+            }
+            _ => {
+                self.home.enter(self.anchor.pid, &[])?;
+                let id = OsString::from(&self.plan.id);
+                self.quiet_call(&[OsStr::new("delete"), &id], None).context("failed to delete the last generation")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Limits that the engine changed since `create` hold for the next generation too.
+    fn repeat_updates(&self) -> Result<()> {
+        let path = self.plan.dir.join(UPDATES);
+        let Ok(text) = std::fs::read(&path) else { return Ok(()) };
+        let updates: Vec<Update> =
+            serde_json::from_slice(&text).with_context(|| format!("failed to read {}", path.display()))?;
+        for update in updates {
+            let words: Vec<&OsStr> = update.args.iter().map(OsStr::new).collect();
+            let input = update
+                .resources
+                .as_deref()
+                .map(|text| crate::sys::memory::file("resources", text.as_bytes()))
+                .transpose()?;
+            self.quiet_call(&words, input).context("failed to repeat an update of the container's limits")?;
+        }
+        Ok(())
+    }
+
+    /// Makes the low-level runtime forget a container that is not to be.
+    pub(super) fn discard(&mut self) {
+        if self.record.init.is_some() {
+            let _ = self.home.enter(self.anchor.pid, &[]);
+            let id = OsString::from(&self.plan.id);
+            let _ = self.quiet_call(&[OsStr::new("delete"), OsStr::new("--force"), &id], None);
+        }
+    }
+
+    /// Freezes the container through the low-level runtime.
+    pub(super) fn pause(&self) -> Result<()> {
+        if self.cgroups.has_v2() {
+            self.home.enter(self.anchor.pid, &[])?;
+        }
+        let id = OsString::from(&self.plan.id);
+        self.quiet_call(&[OsStr::new("pause"), &id], None)
+    }
+
+    /// Kills the container's init, without waiting.
+    pub(super) fn kill_init(&self) {
+        if let Some(init) = &self.init {
+            let _ = process::pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+
+    /// Ends everything that runs in the container, and waits until it is gone.
+    pub(super) fn end_generation_now(&mut self) {
+        self.kill_init();
+        if self.cgroups.is_frozen() {
+            let id = OsString::from(&self.plan.id);
+            let _ = self.quiet_call(&[OsStr::new("resume"), &id], None);
+        }
+        self.wait_for_init(KILL_PATIENCE);
+        self.kill_stragglers();
+    }
+
+    /// Asks the workload to end; kills it if it does not.
+    pub(super) fn retire_generation(&mut self) {
+        if let Some(init) = &self.init {
+            let _ = process::pidfd_send_signal(init.pidfd.as_fd(), libc::SIGTERM);
+        }
+        self.wait_for_init(RENEW_GRACE);
+        self.end_generation_now();
+    }
+
+    fn wait_for_init(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while let Some(init) = &self.init {
+            match process::reap_pidfd(init.pidfd.as_fd()) {
+                Ok(None) => {}
+                Ok(Some(exit)) => {
+                    self.exit = Some(exit);
+                    self.init = None;
+                    return;
+                }
+                Err(_) => {
+                    self.init = None;
+                    return;
+                }
+            }
+            if !wait_readable(&[init.pidfd.as_fd()], deadline).unwrap_or(false) {
+                return;
+            }
+        }
+    }
+
+    /// A container without a pid namespace of its own may have processes that outlive its init.
+    pub(super) fn kill_stragglers(&mut self) {
+        if self.plan.own_pid_namespace {
+            return;
+        }
+        let deadline = Instant::now() + KILL_PATIENCE;
+        loop {
+            let left: Vec<i32> = self.cgroups.processes().into_iter().filter(|pid| *pid != self.anchor.pid).collect();
+            let pidfds: Vec<OwnedFd> = left.iter().filter_map(|pid| process::pidfd_open(*pid).ok()).collect();
+            if pidfds.is_empty() || Instant::now() >= deadline {
+                return;
+            }
+            for pidfd in &pidfds {
+                let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            }
+            let _ = wait_readable(&[pidfds[0].as_fd()], deadline);
+            while let Ok(Some(_)) = process::reap_any(self.init.as_ref().map(|i| i.pid)) {}
+        }
+    }
+}
+
+/// One recorded call of `update`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Update {
+    /// The verb and what followed it.
+    pub args: Vec<String>,
+    /// What it read from standard input.
+    pub resources: Option<String>,
+}
+
+/// The low-level runtime was called and failed by itself; on the engine's own call it has told the engine already.
+#[derive(Debug)]
+pub(super) struct RuntimeFailed {
+    /// Its end.
+    pub exit: Exit,
+    /// Its last error, where it was logged to us.
+    pub message: String,
+}
+
+impl std::fmt::Display for RuntimeFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.exit {
+            Exit::Code(code) => write!(f, "the low-level runtime failed with status {code}: {}", self.message),
+            Exit::Signal(signal) => write!(f, "the low-level runtime was killed by signal {signal}: {}", self.message),
+        }
+    }
+}
+
+impl std::error::Error for RuntimeFailed {}
+
+/// Waits until one of the descriptors is readable or hung up; false at the deadline.
+fn wait_readable(fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        let timeout = PollTimeout::from(left.as_millis().min(u16::MAX as u128) as u16);
+        match poll(&mut polled, timeout) {
+            Ok(n) if n > 0 => return Ok(true),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error).context("failed to wait"),
+        }
+    }
+}
+
+/// Where a foreground `run` receives its terminal.
+pub fn console_path(dir: &std::path::Path) -> PathBuf {
+    dir.join("console")
+}

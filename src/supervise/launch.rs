@@ -1,0 +1,356 @@
+//! From an engine's `create` to a supervised container: the forks, and the first generation.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::anchor;
+use super::cgroup::Cgroups;
+use super::control::Listener;
+use super::generation::{CONFIG, RuntimeFailed};
+use super::plan::Plan;
+use super::root::Root;
+use super::stdio::{self, Stream};
+use super::supervisor::{Anchor, Parts, Supervisor};
+use super::watches::Watches;
+use super::{namespaces, root};
+use crate::events::{Journal, Recorder};
+use crate::policy::Response;
+use crate::record::{self, Phase, ProcessRef, Record};
+use crate::sys::fds;
+use crate::sys::process::{self, Exit, Fork};
+use crate::sys::signals::{Mask, SignalFd};
+use crate::sys::socket;
+
+/// Exit status of a `create` that was given up for a reason of ours.
+const FAILED: i32 = 1;
+
+/// What the engine's call learns of its container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The container exists and is watched.
+    Ready,
+    /// The low-level runtime failed and has told the engine why; this is its exit status.
+    RuntimeFailed(i32),
+    /// lithify failed, for this reason.
+    Failed(String),
+}
+
+/// A container that was launched.
+pub struct Launched {
+    /// The process whose pid the engine is to have. Our child until we end.
+    pub anchor_pid: i32,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Forks anchor and supervisor and waits until the container has been created, or not.
+///
+/// `stdio` are the container's standard streams; with `None` it gets ours.
+///
+/// # Errors
+/// When not even the forks succeed.
+pub fn launch(plan: Plan, stdio: Option<[OwnedFd; 3]>) -> Result<Launched> {
+    let inherited = inherited_fds().context("failed to list open descriptors")?;
+    let (ours, supervisors) = socket::pair().context("failed to make a socket pair")?;
+    let mask = Mask::current();
+    let anchor_pid = match process::fork().context("failed to fork the anchor")? {
+        Fork::Parent(pid) => pid,
+        Fork::Child => {
+            drop(ours);
+            fork_supervisor(plan, supervisors, stdio, mask, &inherited)
+        }
+    };
+    drop((supervisors, stdio));
+    let outcome = match socket::receive(ours.as_fd()) {
+        Ok((message, _)) => decode(&message),
+        Err(error) => Outcome::Failed(format!("failed to hear the supervisor: {error}")),
+    };
+    Ok(Launched { anchor_pid, outcome })
+}
+
+fn encode(outcome: &Outcome) -> Vec<u8> {
+    match outcome {
+        Outcome::Ready => b"r".to_vec(),
+        Outcome::RuntimeFailed(code) => format!("c{code}").into_bytes(),
+        Outcome::Failed(text) => {
+            let text: String = text.chars().take(socket::MAX_MESSAGE / 4 - 1).collect();
+            format!("f{text}").into_bytes()
+        }
+    }
+}
+
+fn decode(message: &[u8]) -> Outcome {
+    let text = String::from_utf8_lossy(message);
+    match text.chars().next() {
+        Some('r') => Outcome::Ready,
+        Some('c') => Outcome::RuntimeFailed(text[1..].parse().unwrap_or(FAILED)),
+        Some('f') => Outcome::Failed(text[1..].to_owned()),
+        _ => Outcome::Failed(
+            "the supervisor ended without a word; see the kernel's log for a crash or an OOM kill".to_owned(),
+        ),
+    }
+}
+
+/// Descriptors that the caller handed down: those that are not close-on-exec, as all of ours are.
+fn inherited_fds() -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let handed_down = fds::borrow_inherited(fd).is_some_and(|fd| !fds::is_cloexec(fd));
+        if fd > 2 && handed_down {
+            found.push(fd);
+        }
+    }
+    Ok(found)
+}
+
+/// In the anchor-to-be.
+fn fork_supervisor(plan: Plan, launcher: OwnedFd, stdio: Option<[OwnedFd; 3]>, mask: Mask, inherited: &[i32]) -> ! {
+    let _ = nix::unistd::setsid();
+    let prepare = || -> io::Result<(SignalFd, OwnedFd, OwnedFd, i32)> {
+        process::become_subreaper()?;
+        let (to_anchor, to_supervisor) = socket::pair()?;
+        Ok((SignalFd::all()?, to_anchor, to_supervisor, process::keep_proc()?))
+    };
+    let (signals, to_anchor, to_supervisor, proc) = match prepare() {
+        Ok(prepared) => prepared,
+        Err(error) => fail(&launcher, &anyhow::Error::from(error).context("failed to set up the anchor")),
+    };
+    let anchor_pid = std::process::id() as i32;
+    match process::fork() {
+        Err(error) => fail(&launcher, &anyhow::Error::from(error).context("failed to fork the supervisor")),
+        Ok(Fork::Child) => {
+            drop((to_supervisor, signals));
+            supervise(plan, launcher, Anchor { pid: anchor_pid, socket: to_anchor }, stdio, mask, inherited)
+        }
+        Ok(Fork::Parent(_)) => {
+            let mut keep = anchor::kept(&to_supervisor, &signals).to_vec();
+            keep.extend([0, 1, 2, proc]);
+            let _ = detach_stdio();
+            // Whatever else is open belongs to the launcher or the supervisor; nothing of it is used here again.
+            let _ = fds::close_all_except(&keep);
+            std::mem::forget((plan, launcher, to_anchor, stdio));
+            process::trim_heap();
+            let _ = std::env::set_current_dir("/");
+            anchor::run(to_supervisor, signals)
+        }
+    }
+}
+
+fn fail(launcher: &OwnedFd, error: &anyhow::Error) -> ! {
+    let _ = socket::send(launcher.as_fd(), &encode(&Outcome::Failed(format!("{error:#}"))), &[]);
+    process::exit_now(FAILED)
+}
+
+/// Our own standard streams become `/dev/null`: those of the engine are the container's.
+fn detach_stdio() -> io::Result<()> {
+    let null = stdio::null()?;
+    for number in 0..3 {
+        fds::dup_to(null.as_fd(), number)?;
+    }
+    Ok(())
+}
+
+/// Is the supervisor: returns never.
+fn supervise(
+    plan: Plan,
+    launcher: OwnedFd,
+    anchor: Anchor,
+    stdio: Option<[OwnedFd; 3]>,
+    mask: Mask,
+    inherited: &[i32],
+) -> ! {
+    process::set_name("lithify");
+    let _ = nix::unistd::setsid();
+    let dir = plan.dir.clone();
+    let start_at_once = plan.start_at_once;
+    let mut failed_supervisor = None;
+    let made = first_generation(plan, &launcher, anchor, stdio, mask, inherited, &mut failed_supervisor);
+    let code = match made {
+        Ok(mut supervisor) => {
+            if !start_at_once {
+                let _ = socket::send(launcher.as_fd(), &encode(&Outcome::Ready), &[]);
+                drop(launcher);
+            } else {
+                let begun = supervisor.watches.settle().and_then(|()| supervisor.begin());
+                match begun {
+                    Ok(()) => {
+                        supervisor.started();
+                        let _ = socket::send(launcher.as_fd(), &encode(&Outcome::Ready), &[]);
+                        drop(launcher);
+                    }
+                    Err(error) => give_up(Some(*supervisor), &dir, &launcher, error),
+                }
+            }
+            supervisor.run();
+            supervisor.root.unmount();
+            supervisor.release_anchor();
+            0
+        }
+        Err(error) => give_up(failed_supervisor, &dir, &launcher, error),
+    };
+    process::exit_now(code)
+}
+
+/// Undoes everything and tells the launcher why.
+fn give_up(supervisor: Option<Supervisor>, dir: &std::path::Path, launcher: &OwnedFd, error: anyhow::Error) -> ! {
+    let outcome = match error.downcast_ref::<RuntimeFailed>() {
+        Some(failure) => Outcome::RuntimeFailed(failure.exit.shell_code()),
+        None => Outcome::Failed(format!("{error:#}")),
+    };
+    if let Some(mut supervisor) = supervisor {
+        supervisor.end_generation_now();
+        supervisor.discard();
+        supervisor.root.unmount();
+        supervisor.exit = Some(Exit::Code(FAILED));
+        supervisor.release_anchor();
+    }
+    root::remove_leftovers(dir);
+    let _ = std::fs::remove_dir_all(dir);
+    let _ = socket::send(launcher.as_fd(), &encode(&outcome), &[]);
+    process::exit_now(FAILED)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn first_generation(
+    plan: Plan,
+    launcher: &OwnedFd,
+    anchor: Anchor,
+    stdio: Option<[OwnedFd; 3]>,
+    mask: Mask,
+    inherited: &[i32],
+    unfinished: &mut Option<Supervisor>,
+) -> Result<Box<Supervisor>> {
+    process::become_subreaper().context("failed to become a subreaper")?;
+    let signals = SignalFd::all().context("failed to open a signal descriptor")?;
+    let streams = match &stdio {
+        Some([a, b, c]) => [Some(a.as_fd()), Some(b.as_fd()), Some(c.as_fd())],
+        None => [0, 1, 2].map(fds::borrow_inherited),
+    };
+    let keep = |fd: Option<BorrowedFd<'_>>| match fd {
+        Some(fd) => Stream::keep(fd),
+        None => Ok(Stream::Held(stdio::null()?)),
+    };
+    let kept = [keep(streams[0])?, keep(streams[1])?, keep(streams[2])?];
+    let [input, output, error] = streams.map(|fd| fd.map_or_else(stdio::null, |fd| fds::dup_above(fd, 3)));
+    let first_streams = [input?, output?, error?];
+    drop(stdio);
+    let preserved = preserve(&plan, inherited)?;
+    detach_stdio().context("failed to open /dev/null")?;
+    std::env::set_current_dir("/").context("failed to change to /")?;
+
+    let control = Listener::open(&plan.dir)
+        .with_context(|| format!("failed to make the control socket in {}", plan.dir.display()))?;
+    let home = Cgroups::of(std::process::id() as i32)?;
+    let mut document = plan.config.clone();
+    if !plan.rootfs.host_namespace {
+        namespaces::private_mounts(&needed_paths(&plan)?)?;
+    }
+    let root = Root::build(&plan, &mut document)?;
+    let config = plan.dir.join(CONFIG);
+    std::fs::write(&config, document.to_json()).with_context(|| format!("failed to write {}", config.display()))?;
+    if !plan.rootfs.host_namespace {
+        namespaces::cover(&config, &plan.engine_bundle.join("config.json"))?;
+    }
+    let mut degraded: Vec<String> = root.degraded().map(str::to_owned).into_iter().collect();
+    let watches = Watches::on_root(&root, plan.raise_limits, &mut degraded)?;
+    if !process::protect_from_oom(anchor.pid) {
+        degraded.push("without CAP_SYS_RESOURCE the anchor is not protected from the OOM killer".to_owned());
+    }
+    let record = new_record(&plan, anchor.pid, degraded)?;
+    let recorder = Recorder::new(Journal::open(&plan.data_dir, plan.journal), &plan.id);
+    let supervisor = Supervisor::new(Parts {
+        plan,
+        anchor,
+        signals,
+        mask,
+        streams: kept,
+        preserved,
+        root,
+        home,
+        watches,
+        recorder,
+        record,
+        control,
+    });
+    let supervisor = unfinished.insert(supervisor);
+    supervisor.create(Some((first_streams, launcher.as_fd())))?;
+    let mut degraded = Vec::new();
+    if let Some(init) = &supervisor.init {
+        supervisor.watches.on_mounts(init.pid, &mut degraded);
+    }
+    supervisor.record.degraded.extend(degraded);
+    supervisor.record.write(&supervisor.plan.dir)?;
+    if hung_up(launcher.as_fd()) {
+        bail!("failed to create container {}: the caller was killed", supervisor.plan.id);
+    }
+    Ok(Box::new(unfinished.take().context("no supervisor")?))
+}
+
+/// Descriptors from 3 on that the container is to have, ours from now on; every other inherited one is closed: the first
+/// create of a shim leaks a socket, for example.
+fn preserve(plan: &Plan, inherited: &[i32]) -> Result<Vec<OwnedFd>> {
+    let mut preserved = Vec::new();
+    for number in 3..3 + plan.preserved {
+        let Some(fd) = fds::borrow_inherited(number) else {
+            bail!("failed to preserve descriptor {number}: it is not open");
+        };
+        preserved.push(fds::dup_above(fd, 3 + plan.preserved).context("failed to keep a preserved descriptor")?);
+    }
+    for number in inherited {
+        let _ = nix::unistd::close(*number);
+    }
+    Ok(preserved)
+}
+
+/// Paths that the low-level runtime will need: their mounts must stay in the supervisor's mount namespace.
+fn needed_paths(plan: &Plan) -> Result<Vec<PathBuf>> {
+    let mut paths = vec![plan.engine_bundle.clone(), plan.rootfs.engine.clone(), plan.dir.clone()];
+    paths.extend(plan.config.namespaces()?.iter().filter_map(|n| n.path().clone()));
+    paths.extend(plan.config.mounts()?.iter().filter_map(|m| m.source().clone()));
+    Ok(paths)
+}
+
+fn new_record(plan: &Plan, anchor_pid: i32, degraded: Vec<String>) -> Result<Record> {
+    let reference = |pid| -> Result<ProcessRef> {
+        Ok(ProcessRef {
+            pid,
+            start_time_ticks: process::start_time_ticks(pid).context("failed to look at our own processes")?,
+        })
+    };
+    let asked = plan.policy.on_write;
+    // The engine holds the terminal of the first generation: a second one would have nobody at its other end.
+    let lost_terminal = plan.terminal && !plan.console_is_ours && asked == Response::Restart;
+    Ok(Record {
+        version: record::VERSION,
+        id: plan.id.clone(),
+        root: plan.root.clone(),
+        bundle: plan.engine_bundle.clone(),
+        runtime: plan.runtime.clone(),
+        anchor: reference(anchor_pid)?,
+        supervisor: reference(std::process::id() as i32)?,
+        init: None,
+        workload: plan.workload.clone(),
+        names: plan.names.clone(),
+        policy: plan.policy.clone(),
+        response: if lost_terminal { Response::Stop } else { asked },
+        generation: 1,
+        phase: Phase::Created,
+        created_at: plan.created_at.clone(),
+        breaches: 0,
+        last_breach: None,
+        degraded,
+        cgroups: Vec::new(),
+    })
+}
+
+/// Whether the other end of a socket is closed.
+fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::empty())];
+    let _ = poll(&mut fds, PollTimeout::ZERO);
+    fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))
+}

@@ -1,0 +1,251 @@
+//! What follows from what happened: a pure function over the supervisor's phases. Time is an input.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::policy::{Response, RestartLimit};
+
+/// Where one container stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Created, the engine has not started it yet.
+    Created,
+    /// The workload runs.
+    Running,
+    /// Ended by us; the next generation begins at this time (since an arbitrary start).
+    Backoff(Duration),
+    /// Frozen by a response.
+    Paused,
+    /// Over.
+    Ended,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The engine starts the container, or a generation has been started.
+    Started,
+    /// Something changed that must not.
+    Breach,
+    /// A scheduled fresh generation is due.
+    RenewDue,
+    /// The container's init has ended by itself or by an engine's signal.
+    InitEnded,
+    /// The time of [`Phase::Backoff`] has come.
+    BackoffOver,
+    /// The next generation could not be made.
+    RestartFailed,
+    /// The container was resumed by an operator.
+    Resumed,
+}
+
+/// What to do, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Freeze the container.
+    Freeze,
+    /// Kill the generation, to begin another.
+    KillGeneration,
+    /// Ask the workload to end and kill it if it does not, to begin another.
+    RetireGeneration,
+    /// Make the next generation now.
+    BeginGeneration,
+    /// Kill the container for good; the engine sees SIGKILL.
+    KillForGood,
+    /// Say that a stronger response was taken than the configured one.
+    TellEscalation(Response),
+    /// Tell the engine how the workload ended.
+    TellExit,
+}
+
+/// The state, and the rules it follows.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Where it stands.
+    pub phase: Phase,
+    response: Response,
+    limit: RestartLimit,
+    escalate_to: Response,
+    restarts: VecDeque<Duration>,
+}
+
+/// Pause before the second restart in a window; it doubles with each further one.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+/// Longest pause.
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+
+impl Machine {
+    /// A container that was just created.
+    pub fn new(response: Response, limit: RestartLimit, escalate_to: Response) -> Machine {
+        Machine { phase: Phase::Created, response, limit, escalate_to, restarts: VecDeque::new() }
+    }
+
+    /// The response in force.
+    pub fn response(&self) -> Response {
+        self.response
+    }
+
+    /// Takes one input at a time `now` (monotonic) and says what to do.
+    pub fn step(&mut self, input: Input, now: Duration) -> Vec<Effect> {
+        match (self.phase, input) {
+            (Phase::Ended, _) => Vec::new(),
+            (Phase::Created | Phase::Running | Phase::Paused, Input::InitEnded) => {
+                self.phase = Phase::Ended;
+                vec![Effect::TellExit]
+            }
+            (Phase::Created, Input::Started) => {
+                self.phase = Phase::Running;
+                Vec::new()
+            }
+            (Phase::Running, Input::Breach) => self.answer(now),
+            (Phase::Running, Input::RenewDue) => {
+                self.phase = Phase::Backoff(now);
+                vec![Effect::RetireGeneration]
+            }
+            (Phase::Backoff(_), Input::BackoffOver) => vec![Effect::BeginGeneration],
+            (Phase::Backoff(_), Input::Started) => {
+                self.phase = Phase::Running;
+                Vec::new()
+            }
+            (Phase::Backoff(_) | Phase::Running, Input::RestartFailed) => {
+                self.phase = Phase::Ended;
+                vec![Effect::TellEscalation(Response::Stop), Effect::KillForGood, Effect::TellExit]
+            }
+            (Phase::Paused, Input::Resumed) => {
+                self.phase = Phase::Running;
+                Vec::new()
+            }
+            // Before the start every change is the engine's own; a frozen or ended generation is beyond an answer.
+            (
+                Phase::Created,
+                Input::Breach | Input::RenewDue | Input::BackoffOver | Input::RestartFailed | Input::Resumed,
+            )
+            | (Phase::Running, Input::Started | Input::BackoffOver | Input::Resumed)
+            | (Phase::Backoff(_), Input::Breach | Input::RenewDue | Input::InitEnded | Input::Resumed)
+            | (
+                Phase::Paused,
+                Input::Started | Input::Breach | Input::RenewDue | Input::BackoffOver | Input::RestartFailed,
+            ) => Vec::new(),
+        }
+    }
+
+    fn answer(&mut self, now: Duration) -> Vec<Effect> {
+        match self.response {
+            Response::Report => Vec::new(),
+            Response::Restart => {
+                while self.restarts.front().is_some_and(|then| now.saturating_sub(*then) >= self.limit.window) {
+                    self.restarts.pop_front();
+                }
+                let recent = self.restarts.len() as u32;
+                if recent >= self.limit.count {
+                    let mut effects = vec![Effect::TellEscalation(self.escalate_to)];
+                    effects.extend(self.settle(self.escalate_to));
+                    return effects;
+                }
+                self.restarts.push_back(now);
+                self.phase = Phase::Backoff(now + delay(recent));
+                vec![Effect::KillGeneration]
+            }
+            other => self.settle(other),
+        }
+    }
+
+    fn settle(&mut self, response: Response) -> Vec<Effect> {
+        if response == Response::Pause {
+            self.phase = Phase::Paused;
+            vec![Effect::Freeze]
+        } else {
+            self.phase = Phase::Ended;
+            vec![Effect::KillForGood, Effect::TellExit]
+        }
+    }
+}
+
+/// How long to wait before a restart that `recent` others went before: none for the first, then doubling.
+fn delay(recent: u32) -> Duration {
+    match recent.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => FIRST_DELAY.saturating_mul(1 << doublings.min(10)).min(LONGEST_DELAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(response: Response) -> Machine {
+        let limit = RestartLimit { count: 3, window: Duration::from_secs(60) };
+        let mut machine = Machine::new(response, limit, Response::Stop);
+        assert!(machine.step(Input::Breach, Duration::ZERO).is_empty(), "before the start a change is the engine's");
+        assert!(machine.step(Input::Started, Duration::ZERO).is_empty());
+        machine
+    }
+
+    fn breach_and_restart(machine: &mut Machine, now: Duration) -> Vec<Effect> {
+        let effects = machine.step(Input::Breach, now);
+        if let Phase::Backoff(at) = machine.phase {
+            assert_eq!(machine.step(Input::BackoffOver, at), [Effect::BeginGeneration]);
+            machine.step(Input::Started, at);
+        }
+        effects
+    }
+
+    #[test]
+    fn the_first_restart_does_not_wait_and_later_ones_back_off() {
+        let mut machine = machine(Response::Restart);
+        let now = Duration::from_secs(100);
+        machine.step(Input::Breach, now);
+        assert_eq!(machine.phase, Phase::Backoff(now));
+        machine.step(Input::Started, now);
+        machine.step(Input::Breach, now);
+        assert_eq!(machine.phase, Phase::Backoff(now + Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn past_the_limit_a_breach_escalates() {
+        let mut machine = machine(Response::Restart);
+        let now = Duration::from_secs(1);
+        for _ in 0..3 {
+            assert_eq!(breach_and_restart(&mut machine, now), [Effect::KillGeneration]);
+        }
+        assert_eq!(
+            breach_and_restart(&mut machine, now),
+            [Effect::TellEscalation(Response::Stop), Effect::KillForGood, Effect::TellExit]
+        );
+        assert_eq!(machine.phase, Phase::Ended);
+    }
+
+    #[test]
+    fn the_limit_forgets_what_lies_before_its_window() {
+        let mut machine = machine(Response::Restart);
+        for minute in 0..20u64 {
+            let now = Duration::from_secs(minute * 21);
+            assert_eq!(breach_and_restart(&mut machine, now), [Effect::KillGeneration], "minute {minute}");
+        }
+    }
+
+    #[test]
+    fn report_never_touches_the_workload() {
+        let mut machine = machine(Response::Report);
+        for second in 0..100 {
+            assert!(machine.step(Input::Breach, Duration::from_secs(second)).is_empty());
+        }
+        assert_eq!(machine.phase, Phase::Running);
+    }
+
+    #[test]
+    fn a_failed_restart_ends_the_container() {
+        let mut machine = machine(Response::Restart);
+        machine.step(Input::Breach, Duration::ZERO);
+        let effects = machine.step(Input::RestartFailed, Duration::ZERO);
+        assert_eq!(effects.first(), Some(&Effect::TellEscalation(Response::Stop)));
+        assert_eq!(machine.phase, Phase::Ended);
+    }
+
+    #[test]
+    fn the_workloads_own_end_is_told_and_not_restarted() {
+        let mut machine = machine(Response::Restart);
+        assert_eq!(machine.step(Input::InitEnded, Duration::ZERO), [Effect::TellExit]);
+        assert!(machine.step(Input::Breach, Duration::ZERO).is_empty());
+    }
+}

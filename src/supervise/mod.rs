@@ -1,0 +1,26 @@
+//! Supervision: the anchor whose pid the engine has, and the supervisor that starts, watches, answers and restarts.
+//!
+//! Owns: the life of one container under one engine id. Must not: read configuration, annotations or argv; it is given a
+//! [`Plan`] as plain data.
+//!
+//! Two processes rather than one: the engine reads cgroup and namespaces of the pid it was given, so that process has to sit
+//! in the container's cgroup, where `pause` freezes it, `pids.max` counts it and the OOM killer may find it. The **anchor**
+//! sits there and does nothing but wait. The **supervisor**, its child, stays outside, and none of that touches it. Each
+//! ends the container if the other dies.
+
+mod anchor;
+pub mod cgroup;
+pub mod control;
+pub mod generation;
+pub mod launch;
+mod machine;
+mod namespaces;
+mod plan;
+pub mod root;
+mod stdio;
+mod storm;
+mod supervisor;
+mod tell;
+mod watches;
+
+pub use plan::{Plan, RootPlan};

@@ -1,0 +1,174 @@
+//! The root filesystem of one container over its generations.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+
+use super::plan::Plan;
+use crate::policy::RootfsKind;
+use crate::rootfs::scratch_options;
+use crate::rootfs::{Baseline, Layers, Mounted, Skeleton, Staging, Tripwire, mount_sealed, mount_tripwire, seal_mark};
+use crate::spec::seal::{self, ScratchMount};
+use crate::spec::{Document, mounts};
+
+/// Content that a skeleton may have: what the engine wrote before the first start is in it.
+const STAGING_BYTES: u64 = 128 << 20;
+/// Folder in the container's own one on which the staging tmpfs is mounted.
+const STAGING: &str = "staging";
+/// Folder in the container's own one that is the root of a container built in the host's mount namespace.
+pub const ROOTFS: &str = "rootfs";
+
+/// A built root filesystem.
+pub struct Root {
+    kind: RootfsKind,
+    layers: Layers,
+    sealing: Option<Sealing>,
+    host_namespace: bool,
+}
+
+/// What a sealed or tripwire root is made of.
+struct Sealing {
+    staging: Staging,
+    skeleton: Skeleton,
+    target: std::path::PathBuf,
+    mounted: Option<Mounted>,
+    tripwire: Option<Tripwire>,
+    /// The last generation's upper, until it has been kept as evidence.
+    spent: Option<OwnedFd>,
+}
+
+impl Root {
+    /// Builds the root filesystem that the plan asks for, in the mount namespace of the caller, and edits the document so
+    /// that the low-level runtime uses it.
+    ///
+    /// # Errors
+    /// When the engine's rootfs is missing or is not a directory, or a mount is refused.
+    pub fn build(plan: &Plan, document: &mut Document) -> Result<Root> {
+        let table = std::fs::read("/proc/self/mountinfo").context("failed to read /proc/self/mountinfo")?;
+        let layers = Layers::of(&plan.rootfs.engine, &table)?;
+        let kind = plan.policy.rootfs;
+        let mut root = Root { kind, layers, sealing: None, host_namespace: plan.rootfs.host_namespace };
+        let instant = match &root.layers.upper {
+            // The mark is set in every kind: what a workload writes under `engine` is no part of a sealed root later.
+            Some(upper) => seal_mark(upper.as_fd(), SystemTime::now()).ok(),
+            None => None,
+        };
+        if kind == RootfsKind::Engine && plan.policy.scratch.is_empty() {
+            return Ok(root);
+        }
+        let dir = plan.dir.join(STAGING);
+        std::fs::create_dir(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
+        let staging = Staging::new(&dir, STAGING_BYTES)?;
+        if !plan.policy.scratch.is_empty() {
+            let image = staging.image(&root.layers)?;
+            let owner = document.user();
+            let options = |s| scratch_options(image.as_fd(), s, plan.policy.scratch_size_bytes, owner);
+            let scratch = plan
+                .policy
+                .scratch
+                .iter()
+                .map(|s| Ok(ScratchMount { destination: s.path.clone(), options: options(s)? }));
+            seal::add_scratch(document, &scratch.collect::<Result<Vec<_>>>()?);
+        }
+        if kind == RootfsKind::Engine {
+            staging.remove()?;
+            return Ok(root);
+        }
+        let points = mounts::mount_points(document, &plan.engine_bundle)?;
+        let baseline = instant.map(Baseline::until);
+        let skeleton = staging.skeleton(&root.layers, &points, &document.cwd(), baseline.as_ref())?;
+        let target = plan.rootfs.target.clone();
+        root.sealing = Some(Sealing { staging, skeleton, target, mounted: None, tripwire: None, spent: None });
+        root.mount(plan.policy.tripwire_size_bytes)?;
+        if kind == RootfsKind::Sealed {
+            seal::read_only_root(document);
+        }
+        Ok(root)
+    }
+
+    fn mount(&mut self, tripwire_size_bytes: u64) -> Result<()> {
+        let Some(sealing) = &mut self.sealing else { return Ok(()) };
+        let Sealing { staging, skeleton, target, .. } = sealing;
+        if self.kind == RootfsKind::Sealed {
+            sealing.mounted = Some(mount_sealed(&self.layers, skeleton, staging, target)?);
+        } else {
+            sealing.tripwire = Some(mount_tripwire(&self.layers, skeleton, staging, target, tripwire_size_bytes)?);
+        }
+        Ok(())
+    }
+
+    /// A pristine root for the next generation. A sealed one can't have been changed.
+    ///
+    /// # Errors
+    /// When a mount is refused.
+    pub fn renew(&mut self, tripwire_size_bytes: u64) -> Result<()> {
+        let Some(sealing) = &mut self.sealing else { return Ok(()) };
+        let Some(tripwire) = sealing.tripwire.take() else { return Ok(()) };
+        sealing.spent = Some(tripwire.upper);
+        tripwire.mounted.detach()?;
+        self.mount(tripwire_size_bytes)
+    }
+
+    /// The upper of the generation that has ended, once.
+    pub fn take_spent(&mut self) -> Option<OwnedFd> {
+        self.sealing.as_mut()?.spent.take()
+    }
+
+    /// Which kind it is.
+    pub fn kind(&self) -> RootfsKind {
+        self.kind
+    }
+
+    /// The tripwire of this generation.
+    pub fn tripwire(&self) -> Option<&Tripwire> {
+        self.sealing.as_ref()?.tripwire.as_ref()
+    }
+
+    /// The engine's writable layer; for a plain directory that is left as it is, that directory.
+    pub fn engine_upper(&self) -> Option<BorrowedFd<'_>> {
+        match &self.layers.upper {
+            Some(upper) => Some(upper.as_fd()),
+            None if self.kind == RootfsKind::Engine => Some(self.layers.root.as_fd()),
+            None => None,
+        }
+    }
+
+    /// The image's layers for a watch to tell a new file from a changed one, topmost first.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn lowers(&self) -> Result<Vec<OwnedFd>> {
+        let skeleton = self.sealing.iter().map(|s| s.skeleton.root());
+        let lowers = self.layers.lowers.iter().map(AsFd::as_fd);
+        let all = skeleton.chain(lowers).map(|fd| fd.try_clone_to_owned());
+        all.collect::<std::io::Result<_>>().context("failed to keep the image's layers")
+    }
+
+    /// What about the layers is not as it should be.
+    pub fn degraded(&self) -> Option<&str> {
+        self.layers.degraded.as_deref()
+    }
+
+    /// Takes the mounts away again. In a private mount namespace they go with it.
+    pub fn unmount(&mut self) {
+        if let Some(sealing) = self.sealing.take()
+            && self.host_namespace
+        {
+            if let Some(mounted) = sealing.mounted.or(sealing.tripwire.map(|t| t.mounted)) {
+                let _ = mounted.detach();
+            }
+            let _ = sealing.staging.remove();
+        }
+    }
+}
+
+/// Unmounts what a killed supervisor left in the host's mount namespace.
+pub fn remove_leftovers(dir: &Path) {
+    use nix::mount::{MntFlags, umount2};
+    for name in [ROOTFS, STAGING] {
+        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        while umount2(&dir.join(name), flags).is_ok() {}
+    }
+}

@@ -1,0 +1,100 @@
+//! Coalescing: a storm of changes becomes few events, with exact counts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::watch::{Change, ChangeKind};
+
+/// Distinct changes that an event names; the rest is counted.
+const NAMED: usize = 32;
+/// For how long after an event the following changes are gathered into one more.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Changes that have been seen and not told yet.
+#[derive(Debug, Default)]
+pub struct Storm {
+    until: Option<Duration>,
+    seen: BTreeMap<(PathBuf, ChangeKind), (u64, Change)>,
+    unnamed: u64,
+    total: u64,
+}
+
+/// What an event tells of a storm.
+#[derive(Debug)]
+pub struct Summary {
+    /// The first ones by path, each with how often it was seen.
+    pub named: Vec<(u64, Change)>,
+    /// Changes beyond those.
+    pub unnamed: u64,
+    /// All.
+    pub total: u64,
+}
+
+impl Storm {
+    /// Takes changes in. True when they are to be told now, false when a window is open that will gather them.
+    pub fn add(&mut self, changes: Vec<Change>, now: Duration) -> bool {
+        for change in changes {
+            self.total += 1;
+            let key = (change.path.clone(), change.kind);
+            if let Some(entry) = self.seen.get_mut(&key) {
+                entry.0 += 1;
+            } else if self.seen.len() < NAMED {
+                self.seen.insert(key, (1, change));
+            } else {
+                self.unnamed += 1;
+            }
+        }
+        self.total > 0 && self.until.is_none_or(|until| now >= until)
+    }
+
+    /// Takes out what is to be told, and opens a window. `None` when there is nothing.
+    pub fn take(&mut self, now: Duration) -> Option<Summary> {
+        self.until = Some(now + WINDOW);
+        if self.total == 0 {
+            self.until = None;
+            return None;
+        }
+        let named = std::mem::take(&mut self.seen).into_values().collect();
+        let summary = Summary { named, unnamed: self.unnamed, total: self.total };
+        (self.unnamed, self.total) = (0, 0);
+        Some(summary)
+    }
+
+    /// When the open window ends, if changes wait for that.
+    pub fn due(&self) -> Option<Duration> {
+        self.until.filter(|_| self.total > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(path: &str) -> Change {
+        Change { kind: ChangeKind::Create, path: PathBuf::from(path), detail: None, culprit: None }
+    }
+
+    #[test]
+    fn the_first_change_is_told_at_once_and_the_storm_after_it_once_a_window() {
+        let mut storm = Storm::default();
+        let start = Duration::from_secs(5);
+        assert!(storm.add(vec![change("/a")], start));
+        assert_eq!(storm.take(start).expect("one").total, 1);
+        for i in 0..1000 {
+            assert!(!storm.add(vec![change(&format!("/storm/{i}"))], start + Duration::from_millis(i)));
+        }
+        assert_eq!(storm.due(), Some(start + WINDOW));
+        let summary = storm.take(start + WINDOW).expect("the storm");
+        assert_eq!((summary.total, summary.named.len() as u64 + summary.unnamed), (1000, 1000));
+        assert_eq!(storm.due(), None, "with nothing to tell nothing wakes up");
+    }
+
+    #[test]
+    fn the_same_change_again_is_counted_not_listed() {
+        let mut storm = Storm::default();
+        storm.add((0..500).map(|_| change("/same")).collect(), Duration::ZERO);
+        let summary = storm.take(Duration::ZERO).expect("changes");
+        assert_eq!((summary.total, summary.unnamed, summary.named.len(), summary.named[0].0), (500, 0, 1, 500));
+    }
+}

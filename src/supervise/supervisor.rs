@@ -1,0 +1,464 @@
+//! The supervisor's loop: what it waits for, and what it does about it.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::anchor::{Order, Report, order};
+use super::cgroup::Cgroups;
+use super::control::{Intent, Listener};
+use super::machine::{Effect, Input, Machine, Phase};
+use super::plan::Plan;
+use super::root::Root;
+use super::stdio::Stream;
+use super::storm::Storm;
+use super::watches::Watches;
+use crate::events::{Recorder, clock};
+use crate::policy::{Response, RootfsKind};
+use crate::record::{self, Record};
+use crate::runtime::layout::Layout;
+use crate::sys::process::{self, Exit};
+use crate::sys::signals::{Mask, SignalFd};
+use crate::sys::socket;
+use crate::sys::spawn::Child;
+
+/// Verbs that may be connected at once; more wait in the socket's backlog.
+const MAX_CLIENTS: usize = 64;
+
+/// The engine's side: the process whose pid it has.
+pub(super) struct Anchor {
+    pub pid: i32,
+    pub socket: OwnedFd,
+}
+
+/// A verb that has told what it is about.
+struct Client {
+    socket: OwnedFd,
+    intent: Option<Intent>,
+}
+
+/// One container's supervisor.
+pub(super) struct Supervisor {
+    pub plan: Plan,
+    pub anchor: Anchor,
+    pub signals: SignalFd,
+    pub mask: Mask,
+    pub streams: [Stream; 3],
+    pub preserved: Vec<OwnedFd>,
+    pub root: Root,
+    pub init: Option<Child>,
+    pub layout: Option<Layout>,
+    pub home: Cgroups,
+    pub cgroups: Cgroups,
+    pub watches: Watches,
+    pub machine: Machine,
+    pub storm: Storm,
+    pub recorder: Recorder,
+    pub record: Record,
+    pub generation_began: Instant,
+    pub breach_seen: Option<Instant>,
+    /// Paths that breach events of this generation have named: the scan need not tell them again.
+    pub told: HashSet<PathBuf>,
+    /// How the workload ended, once it has.
+    pub exit: Option<Exit>,
+    control: Listener,
+    clients: Vec<Client>,
+    epoch: Instant,
+    renew_at: Option<Duration>,
+    /// The anchor has been told, or is gone.
+    over: bool,
+}
+
+/// What a supervisor is made of once the first generation has been created.
+pub(super) struct Parts {
+    pub plan: Plan,
+    pub anchor: Anchor,
+    pub signals: SignalFd,
+    pub mask: Mask,
+    pub streams: [Stream; 3],
+    pub preserved: Vec<OwnedFd>,
+    pub root: Root,
+    pub home: Cgroups,
+    pub watches: Watches,
+    pub recorder: Recorder,
+    pub record: Record,
+    pub control: Listener,
+}
+
+impl Supervisor {
+    pub(super) fn new(parts: Parts) -> Supervisor {
+        let policy = &parts.plan.policy;
+        let machine = Machine::new(parts.record.response, policy.restart_limit, policy.escalate_to);
+        Supervisor {
+            machine,
+            plan: parts.plan,
+            anchor: parts.anchor,
+            signals: parts.signals,
+            mask: parts.mask,
+            streams: parts.streams,
+            preserved: parts.preserved,
+            root: parts.root,
+            init: None,
+            layout: None,
+            home: parts.home,
+            cgroups: Cgroups::default(),
+            watches: parts.watches,
+            storm: Storm::default(),
+            recorder: parts.recorder,
+            record: parts.record,
+            generation_began: Instant::now(),
+            breach_seen: None,
+            told: HashSet::new(),
+            exit: None,
+            control: parts.control,
+            clients: Vec::new(),
+            epoch: Instant::now(),
+            renew_at: None,
+            over: false,
+        }
+    }
+
+    /// Time since this supervisor began, the machine's clock.
+    pub(super) fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Supervises until the container is over.
+    pub(super) fn run(&mut self) {
+        process::trim_heap();
+        let steps = [Self::reap, Self::hear_anchor, Self::hear_clients, Self::look, Self::keep_time];
+        while !self.over {
+            self.wait();
+            for step in steps {
+                if !self.over {
+                    step(self);
+                }
+            }
+        }
+        self.recorder.flush();
+    }
+
+    /// The last thing a supervisor does: lets the engine see how the workload ended.
+    pub(super) fn release_anchor(&self) {
+        let exit = self.exit.unwrap_or(Exit::Signal(libc::SIGKILL));
+        let _ = order(self.anchor.socket.as_fd(), Order::End(exit), None);
+    }
+
+    /// Sleeps until something happens. Idle, nothing does.
+    fn wait(&self) {
+        let (watched, mounts) = self.watches.fds();
+        let readable = [self.signals.as_fd(), self.anchor.socket.as_fd(), self.control.as_fd()].into_iter();
+        let readable = readable.chain(self.init.iter().map(|i| i.pidfd.as_fd()));
+        let readable = readable.chain(self.clients.iter().map(|c| c.socket.as_fd())).chain(watched);
+        let mut fds: Vec<PollFd<'_>> = readable.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        fds.extend(mounts.map(|fd| PollFd::new(fd, PollFlags::POLLPRI)));
+        let timeout = self.next_deadline().map_or(PollTimeout::NONE, |at| {
+            let left = at.saturating_sub(self.now()) + Duration::from_millis(1);
+            PollTimeout::try_from(left.as_millis().min(i32::MAX as u128) as i32).unwrap_or(PollTimeout::MAX)
+        });
+        let _ = poll(&mut fds, timeout);
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let backoff = match self.machine.phase {
+            Phase::Backoff(at) => Some(at),
+            Phase::Created | Phase::Running | Phase::Paused | Phase::Ended => None,
+        };
+        [self.renew_at, backoff, self.storm.due()].into_iter().flatten().min()
+    }
+
+    /// Takes leave of children that have ended: the container's init, and orphans that became ours.
+    fn reap(&mut self) {
+        while self.signals.next().is_some() {}
+        if let Some(init) = &self.init
+            && let Ok(Some(exit)) = process::reap_pidfd(init.pidfd.as_fd())
+        {
+            self.exit = Some(exit);
+            self.init = None;
+            self.take(Input::InitEnded);
+        }
+        while let Ok(Some(_)) = process::reap_any(self.init.as_ref().map(|i| i.pid)) {}
+    }
+
+    fn hear_anchor(&mut self) {
+        match receive_now(self.anchor.socket.as_fd()) {
+            Heard::Nothing => {}
+            Heard::Gone => {
+                // Somebody killed the process that stands for the container: then the container is to end.
+                self.end_generation_now();
+                self.tell_exit();
+            }
+            Heard::Message(message) => {
+                if let Some(Report::Signal(signal)) = Report::decode(&message)
+                    && !self.clients.iter().any(|c| c.intent == Some(Intent::KillAll))
+                {
+                    self.forward(signal);
+                }
+            }
+        }
+    }
+
+    /// A signal that was sent to the pid the engine has was meant for the workload.
+    fn forward(&self, signal: i32) {
+        if let Some(init) = &self.init {
+            let _ = process::pidfd_send_signal(init.pidfd.as_fd(), signal);
+        }
+    }
+
+    fn hear_clients(&mut self) {
+        while self.clients.len() < MAX_CLIENTS {
+            match self.control.accept() {
+                Some(socket) => self.clients.push(Client { socket, intent: None }),
+                None => break,
+            }
+        }
+        let mut at = 0;
+        while at < self.clients.len() {
+            match receive_now(self.clients[at].socket.as_fd()) {
+                Heard::Nothing => at += 1,
+                Heard::Gone => {
+                    self.clients.swap_remove(at);
+                }
+                Heard::Message(message) => {
+                    let intent = Intent::decode(&message);
+                    self.clients[at].intent = intent;
+                    let answer = match intent {
+                        Some(intent) => self.oblige(intent).map_err(|e| format!("{e:#}")),
+                        None => Err("unknown request".to_owned()),
+                    };
+                    let answer = answer.err().unwrap_or_else(|| "ok".to_owned());
+                    let _ = socket::send(self.clients[at].socket.as_fd(), answer.as_bytes(), &[]);
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    fn oblige(&mut self, intent: Intent) -> Result<()> {
+        match intent {
+            Intent::Use | Intent::KillAll => Ok(()),
+            Intent::Starting => {
+                // Up to here the engine prepared the container: mount points, /etc/hosts, files copied in.
+                self.watches.settle().context("failed to arm the watch")
+            }
+            Intent::Started => {
+                self.started();
+                Ok(())
+            }
+            Intent::Resumed => {
+                self.take(Input::Resumed);
+                if self.record.phase == record::Phase::Paused {
+                    self.set_phase(record::Phase::Running);
+                }
+                Ok(())
+            }
+            Intent::Forward(signal) => {
+                self.forward(signal);
+                Ok(())
+            }
+        }
+    }
+
+    /// The workload's first instruction is out: from now on a change is a breach.
+    pub(super) fn started(&mut self) {
+        if self.machine.phase == Phase::Running {
+            return;
+        }
+        self.take(Input::Started);
+        self.renew_at = self.plan.policy.renew_every.map(|every| self.now() + every);
+        // stats have been set up by now; from here on the anchor is not to be counted among the container's processes.
+        if let Err(error) = self.home.only(&["pids"]).enter(self.anchor.pid, &[]) {
+            self.record.degraded.push(format!("the anchor is counted among the container's processes: {error:#}"));
+        }
+        self.set_phase(record::Phase::Running);
+        self.tell_started();
+    }
+
+    /// Waits, within bounds, for verbs that are under way: a low-level runtime in the middle of `kill` or `exec` is to find
+    /// the container there.
+    pub(super) fn let_verbs_finish(&mut self) {
+        let deadline = self.now() + Duration::from_millis(500);
+        loop {
+            self.clients.retain(|c| !matches!(receive_now(c.socket.as_fd()), Heard::Gone));
+            if self.clients.is_empty() || self.now() >= deadline {
+                return;
+            }
+            let mut fds: Vec<PollFd<'_>> =
+                self.clients.iter().map(|c| PollFd::new(c.socket.as_fd(), PollFlags::POLLIN)).collect();
+            let left = deadline.saturating_sub(self.now()).as_millis() as u16 + 1;
+            let _ = poll(&mut fds, PollTimeout::from(left));
+        }
+    }
+
+    fn look(&mut self) {
+        let seen = self.watches.look();
+        self.tell_failures(seen.failures);
+        if seen.changes.is_empty() || self.machine.phase != Phase::Running {
+            return;
+        }
+        self.breach_seen = Some(Instant::now());
+        let now = self.now();
+        let tell = self.storm.add(seen.changes, now);
+        let effects = self.machine.step(Input::Breach, now);
+        // Contain first: the generation is killed before the disk is waited for.
+        if effects.iter().any(|e| matches!(e, Effect::KillGeneration | Effect::KillForGood)) {
+            self.kill_init();
+        }
+        if tell || !effects.is_empty() {
+            self.tell_breach("watch");
+        }
+        self.carry_out(effects);
+    }
+
+    fn keep_time(&mut self) {
+        let now = self.now();
+        if self.storm.due().is_some_and(|due| now >= due) {
+            self.tell_breach("watch");
+        }
+        if self.renew_at.is_some_and(|at| now >= at) {
+            self.renew_at = None;
+            self.take(Input::RenewDue);
+        }
+        if matches!(self.machine.phase, Phase::Backoff(at) if now >= at) {
+            self.take(Input::BackoffOver);
+        }
+    }
+
+    pub(super) fn take(&mut self, input: Input) {
+        let now = self.now();
+        let effects = self.machine.step(input, now);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Freeze => self.freeze(),
+                Effect::KillGeneration => {
+                    self.end_generation_now();
+                    self.scan_generation();
+                    self.set_phase(record::Phase::Restarting);
+                }
+                Effect::RetireGeneration => {
+                    self.breach_seen = Some(Instant::now());
+                    self.retire_generation();
+                    self.scan_generation();
+                    self.set_phase(record::Phase::Restarting);
+                }
+                Effect::BeginGeneration => self.begin_generation(),
+                Effect::KillForGood => {
+                    self.end_generation_now();
+                    self.exit = Some(Exit::Signal(libc::SIGKILL));
+                }
+                Effect::TellEscalation(to) => self.tell_escalation(to),
+                Effect::TellExit => self.tell_exit(),
+            }
+        }
+        // With no delay there is nothing to wait for.
+        if matches!(self.machine.phase, Phase::Backoff(at) if self.now() >= at) {
+            self.take(Input::BackoffOver);
+        }
+    }
+
+    /// The next generation, or the end.
+    fn begin_generation(&mut self) {
+        self.let_verbs_finish();
+        match self.restart() {
+            Ok(()) => {
+                self.renew_at = self.plan.policy.renew_every.map(|every| self.now() + every);
+                self.take(Input::Started);
+                self.set_phase(record::Phase::Running);
+                self.tell_restarted();
+                process::trim_heap();
+            }
+            Err(error) => {
+                self.record.degraded.push(format!("the restart failed: {error:#}"));
+                self.end_generation_now();
+                self.take(Input::RestartFailed);
+            }
+        }
+    }
+
+    fn freeze(&mut self) {
+        match self.pause() {
+            Ok(()) => self.set_phase(record::Phase::Paused),
+            Err(error) => {
+                // What can't be frozen must not go on.
+                self.record.degraded.push(format!("the container could not be frozen: {error:#}"));
+                self.tell_escalation(Response::Stop);
+                self.end_generation_now();
+                self.exit = Some(Exit::Signal(libc::SIGKILL));
+                self.tell_exit();
+            }
+        }
+    }
+
+    /// The container is over: the last look, the last event.
+    fn tell_exit(&mut self) {
+        self.machine.phase = Phase::Ended;
+        self.kill_stragglers();
+        self.scan_generation();
+        let exit = self.exit.unwrap_or(Exit::Signal(libc::SIGKILL));
+        self.tell_exited(exit);
+        self.set_phase(record::Phase::Stopped);
+        self.over = true;
+    }
+
+    pub(super) fn set_phase(&mut self, phase: record::Phase) {
+        self.record.phase = phase;
+        self.save_record();
+    }
+
+    /// Writes the record; a full disk must not stop a response.
+    pub(super) fn save_record(&mut self) {
+        let _ = self.record.write(&self.plan.dir);
+    }
+
+    /// What the scan finds beyond what the watches told is a breach too.
+    fn scan_generation(&mut self) {
+        if self.root.kind() == RootfsKind::Engine && self.machine.response() == Response::Report {
+            // Every change stays there and has been told as it happened; the scan would tell all of them again.
+            return;
+        }
+        let told = self.told.clone();
+        let mut seen = self.watches.look();
+        let scanned = self.watches.scan();
+        self.tell_failures(seen.failures);
+        self.tell_failures(scanned.failures);
+        seen.changes.extend(scanned.changes);
+        seen.changes.retain(|c| !told.contains(&c.path));
+        let now = self.now();
+        self.storm.add(seen.changes, now);
+        if self.storm.due().is_some() {
+            self.tell_breach("scan");
+        }
+    }
+}
+
+enum Heard {
+    Nothing,
+    Gone,
+    Message(Vec<u8>),
+}
+
+fn receive_now(fd: BorrowedFd<'_>) -> Heard {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    if !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0) {
+        return Heard::Nothing;
+    }
+    match socket::receive(fd) {
+        Ok((message, _)) if message.is_empty() => Heard::Gone,
+        Ok((message, _)) => Heard::Message(message),
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Heard::Nothing,
+        Err(_) => Heard::Gone,
+    }
+}
+
+/// The time of day for events and records.
+pub(super) fn timestamp() -> String {
+    clock::format(clock::now_micros())
+}

@@ -1,0 +1,193 @@
+//! What the supervisor tells the journal.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::storm::Summary;
+use super::supervisor::{Supervisor, timestamp};
+use crate::events::{Durability, Event, EventType};
+use crate::policy::Response;
+use crate::record::LastBreach;
+use crate::rootfs::{ArchiveLimits, EvidenceLimits, keep_evidence};
+use crate::sys::process::Exit;
+use crate::watch::Change;
+
+impl Supervisor {
+    fn event(&self, event_type: EventType) -> Event {
+        let record = &self.record;
+        let mut event = Event::new(event_type, &record.id, Default::default())
+            .with("workload", record.workload.clone())
+            .with("generation", record.generation);
+        let names = &record.names;
+        for (key, value) in [
+            ("namespace", &names.namespace),
+            ("pod", &names.pod),
+            ("container", &names.container),
+            ("image", &names.image),
+        ] {
+            if let Some(value) = value {
+                event = event.with(key, value.clone());
+            }
+        }
+        event
+    }
+
+    /// The first generation runs.
+    pub(super) fn tell_started(&mut self) {
+        let policy = &self.record.policy;
+        let mut event = self
+            .event(EventType::Started)
+            .with("mode", json!(policy.mode))
+            .with("rootfs", json!(policy.rootfs))
+            .with("response", json!(self.record.response))
+            .with("profile", "none: immutability with the engine's own filter and capabilities")
+            .with("pid", self.anchor.pid);
+        if !self.record.degraded.is_empty() {
+            event = event.with("degraded", json!(self.record.degraded));
+        }
+        self.recorder.record(event, Durability::Buffered);
+    }
+
+    /// Part of the watch does not work.
+    pub(super) fn tell_failures(&mut self, failures: Vec<String>) {
+        for failure in failures {
+            if self.record.degraded.contains(&failure) {
+                continue;
+            }
+            let event = self.event(EventType::Degraded).with("reason", failure.clone());
+            self.recorder.record(event, Durability::Synced);
+            self.record.degraded.push(failure);
+        }
+    }
+
+    /// Tells the changes that have been gathered; durable when this returns, unless the disk refuses.
+    pub(super) fn tell_breach(&mut self, source: &str) {
+        let now = self.now();
+        let Some(summary) = self.storm.take(now) else { return };
+        let response = self.machine.response();
+        let event = self.breach_event(&summary, source, response);
+        self.record.breaches += summary.total;
+        if let Some((_, change)) = primary(&summary) {
+            self.record.last_breach = Some(LastBreach {
+                event: event.id.clone(),
+                kind: kind(change),
+                path: change.path.display().to_string(),
+                time: timestamp(),
+            });
+        }
+        if self.told.len() < 4096 {
+            self.told.extend(summary.named.iter().map(|(_, c)| c.path.clone()));
+        }
+        self.recorder.record(event, Durability::Synced);
+        self.save_record();
+    }
+
+    fn breach_event(&self, summary: &Summary, source: &str, response: Response) -> Event {
+        let mut event = self
+            .event(EventType::Breach)
+            .with("count", summary.total)
+            .with("response", json!(response))
+            .with("source", source);
+        if let Some((_, change)) = primary(summary) {
+            event = event.with("kind", kind(change)).with("path", change.path.display().to_string());
+            if let Some(detail) = &change.detail {
+                event = event.with("detail", detail.clone());
+            }
+            if let Some(culprit) = &change.culprit {
+                event = event.with("pid", culprit.pid);
+                if let Some(exe) = &culprit.exe {
+                    event = event.with("exe", exe.display().to_string());
+                }
+                if !culprit.cmdline.is_empty() {
+                    event = event.with("cmdline", json!(culprit.cmdline));
+                }
+            }
+        }
+        if summary.total > 1 {
+            let changes: Vec<Value> = summary.named.iter().map(|(count, change)| listed(*count, change)).collect();
+            event = event.with("changes", Value::Array(changes)).with("unnamed", summary.unnamed);
+        }
+        if let Some(seen) = self.breach_seen {
+            event = event.with("since_seen_us", micros(seen));
+        }
+        event
+    }
+
+    /// The next generation runs.
+    pub(super) fn tell_restarted(&mut self) {
+        self.told.clear();
+        let mut event = self.event(EventType::Restarted).with("rootfs", json!(self.record.policy.rootfs));
+        if let Some(seen) = self.breach_seen.take() {
+            event = event.with("restart_us", micros(seen));
+        }
+        if let Some(breach) = &self.record.last_breach {
+            event = event.with("breach", breach.event.clone());
+        }
+        if let Some(kept) = self.keep_evidence() {
+            event = event.with("evidence", kept);
+        }
+        self.recorder.record(event, Durability::Buffered);
+    }
+
+    /// Keeps what the last generation wrote, under the id of the event that told it.
+    fn keep_evidence(&mut self) -> Option<String> {
+        let upper = self.root.take_spent()?;
+        let id = self.record.last_breach.as_ref()?.event.clone();
+        let limits = EvidenceLimits {
+            max_files: self.plan.evidence.max_files as usize,
+            max_bytes: self.plan.evidence.max_bytes,
+            each: ArchiveLimits { max_bytes: self.plan.evidence.max_file_bytes, ..ArchiveLimits::default() },
+        };
+        match keep_evidence(upper.as_fd(), &self.plan.data_dir.join("evidence"), &id, limits) {
+            Ok(kept) => Some(kept.path.display().to_string()),
+            Err(error) => {
+                self.tell_failures(vec![format!("evidence was not kept: {error:#}")]);
+                None
+            }
+        }
+    }
+
+    /// A stronger response than the configured one.
+    pub(super) fn tell_escalation(&mut self, to: Response) {
+        let limit = self.record.policy.restart_limit;
+        let reason = match self.record.degraded.last().filter(|d| d.contains("failed") || d.contains("could not")) {
+            Some(failure) => failure.clone(),
+            None => format!("{} restarts within {} s", limit.count, limit.window.as_secs()),
+        };
+        let event = self
+            .event(EventType::Escalated)
+            .with("from", json!(self.machine.response()))
+            .with("response", json!(to))
+            .with("reason", reason);
+        self.recorder.record(event, Durability::Synced);
+    }
+
+    /// The workload is over.
+    pub(super) fn tell_exited(&mut self, exit: Exit) {
+        let event = self.event(EventType::Exited).with("breaches", self.record.breaches);
+        let event = match exit {
+            Exit::Code(code) => event.with("status", code),
+            Exit::Signal(signal) => event.with("signal", signal).with("status", 128 + signal),
+        };
+        self.recorder.record(event, Durability::Buffered);
+    }
+}
+
+/// The change to put first: one whose author is known, if there is one.
+fn primary(summary: &Summary) -> Option<&(u64, Change)> {
+    summary.named.iter().find(|(_, c)| c.culprit.is_some()).or(summary.named.first())
+}
+
+fn kind(change: &Change) -> String {
+    serde_json::to_value(change.kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn listed(count: u64, change: &Change) -> Value {
+    json!({ "kind": change.kind, "path": change.path.display().to_string(), "count": count, "detail": change.detail })
+}
+
+fn micros(since: Instant) -> u64 {
+    since.elapsed().as_micros() as u64
+}

@@ -1,0 +1,248 @@
+//! From the kernel's many small events to one change per operation.
+//!
+//! Overlay does one user's write in several steps: a temporary in `work/`, attributes on the directory above, a link
+//! or a rename into `upper/`. What was touched is collected by final path; the change is then derived from the sum of
+//! the events, from what is in the upper now, and from what the image has there.
+//!
+//! Owns: that derivation. Must not: read events, or look at files itself (it asks a [`View`]).
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::FileStat;
+
+use super::{Change, ChangeKind, image};
+
+/// A name was made in the upper.
+pub(super) const CREATED: u32 = 1;
+/// It was moved there out of overlay's work directory (or from elsewhere).
+pub(super) const ARRIVED: u32 = 1 << 1;
+/// Content was written, or a writer closed it.
+pub(super) const MODIFIED: u32 = 1 << 2;
+/// Mode, owner, times or extended attributes.
+pub(super) const ATTRIBUTES: u32 = 1 << 3;
+/// The name was removed.
+pub(super) const DELETED: u32 = 1 << 4;
+/// It was moved out of the upper.
+pub(super) const VANISHED: u32 = 1 << 5;
+/// It is the old name of a rename.
+pub(super) const MOVED_FROM: u32 = 1 << 6;
+/// It is the new name of a rename.
+pub(super) const MOVED_TO: u32 = 1 << 7;
+
+/// Paths that one drain keeps apart; more is an overflow.
+pub(super) const MAX_PATHS: usize = 4096;
+
+/// What is in the upper at a path now.
+#[derive(Debug, Clone)]
+pub(super) enum Now {
+    /// Nothing.
+    Absent,
+    /// Overlay's mark of a deletion.
+    Whiteout,
+    /// A file; `opaque` for a directory that hides the image's.
+    Present { stat: Box<FileStat>, opaque: bool },
+}
+
+/// How the collector sees the files.
+pub(super) trait View {
+    /// The upper, at a path relative to its root.
+    fn now(&self, path: &Path) -> Now;
+    /// The image, likewise.
+    fn image(&self, path: &Path) -> Option<FileStat>;
+    /// Whether the upper's directory has all that a user can see of the image's: mode, owner, time, attributes.
+    fn is_bare_copy(&self, path: &Path) -> bool;
+}
+
+#[derive(Debug)]
+struct Touch {
+    path: PathBuf,
+    bits: u32,
+    pid: i32,
+    target: Option<Box<[u8]>>,
+    old: Option<PathBuf>,
+}
+
+/// What was touched since the last report.
+#[derive(Debug, Default)]
+pub(super) struct Collector {
+    touches: Vec<Touch>,
+    index: HashMap<PathBuf, usize>,
+    /// Something happened in the work directory, so something in the upper is about to.
+    work_seen: bool,
+    /// Something changed in a directory that is gone and was never seen.
+    lost: bool,
+    overflow: bool,
+}
+
+/// A change with the pid that did it.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) change: Change,
+    pub(super) pid: i32,
+    weak: bool,
+}
+
+impl Collector {
+    /// Whether nothing was seen at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.touches.is_empty() && !self.work_seen && !self.lost
+    }
+
+    /// Whether more paths were touched than are kept.
+    pub(super) fn overflowed(&self) -> bool {
+        self.overflow
+    }
+
+    /// An event at `path`, relative to the upper. `target` is the object's handle where the kernel gives it.
+    pub(super) fn touch(&mut self, path: PathBuf, bits: u32, pid: i32, target: Option<&[u8]>) {
+        let at = match self.index.get(&path) {
+            Some(at) => *at,
+            None if self.touches.len() >= MAX_PATHS => {
+                self.overflow = true;
+                return;
+            }
+            None => {
+                self.index.insert(path.clone(), self.touches.len());
+                self.touches.push(Touch { path, bits: 0, pid, target: None, old: None });
+                self.touches.len() - 1
+            }
+        };
+        let touch = &mut self.touches[at];
+        touch.bits |= bits;
+        if touch.pid == 0 {
+            touch.pid = pid;
+        }
+        if let Some(target) = target {
+            touch.target = Some(target.into());
+        }
+    }
+
+    /// A rename within the upper.
+    pub(super) fn rename(&mut self, old: PathBuf, new: PathBuf, pid: i32, target: Option<&[u8]>) {
+        self.touch(new.clone(), MOVED_TO, pid, target);
+        if let Some(at) = self.index.get(&new) {
+            self.touches[*at].old = Some(old.clone());
+        }
+        self.touch(old, MOVED_FROM, pid, None);
+    }
+
+    /// An event on a name in overlay's work directory.
+    pub(super) fn work(&mut self) {
+        self.work_seen = true;
+    }
+
+    /// An event in a directory whose path nobody knows.
+    pub(super) fn lost(&mut self) {
+        self.lost = true;
+    }
+
+    /// The changes as far as they can be told now, in the order of their first events, and whether more events are
+    /// needed to tell them well.
+    pub(super) fn verdicts(&self, view: &dyn View) -> (Vec<Verdict>, bool) {
+        let mut links: HashMap<&[u8], usize> = HashMap::new();
+        for target in self.touches.iter().filter(|t| t.bits & CREATED != 0).filter_map(|t| t.target.as_deref()) {
+            *links.entry(target).or_default() += 1;
+        }
+        let mut verdicts = Vec::new();
+        let mut unclear = false;
+        for touch in &self.touches {
+            let Some((kind, detail, weak)) = decide(touch, view) else { continue };
+            // Another name of the same file tells more: a link made, or the name given to a file that had none.
+            let own = usize::from(touch.bits & CREATED != 0);
+            if weak && touch.target.as_deref().and_then(|t| links.get(t)).is_some_and(|n| *n > own) {
+                continue;
+            }
+            unclear |= weak && kind != ChangeKind::Attributes;
+            let change = Change { kind, path: Path::new("/").join(&touch.path), detail, culprit: None };
+            verdicts.push(Verdict { change, pid: touch.pid, weak });
+        }
+        unclear |= verdicts.iter().all(|v| v.weak);
+        // A directory is copied up, and its times are set, for the sake of what changes below it.
+        let mut above: HashSet<PathBuf> = HashSet::new();
+        for verdict in &verdicts {
+            let names = [Some(verdict.change.path.as_path()), verdict.change.detail.as_deref().map(Path::new)];
+            let names = names.into_iter().flatten().take(if verdict.change.kind == ChangeKind::Rename { 2 } else { 1 });
+            for name in names {
+                // Once an ancestor is known, so are all above it.
+                let _ = name.ancestors().skip(1).all(|ancestor| above.insert(ancestor.to_path_buf()));
+            }
+        }
+        verdicts.retain(|v| !(v.weak && above.contains(&v.change.path)));
+        if verdicts.is_empty() && self.lost {
+            let detail = Some("something in a directory that is gone".to_owned());
+            let change = Change { kind: ChangeKind::Delete, path: PathBuf::from("/"), detail, culprit: None };
+            verdicts.push(Verdict { change, pid: 0, weak: true });
+        }
+        (verdicts, unclear)
+    }
+}
+
+/// The kind, the detail, and whether it is weak; `None` when another touch tells it.
+fn decide(touch: &Touch, view: &dyn View) -> Option<(ChangeKind, Option<String>, bool)> {
+    let has = |bits: u32| touch.bits & bits != 0;
+    let now = view.now(&touch.path);
+    let Now::Present { stat, opaque } = &now else {
+        return decide_gone(touch, &now, view);
+    };
+    if let Some(old) = touch.old.as_ref().filter(|_| has(MOVED_TO)) {
+        return Some((ChangeKind::Rename, Some(Path::new("/").join(old).to_string_lossy().into_owned()), false));
+    }
+    let is_dir = image::is_dir(stat);
+    if has(CREATED | ARRIVED) {
+        let same = |s: &FileStat| s.st_mode & libc::S_IFMT == stat.st_mode & libc::S_IFMT;
+        let Some(original) = view.image(&touch.path).filter(same).filter(|_| !opaque) else {
+            return Some((ChangeKind::Create, None, false));
+        };
+        return Some(if is_dir {
+            if view.is_bare_copy(&touch.path) {
+                return None;
+            }
+            (ChangeKind::Attributes, None, !attributes_differ(stat, &original))
+        } else if has(MODIFIED) {
+            (ChangeKind::Modify, None, false)
+        } else if has(ATTRIBUTES) {
+            (ChangeKind::Attributes, None, false)
+        } else {
+            (ChangeKind::Modify, None, !has(MOVED_FROM))
+        });
+    }
+    if has(MODIFIED) {
+        return Some((ChangeKind::Modify, None, false));
+    }
+    if has(DELETED | VANISHED) {
+        // What is there now came later; its own event is on the way.
+        return Some((ChangeKind::Delete, None, true));
+    }
+    if has(ATTRIBUTES) && !(is_dir && view.is_bare_copy(&touch.path)) {
+        let differs = || view.image(&touch.path).is_some_and(|original| attributes_differ(stat, &original));
+        return Some((ChangeKind::Attributes, None, is_dir && !differs()));
+    }
+    None
+}
+
+fn decide_gone(touch: &Touch, now: &Now, view: &dyn View) -> Option<(ChangeKind, Option<String>, bool)> {
+    let has = |bits: u32| touch.bits & bits != 0;
+    if has(MOVED_FROM) && !has(DELETED) {
+        return None;
+    }
+    if matches!(now, Now::Whiteout) || has(DELETED | VANISHED) && !has(CREATED) || view.image(&touch.path).is_some() {
+        return Some((ChangeKind::Delete, None, false));
+    }
+    if has(CREATED | ARRIVED | MOVED_TO) {
+        return Some((ChangeKind::Create, Some("gone again".to_owned()), false));
+    }
+    if has(MODIFIED) {
+        let unnamed = touch.path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"#"));
+        return Some(if unnamed {
+            (ChangeKind::Create, Some("a file without a name (O_TMPFILE)".to_owned()), true)
+        } else {
+            (ChangeKind::Modify, None, false)
+        });
+    }
+    Some((ChangeKind::Attributes, None, true))
+}
+
+fn attributes_differ(a: &FileStat, b: &FileStat) -> bool {
+    (a.st_mode, a.st_uid, a.st_gid) != (b.st_mode, b.st_uid, b.st_gid)
+}

@@ -1,0 +1,239 @@
+//! The scan: what a tree holds, and what differs from what it held. Events are the speed, this is the truth.
+//!
+//! Owns: the baseline and the difference. Must not: follow a symlink, cross a mount, or read a file's content: the
+//! change time, which nothing in a container can set, tells that content was written.
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+pub use super::walk::Limits;
+
+use super::walk::{Visit, walk};
+use super::{Change, ChangeKind, Image, image, xattrs};
+
+/// Changes that a difference lists; beyond, it counts.
+pub const MAX_CHANGES: usize = 1000;
+
+/// What is kept of one file: about 100 bytes and its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    path_at: usize,
+    path_len: usize,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    size: u64,
+    mtime_ns: i128,
+    ctime_ns: i128,
+    ino: u64,
+    rdev: u64,
+    /// Of a symlink's target; 0 for others.
+    target_hash: u64,
+    /// Of all extended attributes but overlay's own.
+    xattr_hash: u64,
+}
+
+/// The files of a tree at one moment, in order of their paths.
+#[derive(Debug, Clone, Default)]
+pub struct Baseline {
+    entries: Vec<Entry>,
+    paths: Vec<u8>,
+    truncated: bool,
+}
+
+/// What differs between a baseline and the tree now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// At most [`MAX_CHANGES`], in order of their paths.
+    pub changes: Vec<Change>,
+    /// All that were created.
+    pub created: u64,
+    /// All whose content, type or target differs.
+    pub modified: u64,
+    /// All that are gone or hidden by a whiteout.
+    pub deleted: u64,
+    /// All of which only mode, owner, times or extended attributes differ.
+    pub attributes: u64,
+    /// A limit cut one of the two scans short: there may be more, and what seems created or deleted may not be.
+    pub truncated: bool,
+}
+
+impl Difference {
+    /// How many changes there are, listed or not.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.created + self.modified + self.deleted + self.attributes
+    }
+}
+
+impl Baseline {
+    /// Looks at everything below `dir` (opened for reading), the root itself not included.
+    ///
+    /// # Errors
+    /// When a directory can't be listed, or an attribute can't be read.
+    pub fn take(dir: BorrowedFd<'_>, limits: Limits) -> Result<Baseline> {
+        let mut baseline = Baseline::default();
+        baseline.truncated = walk(dir, limits, |visit| baseline.add(visit))?;
+        let Baseline { entries, paths, .. } = &mut baseline;
+        entries.sort_by(|a, b| path_in(paths, a).cmp(path_in(paths, b)));
+        entries.shrink_to_fit();
+        paths.shrink_to_fit();
+        Ok(baseline)
+    }
+
+    /// How many files and directories there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The sum of the regular files' sizes; a file with several names counts for each.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.entries.iter().filter(|e| e.mode & libc::S_IFMT == libc::S_IFREG).map(|e| e.size).sum()
+    }
+
+    /// Whether a limit cut the scan short.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// What differs now. `image`, where the tree is an overlay's upper, tells a copied-up file from a new one.
+    ///
+    /// # Errors
+    /// As [`Baseline::take`].
+    pub fn diff(&self, dir: BorrowedFd<'_>, limits: Limits, image: Option<&Image>) -> Result<Difference> {
+        let now = Baseline::take(dir, limits)?;
+        let mut difference = Difference { truncated: self.truncated || now.truncated, ..Difference::default() };
+        let (mut old, mut new) = (self.entries.iter().peekable(), now.entries.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(a), Some(b)) => path_in(&self.paths, a).cmp(path_in(&now.paths, b)),
+            };
+            let was = if order.is_le() { old.next() } else { None };
+            let is = if order.is_ge() { new.next() } else { None };
+            let kind = match (was, is) {
+                (Some(was), Some(is)) => was.change_to(is),
+                (Some(was), None) if was.is_whiteout() => Some(ChangeKind::Create),
+                (Some(_), None) => Some(ChangeKind::Delete),
+                (None, Some(is)) => Some(is.arrival(path_in(&now.paths, is), image)),
+                (None, None) => None,
+            };
+            let bytes = is.map_or_else(|| was.map(|e| path_in(&self.paths, e)), |e| Some(path_in(&now.paths, e)));
+            if let (Some(kind), Some(bytes)) = (kind, bytes) {
+                difference.add(kind, bytes);
+            }
+        }
+        Ok(difference)
+    }
+
+    fn add(&mut self, visit: &Visit<'_>) -> Result<()> {
+        let stat = visit.stat;
+        let is_link = stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
+        let target_hash = if is_link {
+            nix::fcntl::readlinkat(visit.dir, visit.name).map_or(0, |target| xattrs::hash(target.as_bytes()))
+        } else {
+            0
+        };
+        self.entries.push(Entry {
+            path_at: self.paths.len(),
+            path_len: visit.path.len(),
+            mode: stat.st_mode,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: stat.st_size.unsigned_abs(),
+            mtime_ns: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+            ctime_ns: i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec),
+            ino: stat.st_ino,
+            rdev: stat.st_rdev,
+            target_hash,
+            xattr_hash: xattr_hash(visit)?,
+        });
+        self.paths.extend_from_slice(visit.path);
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn is_whiteout(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFCHR && self.rdev == 0
+    }
+
+    fn is_dir(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    /// What became of this file. A directory's size and times follow from what is in it, so they say nothing.
+    fn change_to(&self, is: &Entry) -> Option<ChangeKind> {
+        let kind = |e: &Entry| (e.mode & libc::S_IFMT, e.rdev, e.target_hash);
+        if self.is_whiteout() != is.is_whiteout() {
+            return Some(if is.is_whiteout() { ChangeKind::Delete } else { ChangeKind::Create });
+        }
+        if kind(self) != kind(is) {
+            return Some(ChangeKind::Modify);
+        }
+        let attributes = |e: &Entry| (e.mode, e.uid, e.gid, e.xattr_hash);
+        let attributes_differ = attributes(self) != attributes(is);
+        // One whiteout inode serves many names: its count of links, and so its change time, says nothing.
+        if is.is_dir() || is.is_whiteout() {
+            return attributes_differ.then_some(ChangeKind::Attributes);
+        }
+        let content = |e: &Entry| (e.size, e.mtime_ns, e.ino);
+        if content(self) != content(is) || self.ctime_ns != is.ctime_ns && !attributes_differ {
+            return Some(ChangeKind::Modify);
+        }
+        attributes_differ.then_some(ChangeKind::Attributes)
+    }
+
+    /// How a file that was not there before came: out of the image, or anew.
+    fn arrival(&self, path: &[u8], image: Option<&Image>) -> ChangeKind {
+        if self.is_whiteout() {
+            return ChangeKind::Delete;
+        }
+        let original = image.and_then(|image| image.lookup(Path::new(OsStr::from_bytes(path))));
+        match original {
+            Some(stat) if stat.st_mode & libc::S_IFMT != self.mode & libc::S_IFMT => ChangeKind::Create,
+            Some(stat) if image::is_dir(&stat) => ChangeKind::Attributes,
+            Some(_) => ChangeKind::Modify,
+            None => ChangeKind::Create,
+        }
+    }
+}
+
+impl Difference {
+    fn add(&mut self, kind: ChangeKind, path: &[u8]) {
+        *match kind {
+            ChangeKind::Create => &mut self.created,
+            ChangeKind::Delete => &mut self.deleted,
+            ChangeKind::Attributes => &mut self.attributes,
+            ChangeKind::Modify | ChangeKind::Rename | ChangeKind::Mount | ChangeKind::HostWrite => &mut self.modified,
+        } += 1;
+        if self.changes.len() < MAX_CHANGES {
+            let path = PathBuf::from("/").join(OsStr::from_bytes(path));
+            self.changes.push(Change { kind, path, detail: None, culprit: None });
+        }
+    }
+}
+
+fn path_in<'a>(paths: &'a [u8], entry: &Entry) -> &'a [u8] {
+    &paths[entry.path_at..entry.path_at + entry.path_len]
+}
+
+fn xattr_hash(visit: &Visit<'_>) -> Result<u64> {
+    match xattrs::hash_of(&xattrs::path_of(visit.dir, visit.name)) {
+        // Gone since it was looked at: that a tree changes under a scan is for the watches to tell.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        result => result.with_context(|| {
+            format!("failed to read attributes of /{} in a scan", OsStr::from_bytes(visit.path).display())
+        }),
+    }
+}

@@ -1,0 +1,128 @@
+//! Reading on until a change can be told whole, and the view of the files it is judged by.
+//!
+//! Owns: the bounded wait of a drain; the look at an upper directory. Must not: know which kernel interface is read.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{FileStat, fstatat};
+
+use super::collect::{Collector, Now, View};
+use super::culprit::Culprits;
+use super::{Change, Drained, Image, image, xattrs};
+
+/// How long a drain may wait for the rest of an operation whose first half it has read.
+const SETTLE: Duration = Duration::from_millis(2);
+
+/// An upper directory, and the image below it.
+#[derive(Debug)]
+pub(super) struct UpperView {
+    upper: OwnedFd,
+    image: Image,
+}
+
+impl UpperView {
+    pub(super) fn new(upper: OwnedFd, image: Image) -> UpperView {
+        UpperView { upper, image }
+    }
+
+    pub(super) fn upper(&self) -> BorrowedFd<'_> {
+        self.upper.as_fd()
+    }
+}
+
+impl View for UpperView {
+    fn now(&self, path: &Path) -> Now {
+        if path.as_os_str().is_empty() {
+            return match nix::sys::stat::fstat(&self.upper) {
+                Ok(stat) => Now::Present { stat: Box::new(stat), opaque: false },
+                Err(_) => Now::Absent,
+            };
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let Ok(dir) = open_beneath(self.upper.as_fd(), parent) else { return Now::Absent };
+        let Some(name) = path.file_name() else { return Now::Absent };
+        match fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(_) => Now::Absent,
+            Ok(stat) if image::is_whiteout(&stat) => Now::Whiteout,
+            Ok(stat) => {
+                let opaque = image::is_dir(&stat) && image::is_opaque(dir.as_fd(), name);
+                Now::Present { stat: Box::new(stat), opaque }
+            }
+        }
+    }
+
+    fn image(&self, path: &Path) -> Option<FileStat> {
+        self.image.lookup(path)
+    }
+
+    fn is_bare_copy(&self, path: &Path) -> bool {
+        let Ok(upper) = open_beneath(self.upper.as_fd(), path) else { return false };
+        let (Some((image, original)), Ok(stat)) = (self.image.find(path), nix::sys::stat::fstat(&upper)) else {
+            return false;
+        };
+        let seen = |s: &FileStat| (s.st_mode, s.st_uid, s.st_gid, s.st_mtime, s.st_mtime_nsec);
+        let attributes = |dir: BorrowedFd<'_>| xattrs::hash_of(&xattrs::path_of(dir, c".")).ok();
+        seen(&stat) == seen(&original) && attributes(upper.as_fd()) == attributes(image.as_fd())
+    }
+}
+
+/// Opens a directory below another as `O_PATH`, with no symlink, no mount and no `..` on the way.
+///
+/// # Errors
+/// Those of openat2(2) (Linux 5.6).
+pub(super) fn open_beneath(dir: BorrowedFd<'_>, path: &Path) -> anyhow::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+    openat2(dir, path, how).with_context(|| format!("failed to open watched directory {}", path.display()))
+}
+
+/// The name by which this process can reach an open file.
+pub(super) fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// Calls `read` until what it collected is clear or the time is up. `read` takes all there is and says whether it
+/// may be called again in this drain.
+pub(super) fn until_clear(
+    fd: BorrowedFd<'_>,
+    view: &dyn View,
+    mut read: impl FnMut(&mut Collector) -> anyhow::Result<bool>,
+) -> anyhow::Result<Drained> {
+    let deadline = Instant::now() + SETTLE;
+    let mut collector = Collector::default();
+    loop {
+        let more = read(&mut collector)?;
+        if collector.is_empty() {
+            return Ok(Drained::default());
+        }
+        let (verdicts, unclear) = collector.verdicts(view);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if unclear && more && wait(fd, left)? {
+            continue;
+        }
+        let mut culprits = Culprits::default();
+        let changes = verdicts.into_iter().map(|v| Change { culprit: culprits.name(v.pid), ..v.change }).collect();
+        return Ok(Drained { changes, overflow: collector.overflowed() });
+    }
+}
+
+/// Whether the descriptor became readable within `left` (rounded up to a millisecond).
+fn wait(fd: BorrowedFd<'_>, left: Duration) -> anyhow::Result<bool> {
+    if left.is_zero() {
+        return Ok(false);
+    }
+    let millis = u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::from(millis)) {
+        Ok(n) => Ok(n > 0),
+        Err(nix::errno::Errno::EINTR) => Ok(true),
+        Err(e) => Err(e).context("failed to poll for the rest of a change"),
+    }
+}

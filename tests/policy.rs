@@ -1,0 +1,248 @@
+//! The node's configuration and annotations, from text to policy.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use lithify::policy::annotations::resolve;
+use lithify::policy::config::{Config, Overrides};
+use lithify::policy::{Mode, Policy, Response, RootfsKind};
+
+fn config(text: &str) -> Config {
+    Config::parse(text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
+}
+
+fn with(text: &str, pairs: &[(&str, &str)]) -> anyhow::Result<Policy> {
+    named(text, pairs, Some("web"))
+}
+
+fn named(text: &str, pairs: &[(&str, &str)], container: Option<&str>) -> anyhow::Result<Policy> {
+    let annotations: BTreeMap<String, String> =
+        pairs.iter().map(|(k, v)| (format!("lithify.dev/{k}"), v.to_string())).collect();
+    resolve(&config(text), &Overrides::default(), &annotations, container)
+}
+
+fn refused(text: &str, pairs: &[(&str, &str)]) -> String {
+    format!("{:#}", with(text, pairs).expect_err("was accepted"))
+}
+
+#[test]
+fn without_configuration_or_annotations_a_container_is_sealed_and_restarts() {
+    let policy = with("", &[]).unwrap();
+    assert_eq!((policy.mode, policy.rootfs, policy.on_write), (Mode::Enforce, RootfsKind::Sealed, Response::Restart));
+    assert_eq!((policy.restart_limit.count, policy.restart_limit.window), (5, Duration::from_secs(60)));
+    assert_eq!((policy.escalate_to, policy.renew_every), (Response::Stop, None));
+}
+
+#[test]
+fn annotations_tighten_every_key_without_being_allowed_to() {
+    let node = "mode = \"off\"\nrootfs = \"engine\"\non-write = \"report\"\nrenew-every = \"24h\"";
+    let policy = with(
+        node,
+        &[
+            ("mode", "enforce"),
+            ("rootfs", "tripwire"),
+            ("on-write", "restart"),
+            ("restart-limit", "2/60s"),
+            ("renew-every", "1h"),
+            ("workload", "shop"),
+            ("scratch", "/tmp:1m,/var/cache"),
+        ],
+    )
+    .unwrap();
+    assert_eq!((policy.mode, policy.rootfs, policy.on_write), (Mode::Enforce, RootfsKind::Tripwire, Response::Restart));
+    assert_eq!((policy.restart_limit.count, policy.renew_every), (2, Some(Duration::from_secs(3600))));
+    assert_eq!(policy.workload.as_deref(), Some("shop"));
+    assert_eq!(policy.scratch.len(), 2);
+}
+
+#[test]
+fn each_loosening_is_refused_unless_the_node_names_its_key() {
+    let node = "on-write = \"restart\"\nrenew-every = \"1h\"\n";
+    for (key, value, loosen) in [
+        ("mode", "off", "mode"),
+        ("rootfs", "tripwire", "rootfs"),
+        ("on-write", "pause", "on-write"),
+        ("on-write", "report", "on-write"),
+        ("restart-limit", "6/60s", "restart-limit"),
+        ("restart-limit", "5/59s", "restart-limit"),
+        ("renew-every", "2h", "renew-every"),
+        ("renew-every", "off", "renew-every"),
+        ("scratch", "/etc/app", "scratch"),
+        ("scratch", "/tmp:exec", "scratch-exec"),
+    ] {
+        let message = refused(node, &[(key, value)]);
+        assert!(message.contains(&format!("lithify.dev/{key}")), "{message}");
+        assert!(message.contains(&format!("allow-loosen = [\"{loosen}\"]")), "{message}");
+        let allowed = format!("{node}allow-loosen = [\"{loosen}\"]");
+        with(&allowed, &[(key, value)]).unwrap_or_else(|e| panic!("{key}={value}: {e:#}"));
+    }
+    assert!(refused(node, &[("rootfs", "engine")]).contains("from sealed to engine"));
+}
+
+#[test]
+fn stop_and_restart_take_each_others_place() {
+    assert_eq!(with("on-write = \"restart\"", &[("on-write", "stop")]).unwrap().on_write, Response::Stop);
+    assert_eq!(with("on-write = \"stop\"", &[("on-write", "restart")]).unwrap().on_write, Response::Restart);
+}
+
+#[test]
+fn one_containers_annotation_wins_over_the_pods_and_leaves_others_alone() {
+    let node = "rootfs = \"engine\"\non-write = \"report\"";
+    let pairs = [("rootfs", "tripwire"), ("rootfs.web", "sealed"), ("on-write.db", "stop")];
+    let web = with(node, &pairs).unwrap();
+    assert_eq!((web.rootfs, web.on_write), (RootfsKind::Sealed, Response::Report));
+    let db = named(node, &pairs, Some("db")).unwrap();
+    assert_eq!((db.rootfs, db.on_write), (RootfsKind::Tripwire, Response::Stop));
+    assert_eq!(named(node, &pairs, None).unwrap().rootfs, RootfsKind::Tripwire);
+    let dotted = [("rootfs.a.b", "sealed")];
+    assert_eq!(named(node, &dotted, Some("a.b")).unwrap().rootfs, RootfsKind::Sealed);
+}
+
+#[test]
+fn unknown_keys_and_values_fail_for_whomever_they_are() {
+    assert!(refused("", &[("rotofs", "sealed")]).contains("did you mean \"rootfs\"?"));
+    assert!(refused("", &[("rootfs", "seald")]).contains("did you mean \"sealed\"?"));
+    assert!(refused("", &[("rootfs.db", "seald")]).contains("lithify.dev/rootfs.db"));
+    assert!(refused("", &[("on-wirte.db", "stop")]).contains("did you mean \"on-write\"?"));
+    assert!(refused("", &[("rootfs.", "sealed")]).contains("container's name"));
+    assert!(refused("", &[("", "sealed")]).contains("unknown key"));
+    for later in ["on-refused-write", "profile"] {
+        assert!(refused("", &[(later, "report")]).contains("not supported by this version"));
+    }
+    assert!(refused("", &[("mode", "learn")]).contains("does not learn"));
+    assert!(refused("", &[("workload", "../../etc")]).contains("not a workload name"));
+    assert!(refused("", &[("scratch", &"/a,".repeat(5000))]).contains("longer than"));
+}
+
+#[test]
+fn a_hostile_value_reaches_a_message_only_escaped_and_cut() {
+    let message = refused("", &[("rootfs", &"\u{1b}]0;x\n".repeat(100))]);
+    assert!(message.len() < 400 && !message.contains(['\u{1b}', '\n']), "{message}");
+}
+
+#[test]
+fn a_flood_of_annotations_is_refused() {
+    let names: Vec<String> = (0..300).map(|i| format!("rootfs.c{i}")).collect();
+    let pairs: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), "sealed")).collect();
+    assert!(refused("", &pairs).contains("more than 256"));
+}
+
+#[test]
+fn other_peoples_annotations_are_not_looked_at() {
+    let annotations = BTreeMap::from([
+        ("lithify.device/mode".to_string(), "x".to_string()),
+        ("lithify.dev".to_string(), "x".to_string()),
+        ("other/mode".to_string(), "x".to_string()),
+    ]);
+    assert!(resolve(&Config::default(), &Overrides::default(), &annotations, None).is_ok());
+}
+
+#[test]
+fn a_container_that_is_off_starts_whatever_its_other_annotations_say() {
+    let pairs = [("rootfs", "nonsense"), ("nonsense", "x"), ("scratch", "/")];
+    assert_eq!(with("mode = \"off\"", &pairs).unwrap().mode, Mode::Off);
+    let off = [&pairs[..], &[("mode.web", "off"), ("mode", "nonsense")]].concat();
+    assert_eq!(with("allow-loosen = [\"mode\"]", &off).unwrap().mode, Mode::Off);
+    assert_eq!(with("mode = \"off\"\nrequire-profile = true", &[]).unwrap().mode, Mode::Off);
+    assert!(refused("mode = \"off\"", &[("mode", "of")]).contains("did you mean \"off\"?"));
+}
+
+#[test]
+fn the_engines_rootfs_is_reported_on_and_never_restarted() {
+    let node = "allow-loosen = [\"rootfs\"]\nrenew-every = \"1h\"";
+    let policy = with(node, &[("rootfs", "engine")]).unwrap();
+    assert_eq!((policy.on_write, policy.renew_every), (Response::Report, None));
+    assert_eq!(with(node, &[("rootfs", "engine"), ("on-write", "pause")]).unwrap().on_write, Response::Pause);
+    let message = refused(node, &[("rootfs", "engine"), ("on-write", "restart")]);
+    assert!(message.contains("pristine") && message.contains("sealed or tripwire"), "{message}");
+    let node_restart = format!("{node}\non-write = \"restart\"");
+    assert!(refused(&node_restart, &[("rootfs", "engine")]).contains("the node's on-write"));
+    assert!(refused(node, &[("rootfs", "engine"), ("renew-every", "1m")]).contains("can't be renewed"));
+}
+
+#[test]
+fn flags_of_the_registered_runtime_are_the_nodes_settings() {
+    let flags =
+        Overrides { mode: Some(Mode::Enforce), rootfs: Some(RootfsKind::Tripwire), on_write: Some(Response::Stop) };
+    let node = config("mode = \"off\"\nrootfs = \"sealed\"\non-write = \"report\"");
+    let none = BTreeMap::new();
+    let policy = resolve(&node, &flags, &none, None).unwrap();
+    assert_eq!((policy.mode, policy.rootfs, policy.on_write), (Mode::Enforce, RootfsKind::Tripwire, Response::Stop));
+    let loosen = BTreeMap::from([("lithify.dev/on-write".to_string(), "report".to_string())]);
+    assert!(format!("{:#}", resolve(&node, &flags, &loosen, None).unwrap_err()).contains("from stop to report"));
+}
+
+#[test]
+fn where_profiles_are_required_nothing_is_enforced_without_one() {
+    assert!(refused("require-profile = true", &[]).contains("require-profile = false"));
+}
+
+#[test]
+fn scratch_of_node_and_workload_are_joined_by_path() {
+    let node = "scratch = \"/tmp:1m,/run:exec,/etc/app\"";
+    let policy = with(node, &[("scratch", "/tmp:2m,/run:exec,/var/x,/etc/app:1m")]).unwrap();
+    let sizes: Vec<_> = policy.scratch.iter().map(|s| (s.path.to_str().unwrap(), s.size_bytes, s.exec)).collect();
+    let m = 1 << 20;
+    let want =
+        [("/tmp", Some(2 * m), false), ("/run", None, true), ("/etc/app", Some(m), false), ("/var/x", None, false)];
+    assert_eq!(sizes, want);
+}
+
+#[test]
+fn a_whole_configuration_is_read() {
+    let read = config(
+        r#"
+runtimes = ["/usr/sbin/runc", "crun"]
+state-dir = "/run/other"
+data-dir = "/srv/lithify"
+mode = "enforce"
+rootfs = "tripwire"
+on-write = "pause"
+restart-limit = "3/10m"
+escalate-to = "pause"
+renew-every = "24h"
+scratch = "/tmp:64m,/run:exec"
+scratch-size = "32m"
+tripwire-size = 1048576
+allow-loosen = ["mode", "scratch-exec"]
+require-profile = false
+raise-limits = true
+[evidence]
+max-files = 7
+max-bytes = "2g"
+max-file-bytes = "1g"
+[journal]
+max-bytes = "1m"
+max-files = 3
+"#,
+    );
+    assert_eq!(read.dirs().state, Path::new("/run/other"));
+    assert_eq!(read.dirs().data, Path::new("/srv/lithify"));
+    assert_eq!((read.scratch_size_bytes, read.tripwire_size_bytes), (32 << 20, 1 << 20));
+    assert_eq!((read.evidence.max_files, read.evidence.max_bytes, read.journal.max_files), (7, 2 << 30, 3));
+    assert!(read.raise_limits && read.allow_loosen.len() == 2 && read.on_write == Some(Response::Pause));
+}
+
+#[test]
+fn the_flag_wins_over_the_environment_and_the_environment_over_the_default() {
+    let (a, b) = (Path::new("/a"), Path::new("/b"));
+    assert_eq!(Config::locate(Some(a), Some(b)), (a.into(), true));
+    assert_eq!(Config::locate(None, Some(b)), (b.into(), true));
+    assert_eq!(Config::locate(None, Some(Path::new(""))), ("/etc/lithify/config.toml".into(), false));
+}
+
+#[test]
+fn a_named_file_that_is_missing_or_wrong_is_an_error_that_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    assert!(Config::load(Some(&path)).is_err());
+    std::fs::write(&path, "mode = \"off\"\nroofts = 1\nstate = 2\n").unwrap();
+    let message = format!("{:#}", Config::load(Some(&path)).unwrap_err());
+    assert!(message.contains(path.to_str().unwrap()) && message.contains("line 2"), "{message}");
+    assert!(message.contains("1 more") && message.contains("config check"), "{message}");
+    nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    assert!(format!("{:#}", Config::load(Some(&dir.path().join("fifo"))).unwrap_err()).contains("regular file"));
+    std::fs::write(&path, "#".repeat((1 << 20) + 1)).unwrap();
+    assert!(format!("{:#}", Config::load(Some(&path)).unwrap_err()).contains("larger than"));
+}
