@@ -63,10 +63,13 @@ impl Journal {
         })
     }
 
-    /// Waits for a breach at a path inside the container.
+    /// Waits for a breach at a path inside the container: its own path, or one of the changes that it sums up.
     pub fn wait_for_breach(&self, id: &str, path: &str) -> Result<Value> {
         eventually(&format!("a breach of {id} at {path}"), Duration::from_secs(15), || {
-            let found = self.of(BREACH, id)?.into_iter().find(|event| event["data"]["path"] == path);
+            let found = self.of(BREACH, id)?.into_iter().find(|event| {
+                let changes = event["data"]["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+                event["data"]["path"] == path || changes.iter().any(|change| change["path"] == path)
+            });
             ensure!(found.is_some(), "the journal has {:?}", self.events()?);
             Ok(found)
         })

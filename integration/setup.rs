@@ -35,7 +35,7 @@ impl Setup {
             &config,
             format!(
                 "state-dir = {state:?}\ndata-dir = {data:?}\nruntimes = [{RUNC:?}, \"/usr/bin/crun\"]\n\
-                 allow-loosen = [\"mode\", \"rootfs\", \"on-write\", \"scratch\", \"restart-limit\"]\n{more}"
+                 allow-loosen = [\"mode\", \"rootfs\", \"on-write\", \"scratch\", \"scratch-exec\", \"restart-limit\"]\n{more}"
             ),
         )?;
         Ok(Setup { lithify, config, data: PathBuf::from(data) })

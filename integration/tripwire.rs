@@ -40,7 +40,9 @@ fn docker_keeps_pid_address_start_time_and_logs_over_three_restarts() -> Result<
         let gone = docker.ok(&["exec", &id, "sh", "-c", &format!("test -e {path} || echo gone")])?;
         assert_eq!(gone, "gone");
         eventually("the new generation's log line", Duration::from_secs(5), || {
-            Ok((docker.ok(&["logs", &id])?.lines().filter(|line| *line == "begins").count() == n + 2).then_some(()))
+            let logs = docker.ok(&["logs", &id])?;
+            ensure!(logs.lines().filter(|line| *line == "begins").count() == n + 2, "logs: {logs}");
+            Ok(Some(()))
         })?;
     }
     let events = journal.events()?;
@@ -99,7 +101,9 @@ fn podman_keeps_pid_address_and_logs_over_a_restart() -> Result<()> {
     assert_eq!(identity(podman.inspect("trip")?), first);
     assert_eq!(podman.ok(Under::Lithify, &["exec", "trip", "cat", "/srv/file"])?, "as the image has it");
     eventually("the new generation's log line", Duration::from_secs(5), || {
-        Ok((podman.ok(Under::Lithify, &["logs", "trip"])? == "begins\nbegins").then_some(()))
+        let logs = podman.ok(Under::Lithify, &["logs", "trip"])?;
+        ensure!(logs == "begins\nbegins", "logs: {logs}, events: {:?}", setup.journal().events()?);
+        Ok(Some(()))
     })?;
     podman.ok(Under::Lithify, &["stop", "trip"])?;
     assert_eq!(podman.inspect("trip")?["State"]["ExitCode"], 7);
