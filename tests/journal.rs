@@ -92,9 +92,18 @@ fn a_follower_misses_and_doubles_nothing_while_files_rotate() {
     let mut follower = Follower::open(dir.path(), Filter::default()).unwrap();
     let children = writers(dir.path(), 3, 400, JournalLimits { max_bytes: 32 << 10, max_files: 200 });
     let mut events = Vec::new();
+    // The deadline: when the other end closes, a follower that still waits gives up.
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (done, patience) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = patience.recv_timeout(Duration::from_secs(60));
+        drop(reader);
+    });
     while events.len() < 1200 {
-        events.push(follower.next_event(None).unwrap().unwrap());
+        let event = follower.next_event(Some(std::os::fd::AsFd::as_fd(&writer))).unwrap();
+        events.push(event.expect("an event was missed"));
     }
+    drop(done);
     finish(children);
     assert_complete(&events, 3, 400);
     assert_eq!(follower.reader().skipped(), 0);

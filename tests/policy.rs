@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use lithify::policy::annotations::resolve;
+use lithify::policy::annotations::{is_off_regardless, resolve};
 use lithify::policy::config::{Config, Overrides};
-use lithify::policy::{Mode, Policy, Response, RootfsKind};
+use lithify::policy::{Mode, Policy, Response, RootfsKind, tighten, word};
 
 fn config(text: &str) -> Config {
     Config::parse(text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
@@ -245,4 +245,46 @@ fn a_named_file_that_is_missing_or_wrong_is_an_error_that_says_where() {
     assert!(format!("{:#}", Config::load(Some(&dir.path().join("fifo"))).unwrap_err()).contains("regular file"));
     std::fs::write(&path, "#".repeat((1 << 20) + 1)).unwrap();
     assert!(format!("{:#}", Config::load(Some(&path)).unwrap_err()).contains("larger than"));
+}
+
+#[test]
+fn no_combination_of_annotations_is_weaker_than_the_node() {
+    let rootfs_kinds = [RootfsKind::Engine, RootfsKind::Tripwire, RootfsKind::Sealed];
+    let responses = [Response::Report, Response::Pause, Response::Stop, Response::Restart];
+    let mut accepted = 0;
+    for node_rootfs in rootfs_kinds {
+        for node_response in responses.map(Some).into_iter().chain([None]) {
+            let node = Config { rootfs: node_rootfs, on_write: node_response, ..Config::default() };
+            for rootfs in rootfs_kinds {
+                for response in responses {
+                    let annotations = BTreeMap::from([
+                        ("lithify.dev/rootfs.web".to_string(), word(&rootfs)),
+                        ("lithify.dev/on-write".to_string(), word(&response)),
+                    ]);
+                    let Ok(policy) = resolve(&node, &Overrides::default(), &annotations, Some("web")) else { continue };
+                    accepted += 1;
+                    assert!(tighten::rootfs(policy.rootfs, node_rootfs));
+                    let least = match (node_response, policy.rootfs) {
+                        (Some(response), _) => response,
+                        (None, RootfsKind::Engine) => Response::Report,
+                        (None, _) => Response::Restart,
+                    };
+                    assert!(tighten::response(policy.on_write, least), "{node:?} {annotations:?}");
+                    assert!((policy.rootfs, policy.on_write) != (RootfsKind::Engine, Response::Restart));
+                }
+            }
+        }
+    }
+    assert!(accepted > 20, "{accepted}");
+}
+
+#[test]
+fn an_unreadable_configuration_lets_only_those_pass_that_the_nodes_flag_turned_off() {
+    let off = Overrides { mode: Some(Mode::Off), ..Overrides::default() };
+    let said = |mode: &str| BTreeMap::from([("lithify.dev/mode".to_string(), mode.to_string())]);
+    assert!(is_off_regardless(&off, &BTreeMap::new(), None));
+    assert!(is_off_regardless(&off, &said("off"), None));
+    assert!(!is_off_regardless(&off, &said("enforce"), None));
+    assert!(!is_off_regardless(&off, &said("of"), None));
+    assert!(!is_off_regardless(&Overrides::default(), &said("off"), None));
 }

@@ -151,6 +151,11 @@ impl Open {
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         let size = self.file.metadata()?.len();
         let torn = size > 0 && self.byte_at(size - 1)? != Some(b'\n');
+        self.put_line(line, torn)
+    }
+
+    /// `torn`: whether the file was seen to end in the middle of a line.
+    fn put_line(&mut self, line: &[u8], torn: bool) -> io::Result<()> {
         let start = if torn { self.write_all(&[b"\n", line].concat())? + 1 } else { self.write_all(line)? };
         // Another writer may have left a torn line between the look and the write: then ours is glued to it and lost
         // to readers, who skip what is no JSON. Written again, it stands alone.
@@ -275,6 +280,42 @@ pub(super) fn wait_for_lock(
                 // An interrupted wait is only a shorter one.
                 let _ = poll(none, PollTimeout::from(1u8));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_another_writer_tore_in_the_last_moment_does_not_take_ours_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut open = Open::new(dir.path()).unwrap();
+        open.file.write_all(b"whole\ntorn").unwrap();
+        open.put_line(b"ours\n", false).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(CURRENT)).unwrap();
+        assert!(text.lines().any(|l| l == "ours"), "{text:?}");
+    }
+
+    #[test]
+    fn a_part_of_a_line_is_taken_back_only_if_nothing_came_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = Open::new(dir.path()).unwrap();
+        let text = || std::fs::read_to_string(dir.path().join(CURRENT)).unwrap();
+        (&open.file).write_all(b"whole\npart").unwrap();
+        open.take_back(6, 10);
+        assert_eq!(text(), "whole\n");
+        (&open.file).write_all(b"part\nnext\n").unwrap();
+        open.take_back(6, 10);
+        assert_eq!(text(), "whole\npart\nnext\n");
+    }
+
+    #[test]
+    fn only_names_that_rotation_makes_count_as_rotated() {
+        assert_eq!(rotated_number("journal.12.jsonl"), Some(12));
+        for name in ["journal.0.jsonl", "journal.01.jsonl", "journal.jsonl", "journal.x.jsonl", "journal.1.jsonl~"] {
+            assert_eq!(rotated_number(name), None, "{name}");
         }
     }
 }

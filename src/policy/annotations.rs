@@ -110,6 +110,17 @@ pub fn resolve(
     Ok(policy)
 }
 
+/// Whether a container is off whatever config.toml says: the program's own flag says so, and no annotation wants more.
+/// It is for the case that the configuration can't be read, which must not stop such a container.
+pub fn is_off_regardless(
+    overrides: &Overrides,
+    annotations: &BTreeMap<String, String>,
+    container_name: Option<&str>,
+) -> bool {
+    let off = |text: &str| values::mode(text) == Ok(Mode::Off);
+    overrides.mode == Some(Mode::Off) && pick(annotations, "mode", container_name).is_none_or(|(_, text)| off(text))
+}
+
 /// The response where nobody chose one: a restart, which an engine's own rootfs can't have.
 fn default_response(rootfs: RootfsKind) -> Response {
     match rootfs {
@@ -164,8 +175,9 @@ impl<'c> Node<'c> {
             return Ok(value);
         }
         Err(anyhow!(
-            "annotation {name} can't loosen the node's {} from {} to {}; remove it, or have the node allow it with \
+            "annotation {} can't loosen the node's {} from {} to {}; remove it, or have the node allow it with \
              allow-loosen = [{:?}]",
+            show_name(name),
             key.name(),
             node.show(),
             value.show(),

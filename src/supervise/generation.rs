@@ -65,7 +65,10 @@ impl Supervisor {
         args.push(self.plan.id.clone().into());
         let streams = match first_streams {
             Some(streams) => streams,
-            None => [self.streams[0].open()?, self.streams[1].open()?, self.streams[2].open()?],
+            None => match self.held.take() {
+                Some(streams) => streams,
+                None => self.open_streams()?,
+            },
         };
         self.call(&args, streams, launcher)?;
 
@@ -85,6 +88,15 @@ impl Supervisor {
         self.join_anchor()?;
         self.record.init = Some(ProcessRef { pid, start_time_ticks: process::start_time_ticks(pid).unwrap_or(0) });
         Ok(())
+    }
+
+    fn open_streams(&self) -> io::Result<[OwnedFd; 3]> {
+        Ok([self.streams[0].open()?, self.streams[1].open()?, self.streams[2].open()?])
+    }
+
+    /// Before a generation that another follows is ended: whoever reads its output is not to see the end of it.
+    pub(super) fn hold_streams(&mut self) {
+        self.held = self.open_streams().ok();
     }
 
     /// Brings the anchor to where the engine looks for it.

@@ -25,6 +25,7 @@ use crate::sys::process::{self, Exit};
 use crate::sys::signals::{Mask, SignalFd};
 use crate::sys::socket;
 use crate::sys::spawn::Child;
+use crate::watch::{Change, ChangeKind};
 
 /// Verbs that may be connected at once; more wait in the socket's backlog.
 const MAX_CLIENTS: usize = 64;
@@ -48,6 +49,8 @@ pub(super) struct Supervisor {
     pub signals: SignalFd,
     pub mask: Mask,
     pub streams: [Stream; 3],
+    /// The streams, open, between two generations.
+    pub held: Option<[OwnedFd; 3]>,
     pub preserved: Vec<OwnedFd>,
     pub root: Root,
     pub init: Option<Child>,
@@ -100,6 +103,7 @@ impl Supervisor {
             signals: parts.signals,
             mask: parts.mask,
             streams: parts.streams,
+            held: None,
             preserved: parts.preserved,
             root: parts.root,
             init: None,
@@ -306,6 +310,7 @@ impl Supervisor {
         let effects = self.machine.step(Input::Breach, now);
         // Contain first: the generation is killed before the disk is waited for.
         if effects.iter().any(|e| matches!(e, Effect::KillGeneration | Effect::KillForGood)) {
+            self.hold_streams();
             self.kill_init();
         }
         if tell || !effects.is_empty() {
@@ -344,6 +349,7 @@ impl Supervisor {
                     self.set_phase(record::Phase::Restarting);
                 }
                 Effect::RetireGeneration => {
+                    self.hold_streams();
                     self.breach_seen = Some(Instant::now());
                     self.retire_generation();
                     self.scan_generation();
@@ -424,13 +430,18 @@ impl Supervisor {
             // Every change stays there and has been told as it happened; the scan would tell all of them again.
             return;
         }
-        let told = self.told.clone();
+        let told = std::mem::take(&mut self.told);
         let mut seen = self.watches.look();
         let scanned = self.watches.scan();
         self.tell_failures(seen.failures);
         self.tell_failures(scanned.failures);
         seen.changes.extend(scanned.changes);
-        seen.changes.retain(|c| !told.contains(&c.path));
+        // A directory in which something was told to have changed has a new time, too.
+        let around = |c: &Change| {
+            c.kind == ChangeKind::Attributes && told.iter().any(|path| path.parent().is_some_and(|p| p.starts_with(&c.path)))
+        };
+        seen.changes.retain(|c| !told.contains(&c.path) && !around(c));
+        self.told = told;
         let now = self.now();
         self.storm.add(seen.changes, now);
         if self.storm.due().is_some() {

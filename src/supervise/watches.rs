@@ -3,9 +3,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
 
 use super::root::Root;
 use crate::policy::RootfsKind;
+use crate::sys::proc_fd;
 use crate::watch::scan::{Baseline, Limits};
 use crate::watch::{
     Change, DEFAULT_MAX_DIRECTORIES, Image, Kinds, MountWatch, TripwireWatch, UpperWatch, WatchError, open_mountinfo,
@@ -61,7 +63,9 @@ impl Watches {
         let mut watches = Watches::default();
         if let Some(upper) = root.tripwire() {
             let watch = with_limits(raise_limits, || {
-                let tmpfs = upper.tmpfs.try_clone().context("failed to keep the tripwire's tmpfs")?;
+                // For reading: fanotify and file handles take no O_PATH descriptor.
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                let tmpfs = proc_fd::reopen(upper.tmpfs.as_fd(), flags).context("failed to open the tripwire's tmpfs")?;
                 let image = Image::new(root.lowers()?);
                 TripwireWatch::new(tmpfs, std::path::Path::new("upper"), image)
             });

@@ -27,10 +27,10 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_in(File::open(parent)?.as_fd(), Path::new(name), bytes, mode)
 }
 
-/// As [`write`], for the single name `name` in an open folder.
+/// As [`write()`], for the single name `name` in an open folder.
 ///
 /// # Errors
-/// As [`write`]; `InvalidInput` when `name` is more than one component or names something that is no regular file.
+/// As [`write()`]; `InvalidInput` when `name` is more than one component or names something that is no regular file.
 pub fn write_in(dir: BorrowedFd<'_>, name: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     if name.components().count() != 1 || name.file_name().is_none() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "name is not a single path component"));

@@ -50,8 +50,8 @@ pub(super) trait View {
     fn now(&self, path: &Path) -> Now;
     /// The image, likewise.
     fn image(&self, path: &Path) -> Option<FileStat>;
-    /// Whether the upper's directory has all that a user can see of the image's: mode, owner, time, attributes.
-    fn is_bare_copy(&self, path: &Path) -> bool;
+    /// Whether the upper's directory looks to a user as it did before: mode, owner, time, attributes.
+    fn looks_as_before(&self, path: &Path) -> bool;
 }
 
 #[derive(Debug)]
@@ -87,6 +87,11 @@ impl Collector {
     /// Whether nothing was seen at all.
     pub(super) fn is_empty(&self) -> bool {
         self.touches.is_empty() && !self.work_seen && !self.lost
+    }
+
+    /// The processes that were at work, as often as they touched a path.
+    pub(super) fn pids(&self) -> impl Iterator<Item = i32> {
+        self.touches.iter().map(|touch| touch.pid)
     }
 
     /// Whether more paths were touched than are kept.
@@ -195,7 +200,7 @@ fn decide(touch: &Touch, view: &dyn View) -> Option<(ChangeKind, Option<String>,
             return Some((ChangeKind::Create, None, false));
         };
         return Some(if is_dir {
-            if view.is_bare_copy(&touch.path) {
+            if view.looks_as_before(&touch.path) {
                 return None;
             }
             (ChangeKind::Attributes, None, !attributes_differ(stat, &original))
@@ -207,14 +212,16 @@ fn decide(touch: &Touch, view: &dyn View) -> Option<(ChangeKind, Option<String>,
             (ChangeKind::Modify, None, !has(MOVED_FROM))
         });
     }
-    if has(MODIFIED) {
+    // Setting the time of modification alone is a "modify" to the kernel, of a directory too.
+    let has_attributes = has(ATTRIBUTES) || has(MODIFIED) && is_dir;
+    if has(MODIFIED) && !is_dir {
         return Some((ChangeKind::Modify, None, false));
     }
     if has(DELETED | VANISHED) {
         // What is there now came later; its own event is on the way.
         return Some((ChangeKind::Delete, None, true));
     }
-    if has(ATTRIBUTES) && !(is_dir && view.is_bare_copy(&touch.path)) {
+    if has_attributes && !(is_dir && view.looks_as_before(&touch.path)) {
         let differs = || view.image(&touch.path).is_some_and(|original| attributes_differ(stat, &original));
         return Some((ChangeKind::Attributes, None, is_dir && !differs()));
     }
@@ -245,4 +252,96 @@ fn decide_gone(touch: &Touch, now: &Now, view: &dyn View) -> Option<(ChangeKind,
 
 fn attributes_differ(a: &FileStat, b: &FileStat) -> bool {
     (a.st_mode, a.st_uid, a.st_gid) != (b.st_mode, b.st_uid, b.st_gid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Files by name: what begins with `i` is in the image, what ends with `w` is a whiteout, with `x` is gone.
+    struct Names;
+
+    fn name(path: &Path) -> String {
+        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn stat(path: &Path) -> Box<FileStat> {
+        let any = if name(path).contains("dir") { "/" } else { "/proc/self/exe" };
+        Box::new(nix::sys::stat::stat(any).expect("it exists"))
+    }
+
+    impl View for Names {
+        fn now(&self, path: &Path) -> Now {
+            match name(path).chars().last() {
+                Some('w') => Now::Whiteout,
+                Some('x') => Now::Absent,
+                _ => Now::Present { stat: stat(path), opaque: false },
+            }
+        }
+
+        fn image(&self, path: &Path) -> Option<FileStat> {
+            name(path).starts_with('i').then(|| *stat(path))
+        }
+
+        fn looks_as_before(&self, _: &Path) -> bool {
+            false
+        }
+    }
+
+    fn told(collector: &Collector) -> Vec<(ChangeKind, String)> {
+        let (verdicts, _) = collector.verdicts(&Names);
+        verdicts.into_iter().map(|v| (v.change.kind, v.change.path.display().to_string())).collect()
+    }
+
+    #[test]
+    fn a_directory_s_own_event_gives_way_to_what_changed_in_it() {
+        let mut collector = Collector::default();
+        collector.touch("idir".into(), ARRIVED | ATTRIBUTES, 1, None);
+        assert_eq!(told(&collector), [(ChangeKind::Attributes, "/idir".to_owned())]);
+        assert!(collector.verdicts(&Names).1, "more may come");
+        collector.touch("idir/f".into(), CREATED | MODIFIED, 1, None);
+        assert_eq!(told(&collector), [(ChangeKind::Create, "/idir/f".to_owned())]);
+        assert!(!collector.verdicts(&Names).1);
+    }
+
+    #[test]
+    fn the_file_that_was_copied_up_to_be_linked_is_not_told() {
+        let mut collector = Collector::default();
+        collector.touch("i1".into(), CREATED, 1, Some(b"inode"));
+        collector.touch("other".into(), CREATED, 1, Some(b"inode"));
+        assert_eq!(told(&collector), [(ChangeKind::Create, "/other".to_owned())]);
+    }
+
+    #[test]
+    fn what_was_lost_is_told_when_nothing_else_is() {
+        let mut collector = Collector::default();
+        collector.lost();
+        assert_eq!(told(&collector), [(ChangeKind::Delete, "/".to_owned())]);
+    }
+
+    #[test]
+    fn more_paths_than_are_kept_are_an_overflow() {
+        let mut collector = Collector::default();
+        (0..=MAX_PATHS).for_each(|i| collector.touch(format!("{i}n").into(), CREATED, 1, None));
+        assert!(collector.overflowed());
+        assert_eq!(told(&collector).len(), MAX_PATHS);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_created_written_or_deleted_is_told_at_or_below_its_path(
+            touches in proptest::collection::vec(("i?(dir)?(/[ab]){0,2}[nwx]", 1u32..64), 1..12)
+        ) {
+            let mut collector = Collector::default();
+            for (path, bits) in &touches {
+                collector.touch(path.into(), *bits, 1, None);
+            }
+            let told = told(&collector);
+            for (path, bits) in touches.iter().filter(|(_, bits)| bits & (CREATED | MODIFIED | DELETED) != 0) {
+                let path = Path::new("/").join(path);
+                prop_assert!(told.iter().any(|(_, p)| Path::new(p).starts_with(&path)), "{path:?} {bits} {told:?}");
+            }
+        }
+    }
 }

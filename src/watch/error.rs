@@ -62,6 +62,17 @@ impl From<anyhow::Error> for WatchError {
 }
 
 impl WatchError {
+    /// `EMFILE` has two causes: the node's limit of `sysctl`, or this process's limit of open files.
+    pub(super) fn too_many(sysctl: &'static str, cause: io::Error) -> WatchError {
+        match std::fs::File::open("/dev/null") {
+            Err(e) if e.raw_os_error() == Some(libc::EMFILE) => WatchError::Other(
+                anyhow::Error::from(cause)
+                    .context("failed to open a watch: this process's limit of open files is used up"),
+            ),
+            _ => WatchError::limit(sysctl),
+        }
+    }
+
     /// A node limit, with its value of this moment. `sysctl` is a dotted name below `/proc/sys`.
     pub(super) fn limit(sysctl: &'static str) -> WatchError {
         let current = std::fs::read_to_string(format!("/proc/sys/{}", sysctl.replace('.', "/")))

@@ -2,6 +2,7 @@
 //!
 //! Owns: the bounded wait of a drain; the look at an upper directory. Must not: know which kernel interface is read.
 
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,21 +14,63 @@ use nix::sys::stat::{FileStat, fstatat};
 
 use super::collect::{Collector, Now, View};
 use super::culprit::Culprits;
-use super::{Change, Drained, Image, image, xattrs};
+use super::{Change, ChangeKind, Drained, Image, image, xattrs};
 
 /// How long a drain may wait for the rest of an operation whose first half it has read.
 const SETTLE: Duration = Duration::from_millis(2);
+
+/// Directories of the upper whose look is remembered.
+const MAX_LOOKS: usize = 512;
 
 /// An upper directory, and the image below it.
 #[derive(Debug)]
 pub(super) struct UpperView {
     upper: OwnedFd,
     image: Image,
+    /// How directories looked when they were last told of; one that is not here came from the image as it is there.
+    looks: HashMap<PathBuf, Look>,
+}
+
+/// What a user can see of a directory: mode, owner, group, time of modification, a hash of the attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look(u32, u32, u32, i64, i64, u64);
+
+impl Look {
+    fn at(dir: BorrowedFd<'_>) -> Option<Look> {
+        let stat = nix::sys::stat::fstat(dir).ok()?;
+        let attributes = xattrs::hash_of(&xattrs::path_of(dir, c".")).ok()?;
+        Some(Look(stat.st_mode, stat.st_uid, stat.st_gid, stat.st_mtime, stat.st_mtime_nsec, attributes))
+    }
 }
 
 impl UpperView {
     pub(super) fn new(upper: OwnedFd, image: Image) -> UpperView {
-        UpperView { upper, image }
+        let mut view = UpperView { upper, image, looks: HashMap::new() };
+        view.remember(Path::new(""));
+        view
+    }
+
+    fn remember(&mut self, path: &Path) {
+        let look = open_beneath(self.upper.as_fd(), path).ok().and_then(|dir| Look::at(dir.as_fd()));
+        match look {
+            Some(look) => self.looks.insert(path.to_path_buf(), look),
+            None => self.looks.remove(path),
+        };
+    }
+
+    /// Remembers the directories that changes are in, and those that changed themselves.
+    fn remember_all(&mut self, changes: &[Change]) {
+        if self.looks.len() > MAX_LOOKS {
+            self.looks.retain(|path, _| path.as_os_str().is_empty());
+        }
+        let mut paths = BTreeSet::new();
+        for change in changes {
+            let old = change.detail.as_deref().filter(|_| change.kind == ChangeKind::Rename).map(Path::new);
+            let own = (change.kind == ChangeKind::Attributes).then_some(change.path.as_path());
+            let above = [Some(change.path.as_path()), old].into_iter().flatten().filter_map(Path::parent);
+            paths.extend(above.chain(own).filter_map(|p| p.strip_prefix("/").ok()).map(Path::to_path_buf));
+        }
+        paths.iter().take(MAX_LOOKS).for_each(|path| self.remember(path));
     }
 
     pub(super) fn upper(&self) -> BorrowedFd<'_> {
@@ -60,14 +103,11 @@ impl View for UpperView {
         self.image.lookup(path)
     }
 
-    fn is_bare_copy(&self, path: &Path) -> bool {
-        let Ok(upper) = open_beneath(self.upper.as_fd(), path) else { return false };
-        let (Some((image, original)), Ok(stat)) = (self.image.find(path), nix::sys::stat::fstat(&upper)) else {
-            return false;
-        };
-        let seen = |s: &FileStat| (s.st_mode, s.st_uid, s.st_gid, s.st_mtime, s.st_mtime_nsec);
-        let attributes = |dir: BorrowedFd<'_>| xattrs::hash_of(&xattrs::path_of(dir, c".")).ok();
-        seen(&stat) == seen(&original) && attributes(upper.as_fd()) == attributes(image.as_fd())
+    fn looks_as_before(&self, path: &Path) -> bool {
+        let known = self.looks.get(path).copied();
+        let before = known.or_else(|| self.image.find(path).and_then(|(dir, _)| Look::at(dir.as_fd())));
+        let now = open_beneath(self.upper.as_fd(), path).ok().and_then(|dir| Look::at(dir.as_fd()));
+        now.is_some() && now == before
     }
 }
 
@@ -89,16 +129,19 @@ pub(super) fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
 }
 
 /// Calls `read` until what it collected is clear or the time is up. `read` takes all there is and says whether it
-/// may be called again in this drain.
+/// may be called again in this drain; it is given the upper's directory.
 pub(super) fn until_clear(
     fd: BorrowedFd<'_>,
-    view: &dyn View,
-    mut read: impl FnMut(&mut Collector) -> anyhow::Result<bool>,
+    view: &mut UpperView,
+    mut read: impl FnMut(&mut Collector, BorrowedFd<'_>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<Drained> {
     let deadline = Instant::now() + SETTLE;
     let mut collector = Collector::default();
+    let mut culprits = Culprits::default();
     loop {
-        let more = read(&mut collector)?;
+        let more = read(&mut collector, view.upper())?;
+        // At once, not when the change is clear: a shell may run its next program in the meantime.
+        collector.pids().for_each(|pid| drop(culprits.name(pid)));
         if collector.is_empty() {
             return Ok(Drained::default());
         }
@@ -107,8 +150,9 @@ pub(super) fn until_clear(
         if unclear && more && wait(fd, left)? {
             continue;
         }
-        let mut culprits = Culprits::default();
-        let changes = verdicts.into_iter().map(|v| Change { culprit: culprits.name(v.pid), ..v.change }).collect();
+        let changes: Vec<Change> =
+            verdicts.into_iter().map(|v| Change { culprit: culprits.name(v.pid), ..v.change }).collect();
+        view.remember_all(&changes);
         return Ok(Drained { changes, overflow: collector.overflowed() });
     }
 }

@@ -16,8 +16,8 @@ use super::settle::{self, UpperView};
 use super::{Drained, Image, WatchError};
 use crate::sys::fanotify::{self, Reports};
 
-/// Events that one drain takes before it returns.
-const MAX_EVENTS: usize = 4096;
+/// Events that one drain takes before it returns; more at once would only make a small process large.
+const MAX_EVENTS: usize = 1024;
 /// Bytes asked for in one read: room for at least 20 events with the longest names.
 const READ_BYTES: usize = 16 * 1024;
 /// Directories whose path is remembered, so that what happened in a directory that is gone by now still has one.
@@ -94,7 +94,7 @@ impl TripwireWatch {
         self.group.as_fd()
     }
 
-    /// Takes what has happened, at most 4096 events (the descriptor stays readable when there are more).
+    /// Takes what has happened, at most about 1000 events (the descriptor stays readable when there are more).
     ///
     /// Does not block, with one exception: when what was read can only be the first half of an operation (a parent
     /// being copied up, say), it polls up to 2 ms for the rest, so that the change is told with its own path and kind.
@@ -108,7 +108,7 @@ impl TripwireWatch {
             .context("failed to find the path of the tripwire's tmpfs; is /proc mounted?")?;
         let mut buffer = vec![0; READ_BYTES];
         let mut budget = MAX_EVENTS;
-        let mut drained = settle::until_clear(self.group.as_fd(), &self.view, |collector| {
+        let mut drained = settle::until_clear(self.group.as_fd(), &mut self.view, |collector, _| {
             while budget > 0 {
                 let bytes = match nix::unistd::read(&self.group, &mut buffer) {
                     Ok(0) | Err(Errno::EAGAIN) => return Ok(true),
@@ -136,7 +136,7 @@ impl TripwireWatch {
 
 fn refused(what: &'static str, cause: io::Error) -> WatchError {
     match cause.raw_os_error() {
-        Some(libc::EMFILE) => WatchError::limit("fs.fanotify.max_user_groups"),
+        Some(libc::EMFILE) => WatchError::too_many("fs.fanotify.max_user_groups", cause),
         Some(libc::ENOSPC) => WatchError::limit("fs.fanotify.max_user_marks"),
         Some(libc::EPERM | libc::ENOSYS | libc::ENODEV | libc::EOPNOTSUPP | libc::EINVAL | libc::EXDEV) => {
             WatchError::Unsupported { what, cause }

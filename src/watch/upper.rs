@@ -15,8 +15,8 @@ use super::settle::{self, UpperView};
 use super::watchtree::WatchTree;
 use super::{ChangeKind, Drained, Image, WatchError};
 
-/// Events that one drain takes before it returns.
-const MAX_EVENTS: usize = 4096;
+/// Events that one drain takes before it returns; more at once would only make a small process large.
+const MAX_EVENTS: usize = 1024;
 /// Bytes asked for in one read: room for at least 14 events with the longest names.
 const READ_BYTES: usize = 4096;
 /// Directories that are watched unless the caller says otherwise.
@@ -51,7 +51,7 @@ impl UpperWatch {
     /// `max_directories`; otherwise `Other`.
     pub fn new(upper: OwnedFd, image: Image, kinds: Kinds, max_directories: usize) -> Result<UpperWatch, WatchError> {
         let inotify = Inotify::init().map_err(|e| match e.raw_os_error() {
-            Some(libc::EMFILE) => WatchError::limit("fs.inotify.max_user_instances"),
+            Some(libc::EMFILE) => WatchError::too_many("fs.inotify.max_user_instances", e),
             Some(libc::ENOSYS) => WatchError::Unsupported { what: "inotify", cause: e },
             _ => WatchError::Other(anyhow::Error::from(e).context("failed to open an inotify instance")),
         })?;
@@ -73,7 +73,7 @@ impl UpperWatch {
         self.tree.len()
     }
 
-    /// Takes what has happened, at most 4096 events (the descriptor stays readable when there are more), and watches
+    /// Takes what has happened, at most about 1000 events (the descriptor stays readable when there are more), and watches
     /// the directories that are new. Waits up to 2 ms for the rest of an operation of which it has read the half.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl UpperWatch {
         let mut budget = MAX_EVENTS;
         let fd = self.inotify.as_fd().try_clone_to_owned().context("failed to duplicate an inotify descriptor")?;
         let UpperWatch { inotify, tree, view, kinds } = self;
-        let mut drained = settle::until_clear(fd.as_fd(), view, |collector| {
+        let mut drained = settle::until_clear(fd.as_fd(), view, |collector, upper| {
             let mut buffer = [0; READ_BYTES];
             while budget > 0 {
                 let events: Vec<Seen> = match inotify.read_events(&mut buffer) {
@@ -106,7 +106,7 @@ impl UpperWatch {
                         collector.touch(path.to_path_buf(), collect::CREATED, 0, None);
                         !collector.overflowed()
                     };
-                    if let Err(e) = add_tree(inotify, tree, view.upper(), &directory, &mut found) {
+                    if let Err(e) = add_tree(inotify, tree, upper, &directory, &mut found) {
                         limit = Some(e);
                     }
                 }

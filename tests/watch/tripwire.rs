@@ -13,7 +13,7 @@ use nix::poll::PollFlags;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use crate::ops::{self, OPS};
-use crate::world::{USER, World, private_mounts, ready, told, until};
+use crate::world::{USER, World, open_dir, private_mounts, ready, told, until, without_any};
 
 fn watch(world: &World) -> TripwireWatch {
     TripwireWatch::new(world.open("tmpfs"), Path::new("upper"), world.image()).expect("fanotify works here")
@@ -190,6 +190,34 @@ fn a_tmpfs_that_is_mounted_nowhere_still_gives_paths() {
 }
 
 #[test]
+fn one_operation_after_another_is_told_as_itself_alone() {
+    private_mounts();
+    let world = World::new();
+    let mut watch = watch(&world);
+    let root = world.merged();
+    let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
+    let mut step = |run: &dyn Fn() -> std::io::Result<()>, kind, path: &str| {
+        run().expect("the operation works");
+        assert_eq!(told(&watch.drain().expect("drained")), [(kind, path.to_owned())]);
+    };
+    let append = |path: &str| fs::OpenOptions::new().append(true).open(root.join(path))?.write_all(b"x");
+    step(&|| fs::write(root.join("w/new"), "x"), ChangeKind::Create, "/w/new");
+    step(&|| append("w/a"), ChangeKind::Modify, "/w/a");
+    step(&|| append("w/a"), ChangeKind::Modify, "/w/a");
+    step(&|| fs::File::open(root.join("w"))?.set_times(time), ChangeKind::Attributes, "/w");
+    step(&|| append("w/b"), ChangeKind::Modify, "/w/b");
+    step(&|| fs::File::open(root.join("etc"))?.set_times(time), ChangeKind::Attributes, "/etc");
+    step(&|| append("etc/deep/conf"), ChangeKind::Modify, "/etc/deep/conf");
+    step(&|| fs::remove_file(root.join("w/new")), ChangeKind::Delete, "/w/new");
+    step(&|| fs::remove_file(root.join("w/c")), ChangeKind::Delete, "/w/c");
+    step(&|| fs::write(root.join("w/d"), "x"), ChangeKind::Create, "/w/d");
+    step(&|| fs::create_dir(root.join("top")), ChangeKind::Create, "/top");
+    step(&|| fs::rename(root.join("etc/passwd"), root.join("top/p")), ChangeKind::Rename, "/top/p");
+    step(&|| fs::rename(root.join("top"), root.join("top2")), ChangeKind::Rename, "/top2");
+    step(&|| append("top2/p"), ChangeKind::Modify, "/top2/p");
+}
+
+#[test]
 fn reading_is_no_change() {
     let drained = after(|root| {
         fs::read(root.join("etc/passwd")).expect("read");
@@ -236,21 +264,27 @@ fn a_storm_is_taken_in_bounded_parts() {
 
 #[test]
 fn fanotify_group_limit_is_named() {
-    private_mounts();
-    let world = World::new();
-    let mut held = Vec::new();
-    let error = loop {
-        match TripwireWatch::new(world.open("tmpfs"), Path::new("upper"), Image::default()) {
-            Ok(watch) => held.push(watch),
-            Err(error) => break error,
-        }
-        assert!(held.len() < 4096, "no limit");
-    };
-    drop(held);
+    if !without_any("max_fanotify_groups", "tripwire::fanotify_group_limit_is_named") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let error =
+        TripwireWatch::new(open_dir(dir.path()), Path::new("upper"), Image::default()).expect_err("none is allowed");
     assert!(
         matches!(error, WatchError::LimitReached { sysctl: "fs.fanotify.max_user_groups", current: Some(_) }),
         "{error:?}"
     );
+}
+
+#[test]
+fn fanotify_without_privilege_is_unsupported() {
+    if !without_any("max_pid_namespaces", "tripwire::fanotify_without_privilege_is_unsupported") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let error = TripwireWatch::new(open_dir(dir.path()), Path::new("upper"), Image::default())
+        .expect_err("a filesystem mark needs privilege");
+    assert!(matches!(error, WatchError::Unsupported { .. }), "{error:?}");
 }
 
 #[test]

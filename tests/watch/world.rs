@@ -84,6 +84,26 @@ pub fn open_dir(path: &Path) -> OwnedFd {
     fs::File::open(path).expect("the directory opens").into()
 }
 
+/// Runs this very test again in a user namespace of its own in which `user.<limit>` is 0, so that nothing else on the
+/// machine meets the limit. Gives true in there.
+pub fn without_any(limit: &str, test: &str) -> bool {
+    if std::env::var_os("LITHIFY_TEST_LIMIT").is_some() {
+        return true;
+    }
+    let script = format!("echo 0 > /proc/sys/user/{limit} && exec \"$@\"");
+    let inner = std::env::current_exe().expect("the test has a program");
+    let output = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "sh", "-c", &script, "sh"])
+        .arg(inner)
+        .args(["--exact", test, "--nocapture"])
+        .env("LITHIFY_TEST_LIMIT", "0")
+        .output()
+        .expect("unshare runs");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    false
+}
+
 /// Waits for the descriptor, at most five seconds.
 pub fn ready(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     let mut fds = [PollFd::new(fd, events)];

@@ -140,6 +140,16 @@ pub fn folders(config: &Config) -> Vec<Check> {
         .collect()
 }
 
+/// Whether the runtime's program is beside ours, where `install` takes it from.
+pub fn program() -> Check {
+    let path = std::env::current_exe().unwrap_or_default().with_file_name(crate::ctl::install::NAME);
+    if nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK).is_ok() && path.is_file() {
+        return Check::new("lithify", Verdict::Ok, path.display().to_string());
+    }
+    Check::new("lithify", Verdict::Missing, format!("{} is not there", path.display()))
+        .remedy("put the programs lithify and lithifyctl into one folder, e.g. /usr/local/bin")
+}
+
 fn try_write(dir: &Path) -> io::Result<()> {
     if !dir.is_dir() {
         return Err(io::Error::from(io::ErrorKind::NotADirectory));

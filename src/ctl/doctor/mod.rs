@@ -80,7 +80,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let groups = [
         ("kernel", host::kernel()),
         ("limits", host::limits()),
-        ("node", [vec![check], host::folders(&config)].concat()),
+        ("node", [vec![check, host::program()], host::folders(&config)].concat()),
         ("low-level runtimes", engines::runtimes(&config)),
         ("engines", engines::engines()),
     ];

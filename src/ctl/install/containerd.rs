@@ -4,10 +4,13 @@
 //! the CRI plugin back to its default (seen with 1.6: `bin_dir` was lost). Only files of version 3, which containerd 2
 //! reads, are merged key by key. So: a drop-in where the user's file is of version 3 and imports containerd's own
 //! `conf.d`; otherwise a marked block at the end of the user's file.
+//!
+//! A file that names any runtime replaces containerd's built-in table of them, `runc` included (seen with 1.6: every pod
+//! without a RuntimeClass would fail). Where the user's file names none, the block therefore names `runc` as well.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::place::Root;
 
@@ -44,21 +47,21 @@ pub fn is_drop_in(path: &Path) -> bool {
     path == Path::new(DROP_IN_PATH)
 }
 
-/// The file's text with the runtime in it.
+/// The file's text with the runtime in it. `main` is the text of containerd's own file where `text` is our drop-in's.
 ///
 /// # Errors
 /// When it is no TOML, or the runtime can't be added without changing the user's own lines.
-pub fn add(text: Option<&str>, drop_in: bool, binary: &str) -> Result<Option<String>> {
+pub fn add(text: Option<&str>, main: Option<&str>, binary: &str) -> Result<Option<String>> {
     // An older block is replaced: the program may have moved, or the version of the file changed.
     let user = remove(text).unwrap_or_default();
-    let table: toml::Table = user.parse().context("it is not valid TOML; mend it first")?;
+    let table: toml::Table = parse(&user).context("it is not valid TOML; mend it first")?;
     if registered_in(&table) {
         ensure!(text == Some(user.as_str()), "it names a runtime lithify twice; remove the one outside of our block");
         // Registered by hand: that is the user's, and as good.
         return Ok(Some(user));
     }
     let fresh = user.is_empty();
-    let version = match (fresh, drop_in) {
+    let version = match (fresh, main.is_some()) {
         (true, true) => 3,
         // Read by every containerd from 1.3 on.
         (true, false) => 2,
@@ -72,16 +75,26 @@ pub fn add(text: Option<&str>, drop_in: bool, binary: &str) -> Result<Option<Str
     if fresh {
         out.push_str(&format!("version = {version}\n"));
     }
+    let main: toml::Table = match main {
+        Some(main) => parse(main).context("containerd's own file is not valid TOML; mend it first")?,
+        None => table,
+    };
+    let known = runtimes(&main, self::version(&main));
+    if known.is_none_or(|all| all.is_empty()) {
+        out.push_str(&format!(
+            "[plugins.{plugin}.containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n"
+        ));
+    }
     out.push_str(&format!(
         "[plugins.{plugin}.containerd.runtimes.lithify]\n  runtime_type = \"io.containerd.runc.v2\"\n  pod_annotations = \
          [\"lithify.dev/*\"]\n  [plugins.{plugin}.containerd.runtimes.lithify.options]\n    BinaryName = \"{binary}\"\n"
     ));
     // The kubelet and runtime must agree on who drives cgroups: as the node has it for runc, so for us.
-    if systemd_cgroup(&table, version) {
+    if systemd_cgroup(known) {
         out.push_str("    SystemdCgroup = true\n");
     }
     out.push_str(END);
-    let parsed: toml::Table = out.parse().context(
+    let parsed: toml::Table = parse(&out).context(
         "the runtime can't be added at its end, because the file writes the CRI plugin's tables inline; write them as \
          [tables]",
     )?;
@@ -115,6 +128,14 @@ pub fn cri_is_off(text: &str) -> bool {
     off.iter().filter_map(|v| v.as_str()).any(|name| name == "cri" || name.starts_with("io.containerd.grpc.v1.cri"))
 }
 
+/// Parses, with an error of one line: engines and logs show no more.
+fn parse(text: &str) -> Result<toml::Table> {
+    text.parse().map_err(|e: toml::de::Error| {
+        let before = e.span().map_or("", |span| text.get(..span.start).unwrap_or(text));
+        anyhow!("line {}: {}", 1 + before.matches('\n').count(), e.message())
+    })
+}
+
 fn version(table: &toml::Table) -> i64 {
     // Without a version it is 1 (containerd-config.toml(5)).
     table.get("version").and_then(|v| v.as_integer()).unwrap_or(1)
@@ -138,7 +159,7 @@ fn registered_in(table: &toml::Table) -> bool {
     runtimes(table, version(table)).is_some_and(|all| all.contains_key(super::NAME))
 }
 
-fn systemd_cgroup(table: &toml::Table, version: i64) -> bool {
-    let options = runtimes(table, version).and_then(|all| all.get("runc")?.get("options"));
+fn systemd_cgroup(runtimes: Option<&toml::Table>) -> bool {
+    let options = runtimes.and_then(|all| all.get("runc")?.get("options"));
     options.and_then(|o| o.get("SystemdCgroup")?.as_bool()).unwrap_or(false)
 }

@@ -58,10 +58,13 @@ impl Engine {
     }
 
     /// What has to be done for the engine to see the change.
-    fn afterwards(self) -> &'static str {
+    fn afterwards(self, uninstall: bool) -> &'static str {
         match self {
             Engine::Containerd => "restart containerd: systemctl restart containerd (containers go on)",
+            // A reload adds runtimes and forgets none (seen with 20.10).
+            Engine::Docker if uninstall => "Docker forgets it at its next restart: systemctl restart docker",
             Engine::Docker => "let Docker read it: systemctl reload docker",
+            Engine::Podman if uninstall => "nothing else to do",
             Engine::Podman => "nothing else to do: podman reads it at its next start (podman run --runtime lithify …)",
             Engine::Crio => "restart CRI-O: systemctl restart crio (containers go on)",
         }
@@ -83,7 +86,10 @@ impl Engine {
         let context = || format!("failed to edit {}", path.display());
         let after = match self {
             Engine::Containerd if uninstall => containerd::remove(text),
-            Engine::Containerd => containerd::add(text, containerd::is_drop_in(&path), binary).with_context(context)?,
+            Engine::Containerd => {
+                let main = if containerd::is_drop_in(&path) { root.read(Path::new(containerd::PATH))? } else { None };
+                containerd::add(text, main.as_deref(), binary).with_context(context)?
+            }
             Engine::Docker if uninstall => docker::remove(text).with_context(context)?,
             Engine::Docker => Some(docker::add(text, binary).with_context(context)?),
             Engine::Podman => dropin::edit(text, dropin::podman(binary), uninstall).with_context(context)?,
@@ -157,7 +163,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     }
     let shown = change.path.display().to_string();
     let difference = diff::unified(&shown, change.before.as_deref(), change.after.as_deref());
-    let next = if changed { engine.afterwards() } else { "nothing to do" };
+    let next = if changed { engine.afterwards(uninstall) } else { "nothing to do" };
     if call.json {
         call.print_json(&serde_json::json!({
             "engine": engine.name(), "file": shown, "changed": changed, "written": changed && !dry_run,

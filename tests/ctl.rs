@@ -1,0 +1,238 @@
+//! lithifyctl as people run it: its output and its exit statuses.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use lithify::events::journal::{Durability, Journal};
+use lithify::events::{EngineNames, Event, EventType, clock};
+use lithify::policy::Response;
+use lithify::policy::annotations::resolve;
+use lithify::policy::config::{Config, JournalLimits, Overrides};
+use lithify::record::{LastBreach, Phase, ProcessRef, Record, VERSION};
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn ctl(args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lithifyctl"));
+    let output = command.args(args).env_remove("LITHIFY_CONFIG").output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn json(ran: &Ran) -> serde_json::Value {
+    serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {} {}", ran.out, ran.err))
+}
+
+/// A node with folders of its own.
+struct Node {
+    dir: tempfile::TempDir,
+    config: String,
+}
+
+impl Node {
+    fn new() -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.toml");
+        let at = dir.path().display();
+        std::fs::write(&config, format!("state-dir = \"{at}/state\"\ndata-dir = \"{at}/data\"\n")).unwrap();
+        Node { config: config.display().to_string(), dir }
+    }
+
+    fn ctl(&self, args: &[&str]) -> Ran {
+        ctl(&[&["--config", self.config.as_str()], args].concat())
+    }
+
+    fn add(&self, record: &Record) {
+        let dir = self.dir.path().join("state").join(format!("{}@00000000", record.id));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("record.json"), serde_json::to_vec(record).unwrap()).unwrap();
+    }
+}
+
+fn this_process() -> ProcessRef {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let start = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
+    ProcessRef { pid: std::process::id() as i32, start_time_ticks: start }
+}
+
+fn record(id: &str) -> Record {
+    let micros = clock::now_micros();
+    Record {
+        version: VERSION,
+        id: id.to_string(),
+        root: None,
+        bundle: PathBuf::from("/bundle"),
+        runtime: PathBuf::from("/usr/sbin/runc"),
+        anchor: this_process(),
+        supervisor: this_process(),
+        init: None,
+        workload: "shop".to_string(),
+        names: EngineNames::default(),
+        policy: resolve(&Config::default(), &Overrides::default(), &BTreeMap::new(), None).unwrap(),
+        response: Response::Restart,
+        generation: 3,
+        phase: Phase::Running,
+        created_at: clock::format(micros - 5_430_000_000),
+        breaches: 2,
+        last_breach: Some(LastBreach {
+            event: "e".to_string(),
+            kind: "create".to_string(),
+            path: "/tmp/\u{1b}[2Jx".to_string(),
+            time: clock::format(micros - 600_000_000),
+        }),
+        degraded: Vec::new(),
+        cgroups: Vec::new(),
+    }
+}
+
+#[test]
+fn status_is_one_line_a_container_and_hostile_paths_are_escaped() {
+    let node = Node::new();
+    node.add(&record("0123456789abcdef"));
+    let ran = node.ctl(&["status"]);
+    assert_eq!(
+        ran.out,
+        "ID            WORKLOAD  ROOTFS  RESPONSE  GEN  BREACHES  LAST BREACH                AGE    STATE\n\
+         0123456789ab  shop      sealed  restart   3    2         /tmp/\\u{1b}[2Jx (10m ago)  1h30m  running\n"
+    );
+    assert_eq!(ran.code, 0);
+    let all = json(&node.ctl(&["status", "--json"]));
+    assert_eq!((&all[0]["protected"], &all[0]["record"]["generation"]), (&true.into(), &3.into()));
+}
+
+#[test]
+fn a_container_without_its_supervisor_is_called_unprotected_and_the_status_is_1() {
+    let node = Node::new();
+    let mut lost = record("lost");
+    lost.supervisor.start_time_ticks += 1;
+    node.add(&lost);
+    let mut ended = record("ended");
+    ended.supervisor.start_time_ticks += 1;
+    ended.phase = Phase::Stopped;
+    node.add(&ended);
+    let broken = node.dir.path().join("state").join("broken@0");
+    std::fs::create_dir_all(&broken).unwrap();
+    std::fs::write(broken.join("record.json"), "{").unwrap();
+    let ran = node.ctl(&["status"]);
+    assert_eq!(ran.code, 1);
+    let line = |id: &str| ran.out.lines().find(|l| l.starts_with(id)).unwrap().to_string();
+    assert!(line("lost").ends_with("UNPROTECTED: supervisor is gone"));
+    assert!(line("ended").ends_with("stopped"));
+    assert!(line("broken").contains("UNREADABLE"));
+    let inspected = node.ctl(&["inspect", "lost"]);
+    assert!(inspected.code == 1 && inspected.out.starts_with("UNPROTECTED"));
+}
+
+#[test]
+fn inspect_takes_the_beginning_of_an_id_that_fits_only_one() {
+    let node = Node::new();
+    for id in ["abc1", "abc2", "abc", "xyz"] {
+        node.add(&record(id));
+    }
+    assert_eq!(json(&node.ctl(&["inspect", "x", "--json"]))["id"], "xyz");
+    assert_eq!(json(&node.ctl(&["inspect", "--json", "abc"]))["id"], "abc");
+    let ran = node.ctl(&["inspect", "ab"]);
+    assert!(ran.code == 1 && ran.err.contains("3 containers' ids begin with \"ab\""), "{}", ran.err);
+    assert!(node.ctl(&["inspect", "nope"]).err.contains("see 'lithifyctl status'"));
+    let text = node.ctl(&["inspect", "xyz"]).out;
+    assert!(text.contains("policy:\n  mode: enforce\n") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn events_are_shown_filtered_and_as_json_lines() {
+    let node = Node::new();
+    let mut journal = Journal::open(&node.dir.path().join("data"), JournalLimits::default());
+    for (t, subject) in [(EventType::Started, "aa"), (EventType::Breach, "aa"), (EventType::Breach, "bb")] {
+        let mut event = Event::new(t, subject, BTreeMap::new())
+            .with("path", "/etc/\u{1b}x y")
+            .with("pid", 7)
+            .with("changes", vec!["x"]);
+        event.time = "2026-01-02T03:04:05.000006Z".to_string();
+        journal.append(&event, Durability::Buffered).unwrap();
+    }
+    let ran = node.ctl(&["events", "--type", "breach", "--container", "a"]);
+    assert_eq!(ran.out, "2026-01-02T03:04:05.000006Z aa           breach    path=\"/etc/\\u{1b}x y\" pid=7\n");
+    let lines = node.ctl(&["events", "--json", "--since", "2026-01-02T03:04:05Z"]).out;
+    assert_eq!(lines.lines().count(), 3);
+    for line in lines.lines() {
+        assert_eq!(serde_json::from_str::<Event>(line).unwrap().specversion, "1.0");
+    }
+    assert_eq!(node.ctl(&["events", "--since", "10m"]).out.lines().count(), 0);
+    assert_eq!(node.ctl(&["events", "--since", "yesterday"]).code, 2);
+    assert!(node.ctl(&["events", "--type", "breech"]).err.contains("did you mean \"breach\"?"));
+}
+
+#[test]
+fn follow_shows_what_happens_next_and_ends_with_its_reader() {
+    use std::io::BufRead;
+    let node = Node::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lithifyctl"));
+    command.args(["--config", &node.config, "events", "--follow", "--json"]).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut journal = Journal::open(&node.dir.path().join("data"), JournalLimits::default());
+    for subject in ["one", "two"] {
+        journal.append(&Event::new(EventType::Breach, subject, BTreeMap::new()), Durability::Buffered).unwrap();
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&line).unwrap().subject, subject);
+    }
+    drop(lines);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn config_check_explains_every_mistake_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    let name = path.to_str().unwrap();
+    std::fs::write(&path, "mode = \"learn\"\nroofts = \"sealed\"\nscratch = \"/tmp:5x\"\n").unwrap();
+    let ran = ctl(&["config", "check", name]);
+    let want = format!(
+        "{name}:1: mode: mode \"learn\" is not supported by this version, which does not learn; use \"enforce\" or \"off\"\n\
+         {name}:2: unknown key \"roofts\"; did you mean \"rootfs\"?\n\
+         {name}:3: scratch: \"5x\" is not a size; write bytes or a number with k, m or g, e.g. \"64m\"\n"
+    );
+    assert_eq!((ran.out, ran.code), (want, 1));
+    assert_eq!(json(&ctl(&["config", "check", name, "--json"]))["mistakes"][1]["line"], 2);
+    std::fs::write(&path, "mode = \"off\"\n").unwrap();
+    assert_eq!(ctl(&["config", "check", name]).code, 0);
+    assert_eq!(ctl(&["config", "check", "/does/not/exist"]).code, 1);
+}
+
+#[test]
+fn every_verb_explains_itself_and_mistakes_in_usage_are_status_2() {
+    for verb in ["status", "inspect", "events", "doctor", "install", "config"] {
+        let ran = ctl(&[verb, "--help"]);
+        assert!(ran.code == 0 && ran.out.starts_with("usage: lithifyctl"), "{verb}: {}", ran.out);
+        let ran = ctl(&[verb, "--hepl"]);
+        assert!(ran.code == 2 && ran.err.contains("did you mean \"help\"?"), "{verb}: {}", ran.err);
+    }
+    assert_eq!(ctl(&["--help"]).code, 0);
+    assert_eq!(ctl(&[]).code, 2);
+    assert!(ctl(&["statsu"]).err.contains("did you mean \"status\"?"));
+    assert_eq!(ctl(&["--version"]).out, format!("lithifyctl {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(json(&ctl(&["--version", "--json"]))["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn doctor_gives_every_lack_a_remedy_and_fails_only_for_what_is_needed() {
+    let ran = Node::new().ctl(&["doctor", "--json"]);
+    let all = json(&ran);
+    for entry in all["checks"].as_array().unwrap() {
+        let check = &entry["check"];
+        let lacks = check["verdict"] == "missing" || check["verdict"] == "warn";
+        assert!(!lacks || check["remedy"].is_string(), "{check}");
+    }
+    assert_eq!(ran.code == 0, all["missing"] == 0);
+    let broken = tempfile::tempdir().unwrap();
+    let path = broken.path().join("c.toml");
+    std::fs::write(&path, "runtimes = [\"no-such-runtime\"]\ndata-dir = \"/proc/lithify\"\n").unwrap();
+    let ran = ctl(&["doctor", "--config", path.to_str().unwrap()]);
+    assert!(ran.code == 1 && ran.out.contains("MISSING  low-level runtime") && ran.out.contains("MISSING  data-dir"));
+}
