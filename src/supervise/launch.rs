@@ -176,7 +176,8 @@ fn supervise(
                 let _ = socket::send(launcher.as_fd(), &encode(&Outcome::Ready), &[]);
                 drop(launcher);
             } else {
-                let begun = supervisor.watches.settle().and_then(|()| supervisor.begin());
+                let begun =
+                    supervisor.watches.settle().and_then(|()| supervisor.begin()).and_then(|()| supervisor.join_anchor());
                 match begun {
                     Ok(()) => {
                         supervisor.started();
@@ -279,6 +280,9 @@ fn first_generation(
     });
     let supervisor = unfinished.insert(supervisor);
     supervisor.create(Some((first_streams, launcher.as_fd())))?;
+    if !supervisor.plan.start_at_once {
+        supervisor.join_anchor()?;
+    }
     let mut degraded = Vec::new();
     if let Some(init) = &supervisor.init {
         supervisor.watches.on_mounts(init.pid, &mut degraded);

@@ -57,6 +57,8 @@ pub(super) struct Supervisor {
     pub layout: Option<Layout>,
     pub home: Cgroups,
     pub cgroups: Cgroups,
+    /// In v1 the anchor stays in the container's cgroups while the generations change.
+    pub anchor_stays: bool,
     pub watches: Watches,
     pub machine: Machine,
     pub storm: Storm,
@@ -110,6 +112,7 @@ impl Supervisor {
             layout: None,
             home: parts.home,
             cgroups: Cgroups::default(),
+            anchor_stays: false,
             watches: parts.watches,
             storm: Storm::default(),
             recorder: parts.recorder,
