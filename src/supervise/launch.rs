@@ -133,7 +133,7 @@ fn fork_supervisor(plan: Plan, launcher: OwnedFd, stdio: Option<[OwnedFd; 3]>, m
             // Whatever else is open belongs to the launcher or the supervisor; nothing of it is used here again.
             let _ = fds::close_all_except(&keep);
             std::mem::forget((plan, launcher, to_anchor, stdio));
-            process::trim_heap();
+            super::supervisor::settle_down();
             let _ = std::env::set_current_dir("/");
             anchor::run(to_supervisor, signals)
         }

@@ -69,7 +69,7 @@ pub struct Machine {
     restarts: VecDeque<Duration>,
 }
 
-/// Pause before the second restart in a window; it doubles with each further one.
+/// Pause before the first restart in the second half of the limit; it doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// Longest pause.
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
@@ -143,7 +143,7 @@ impl Machine {
                     return effects;
                 }
                 self.restarts.push_back(now);
-                self.phase = Phase::Backoff(now + delay(recent));
+                self.phase = Phase::Backoff(now + delay(recent, self.limit.count));
                 vec![Effect::KillGeneration]
             }
             other => self.settle(other),
@@ -161,9 +161,10 @@ impl Machine {
     }
 }
 
-/// How long to wait before a restart that `recent` others went before: none for the first, then doubling.
-fn delay(recent: u32) -> Duration {
-    match recent.checked_sub(1) {
+/// How long to wait before a restart that `recent` others went before: not at all in the first half of what the limit
+/// allows, doubling in the second.
+fn delay(recent: u32, limit: u32) -> Duration {
+    match recent.checked_sub(limit.div_ceil(2)) {
         None => Duration::ZERO,
         Some(doublings) => FIRST_DELAY.saturating_mul(1 << doublings.min(10)).min(LONGEST_DELAY),
     }
@@ -191,12 +192,17 @@ mod tests {
     }
 
     #[test]
-    fn the_first_restart_does_not_wait_and_later_ones_back_off() {
+    fn the_first_restarts_do_not_wait_and_later_ones_back_off() {
+        let delays: Vec<u128> = (0..5).map(|recent| delay(recent, 5).as_millis()).collect();
+        assert_eq!(delays, [0, 0, 0, 100, 200]);
+        assert_eq!(delay(999, 1000), LONGEST_DELAY);
         let mut machine = machine(Response::Restart);
         let now = Duration::from_secs(100);
-        machine.step(Input::Breach, now);
-        assert_eq!(machine.phase, Phase::Backoff(now));
-        machine.step(Input::Started, now);
+        for _ in 0..2 {
+            machine.step(Input::Breach, now);
+            assert_eq!(machine.phase, Phase::Backoff(now));
+            machine.step(Input::Started, now);
+        }
         machine.step(Input::Breach, now);
         assert_eq!(machine.phase, Phase::Backoff(now + Duration::from_millis(100)));
     }

@@ -21,6 +21,7 @@ use crate::events::{Recorder, clock};
 use crate::policy::{Response, RootfsKind};
 use crate::record::{self, Record};
 use crate::runtime::layout::Layout;
+use crate::sys::memory;
 use crate::sys::process::{self, Exit};
 use crate::sys::signals::{Mask, SignalFd};
 use crate::sys::socket;
@@ -70,6 +71,8 @@ pub(super) struct Supervisor {
     pub record: Record,
     pub generation_began: Instant,
     pub breach_seen: Option<Instant>,
+    /// From the sight of the first breach of this generation until its event was durable, in µs.
+    pub durable_us: Option<u64>,
     /// Paths that breach events of this generation have named: the scan need not tell them again.
     pub told: HashSet<PathBuf>,
     /// How the workload ended, once it has.
@@ -127,6 +130,7 @@ impl Supervisor {
             record: parts.record,
             generation_began: Instant::now(),
             breach_seen: None,
+            durable_us: None,
             told: HashSet::new(),
             exit: None,
             control: parts.control,
@@ -145,7 +149,7 @@ impl Supervisor {
 
     /// Supervises until the container is over.
     pub(super) fn run(&mut self) {
-        process::trim_heap();
+        settle_down();
         let steps = [Self::reap, Self::hear_anchor, Self::hear_clients, Self::look, Self::keep_time];
         while !self.over {
             self.wait();
@@ -295,6 +299,7 @@ impl Supervisor {
         }
         self.set_phase(record::Phase::Running);
         self.tell_started();
+        settle_down();
     }
 
     /// Waits, within bounds, for verbs that are under way: a low-level runtime in the middle of `kill` or `exec` is to find
@@ -415,7 +420,7 @@ impl Supervisor {
                 for signal in std::mem::take(&mut self.late_signals) {
                     self.forward(signal);
                 }
-                process::trim_heap();
+                settle_down();
             }
             Err(error) => {
                 self.record.degraded.push(format!("the restart failed: {error:#}"));
@@ -511,6 +516,12 @@ fn receive_now(fd: BorrowedFd<'_>) -> Heard {
         Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Heard::Nothing,
         Err(_) => Heard::Gone,
     }
+}
+
+/// A supervisor lives for months and has nothing to do: it keeps no page that waiting does not need.
+pub(super) fn settle_down() {
+    process::trim_heap();
+    memory::release_code();
 }
 
 /// The time of day for events and records.
