@@ -377,3 +377,66 @@ fn workload(policy: &Policy, names: &EngineNames, document: &Document, id: &str)
         (_, None, None) => program.filter(|p| !p.is_empty()).unwrap_or_else(|| id.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn named(annotations: &[(&str, &str)], args: &str) -> String {
+        let annotations: BTreeMap<String, String> =
+            annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let names = EngineNames::from_annotations(&annotations);
+        let config = Config::default();
+        let policy = policy::resolve(&config, &Default::default(), &annotations, names.container.as_deref());
+        let document = Document::parse(format!("{{\"process\":{{\"args\":{args}}}}}").as_bytes()).expect("JSON");
+        workload(&policy.expect("a policy"), &names, &document, "the-id")
+    }
+
+    #[test]
+    fn a_workload_is_called_by_what_outlives_an_update() {
+        let pod = [
+            ("io.kubernetes.cri.sandbox-namespace", "shop"),
+            ("io.kubernetes.cri.container-name", "web"),
+            ("io.kubernetes.cri.image-name", "registry/web:1"),
+        ];
+        assert_eq!(named(&pod, r#"["/bin/web"]"#), "shop/web");
+        assert_eq!(named(&[&pod[..], &[("lithify.dev/workload", "mine")]].concat(), "[]"), "mine");
+        assert_eq!(named(&pod[1..], "[]"), "web");
+        assert_eq!(named(&[], r#"["/usr/sbin/nginx","-g"]"#), "nginx");
+        assert_eq!(named(&[], r#"["/usr/sbin/"]"#), "the-id");
+        assert_eq!(named(&[], "null"), "the-id");
+    }
+
+    #[test]
+    fn only_an_activation_that_names_us_is_taken_for_ours() {
+        // No LISTEN_FDS in a test's environment, and no descriptors handed down.
+        assert_eq!(preserved(0), (0, false));
+        assert_eq!(preserved(2), (2, false));
+    }
+
+    #[test]
+    fn a_pid_file_is_whole_from_its_first_moment() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("pid");
+        std::fs::write(&path, "12345678").expect("an older one");
+        write_pid_file(&path, 42).expect("written");
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "42");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1);
+        assert!(write_pid_file(Path::new("/"), 1).is_err());
+    }
+
+    #[test]
+    fn a_new_folder_is_ours_until_we_let_go() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let held = lock(dir.path()).expect("ours");
+        assert!(lock(dir.path()).is_err());
+        assert!(!delete::remove_stale(dir.path()).expect("looked at"));
+        assert!(dir.path().exists());
+        drop(held);
+        std::fs::write(dir.path().join("config.json"), "{}").expect("a file");
+        assert!(delete::remove_stale(dir.path()).expect("removed"));
+        assert!(!dir.path().exists());
+    }
+}

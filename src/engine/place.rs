@@ -74,3 +74,54 @@ fn is_zombie(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tagged(root: Option<&Path>) -> PathBuf {
+        of(Path::new("/state"), &Globals { root: root.map(Path::to_owned), ..Globals::default() }, OsStr::new("id"))
+    }
+
+    #[test]
+    fn one_root_is_one_tag_however_it_is_written_and_before_it_is_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let real = dir.path().canonicalize().expect("its path");
+        std::fs::create_dir(real.join("run")).expect("a folder");
+        std::os::unix::fs::symlink("run", real.join("var")).expect("a link");
+        let first = tagged(Some(&real.join("var/new/root")));
+        for again in ["run/new/root", "run/new/root/", "var/./new//root", "run/new/x/../root"] {
+            assert_eq!(tagged(Some(&real.join(again))), first, "{again}");
+        }
+        std::fs::create_dir_all(real.join("run/new/root")).expect("folders");
+        assert_eq!(tagged(Some(&real.join("var/new/root"))), first, "and when it is");
+        assert_ne!(tagged(Some(&real.join("run/new/other"))), first);
+        assert_ne!(tagged(None), first);
+    }
+
+    #[test]
+    fn a_name_fits_a_folder_and_leads_nowhere_else() {
+        for good in ["c", "a.b", "..a", "with space", &"x".repeat(240)] {
+            assert!(is_name(OsStr::new(good)), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "/", &"x".repeat(241)] {
+            assert!(!is_name(OsStr::new(bad)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_record_is_an_error_and_none_at_all_is_nobody() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert!(protected(&dir.path().join("none"), OsStr::new("c")).expect("nobody").is_none());
+        assert!(protected(dir.path(), OsStr::new("c")).is_err());
+        assert!(protected(dir.path(), OsStr::new("a/b")).expect("no name").is_none());
+    }
+
+    #[test]
+    fn a_process_is_alive_only_as_itself() {
+        let own = std::process::id() as i32;
+        let ticks = process::start_time_ticks(own).expect("its start");
+        assert!(is_alive(ProcessRef { pid: own, start_time_ticks: ticks }));
+        assert!(!is_alive(ProcessRef { pid: own, start_time_ticks: ticks + 1 }), "a reused pid");
+    }
+}

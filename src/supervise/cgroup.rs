@@ -156,3 +156,53 @@ impl Cgroups {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cgroup(controller: &str, path: &str) -> Cgroup {
+        let controllers = if controller.is_empty() { Vec::new() } else { vec![controller.to_owned()] };
+        let is_root = path.split('/').count() == 5;
+        Cgroup { controllers, path: path.into(), is_root }
+    }
+
+    #[test]
+    fn a_folder_with_the_supervisor_in_or_below_it_is_not_the_containers_own() {
+        let home = Cgroups(vec![
+            cgroup("cpu", "/sys/fs/cgroup/cpu/system/engine"),
+            cgroup("", "/sys/fs/cgroup/unified/system"),
+        ]);
+        let container = Cgroups(vec![
+            cgroup("cpu", "/sys/fs/cgroup/cpu/system"),
+            cgroup("devices", "/sys/fs/cgroup/devices/system"),
+            cgroup("memory", "/sys/fs/cgroup/memory"),
+            cgroup("", "/sys/fs/cgroup/unified/system"),
+        ]);
+        let own = container.apart_from(&home);
+        assert_eq!(own.0, [cgroup("devices", "/sys/fs/cgroup/devices/system")], "no root, and none that holds us");
+        let below = Cgroups(vec![cgroup("cpu", "/sys/fs/cgroup/cpu/system/engine/c")]);
+        assert_eq!(below.apart_from(&home), below);
+    }
+
+    #[test]
+    fn this_process_is_where_the_kernel_says() {
+        let own = Cgroups::of(std::process::id() as i32).expect("our cgroups");
+        assert!(!own.0.is_empty());
+        for cgroup in &own.0 {
+            let members = std::fs::read_to_string(cgroup.path.join("cgroup.procs")).expect("its members");
+            assert!(members.lines().any(|pid| pid == std::process::id().to_string()), "{}", cgroup.path.display());
+        }
+    }
+
+    #[test]
+    fn of_what_is_removed_only_the_empty_goes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(path("a/b/c")).expect("folders");
+        std::fs::create_dir_all(path("x/y")).expect("folders");
+        std::fs::write(path("x/y/used"), "").expect("a file");
+        Cgroups::remove_empty(&[path("a"), path("x"), path("missing")]);
+        assert!(!path("a").exists() && path("x/y/used").exists());
+    }
+}

@@ -122,7 +122,8 @@ fn a_create_that_fails_tells_why_every_time_and_leaves_nothing() {
     let bundle = node.bundle("b", "true", |config| config["root"]["path"] = json!("missing"));
     for _ in 0..15 {
         let log = node.path("log");
-        let output = node.call("c", &["--log", text(&log), "--log-format", "json", "create", "--bundle", text(&bundle), "c"]);
+        let output =
+            node.call("c", &["--log", text(&log), "--log-format", "json", "create", "--bundle", text(&bundle), "c"]);
         assert!(!output.status.success());
         assert!(words(&output).contains("missing of bundle does not exist"), "{}", words(&output));
         assert_eq!(fs::read_dir(node.path("state")).unwrap().count(), 0);
@@ -172,7 +173,10 @@ fn a_container_starts_with_closed_streams_a_lost_directory_and_odd_names() {
     let mut node = Node::new();
     let name = "with space\nand \\134 newline";
     let bundle = node.bundle("b", "ls -l /proc/self/fd >/tmp/fds; sleep 1000", |config| {
-        config["mounts"].as_array_mut().unwrap().push(json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" }));
+        config["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" }));
     });
     let odd = node.path(name);
     fs::rename(&bundle, &odd).unwrap();
@@ -183,7 +187,12 @@ fn a_container_starts_with_closed_streams_a_lost_directory_and_odd_names() {
     let lithify = node.command("c");
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).arg(&gone).arg(lithify.get_program()).args(lithify.get_args());
-    command.arg("--root").arg(&root).args(["create", "--bundle", &odd_text, "--pid-file"]).arg(node.path("pid")).arg("c");
+    command
+        .arg("--root")
+        .arg(&root)
+        .args(["create", "--bundle", &odd_text, "--pid-file"])
+        .arg(node.path("pid"))
+        .arg("c");
     assert!(command.status().unwrap().success());
     ok(node.call("c", &["start", "c"]));
     let read = || ["exec", "c", "/bin/busybox", "cat", "/tmp/fds"];
@@ -268,7 +277,11 @@ fn without_a_readable_record_nothing_is_started_or_entered_and_delete_still_work
     fs::write(dir.join("record.json"), record.replace("\"version\":1", "\"version\":9")).unwrap();
     for line in [&["start", "c"][..], &["exec", "c", "/bin/busybox", "true"]] {
         let output = node.call("c", line);
-        assert!(!output.status.success() && words(&output).contains("delete it and create it again"), "{}", words(&output));
+        assert!(
+            !output.status.success() && words(&output).contains("delete it and create it again"),
+            "{}",
+            words(&output)
+        );
     }
     node.call("c", &["delete", "--force", "c"]);
     assert!(!node.runc_has("c"));
