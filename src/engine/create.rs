@@ -170,7 +170,7 @@ fn make(
         Some(front) => (front.container_side()?, front.console()),
         None => (None, None),
     };
-    let listen_fds = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<i32>().ok()).unwrap_or(0);
+    let listen_fds = listen_fds();
     let plan = Plan {
         root: invocation.globals.root.clone(),
         globals: invocation.globals.forwarded.clone(),
@@ -180,7 +180,8 @@ fn make(
         engine_bundle: bundle,
         console_is_ours: console.is_some(),
         console_socket: console.or(args.console_socket.clone()),
-        preserved: args.preserve_fds as i32 + listen_fds.clamp(0, 1024),
+        preserved: args.preserve_fds as i32 + listen_fds,
+        listening: listen_fds > 0,
         preserve_fds: args.preserve_fds,
         dir: dir.to_owned(),
         data_dir: config.data_dir.clone(),
@@ -204,7 +205,11 @@ fn make(
     let launched = launch(plan, stdio)?;
     match launched.outcome {
         Outcome::Ready => {}
-        Outcome::RuntimeFailed(code) => return Ok(code),
+        Outcome::RuntimeFailed(code) => {
+            // What it said before it failed is in the container's pipes.
+            front.iter().for_each(foreground::Front::drain);
+            return Ok(code);
+        }
         Outcome::Failed(reason) => bail!("failed to protect container {}: {reason}", args.id.to_string_lossy()),
     }
     if let Some(path) = &args.pid_file
@@ -223,6 +228,15 @@ fn make(
         }
         None => Ok(0),
     }
+}
+
+/// How many descriptors systemd's protocol hands to this process (sd_listen_fds(3)); runc passes them on.
+fn listen_fds() -> i32 {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id() as i32) {
+        return 0;
+    }
+    number("LISTEN_FDS").unwrap_or(0).clamp(0, 1024)
 }
 
 /// In one step, as runc does: an engine may be waiting for the file to appear.

@@ -64,6 +64,8 @@ pub(super) struct Supervisor {
     pub machine: Machine,
     pub storm: Storm,
     pub recorder: Recorder,
+    /// The data folder, on the host's own mount of it.
+    pub data: Option<OwnedFd>,
     pub record: Record,
     pub generation_began: Instant,
     pub breach_seen: Option<Instant>,
@@ -93,6 +95,7 @@ pub(super) struct Parts {
     pub home: Cgroups,
     pub watches: Watches,
     pub recorder: Recorder,
+    pub data: Option<OwnedFd>,
     pub record: Record,
     pub control: Listener,
 }
@@ -119,6 +122,7 @@ impl Supervisor {
             watches: parts.watches,
             storm: Storm::default(),
             recorder: parts.recorder,
+            data: parts.data,
             record: parts.record,
             generation_began: Instant::now(),
             breach_seen: None,
@@ -256,6 +260,7 @@ impl Supervisor {
                 // Up to here the engine prepared the container: mount points, /etc/hosts, files copied in.
                 self.watches.settle().context("failed to arm the watch")
             }
+            Intent::Deleting => self.home.enter(self.anchor.pid, &[]),
             Intent::Started => {
                 self.started();
                 Ok(())

@@ -33,6 +33,8 @@ pub struct Spawn<'a> {
     pub mask: Mask,
     /// Signal it gets when we end; 0 for none.
     pub parent_death_signal: i32,
+    /// Descriptors from 3 on are passed by systemd's protocol: `LISTEN_PID` is to be the child's (sd_listen_fds(3)).
+    pub listening: bool,
 }
 
 impl Spawn<'_> {
@@ -62,6 +64,10 @@ impl Spawn<'_> {
 
     /// In the child: puts every descriptor at its number, in two steps so that none is overwritten before it is copied.
     fn arrange(&self) -> io::Result<()> {
+        if self.listening {
+            // SAFETY: after a fork of a process with one thread nobody else reads the environment.
+            unsafe { std::env::set_var("LISTEN_PID", std::process::id().to_string()) };
+        }
         if self.parent_death_signal != 0 {
             set_parent_death_signal(self.parent_death_signal)?;
         }
