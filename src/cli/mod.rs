@@ -126,7 +126,12 @@ pub enum Verb {
         all: bool,
     },
     /// `delete`.
-    Delete(OsString),
+    Delete {
+        /// Container id.
+        id: OsString,
+        /// `--force`.
+        force: bool,
+    },
     /// `ps`.
     Ps {
         /// Container id.
@@ -299,7 +304,10 @@ fn read_verb(verb: &[u8], rest: &[OsString]) -> Verb {
             let parsed = Parsed::read("kill", rest);
             Verb::Kill { all: parsed.is_set(&["all", "a"]), id: parsed.id() }
         }
-        b"delete" => Verb::Delete(first(rest, "delete")),
+        b"delete" => {
+            let parsed = Parsed::read("delete", rest);
+            Verb::Delete { force: parsed.is_set(&["force", "f"]), id: parsed.id() }
+        }
         b"ps" => {
             let parsed = Parsed::read("ps", rest);
             Verb::Ps { json: parsed.last(&["format", "f"]).is_some_and(|f| f == "json"), id: parsed.id() }

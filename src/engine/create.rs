@@ -237,19 +237,19 @@ fn make(
         Some(front) => (front.container_side()?, front.console()),
         None => (None, None),
     };
-    let (preserved, activated) = preserved(args.preserve_fds as i32);
+    let (preserved, listening) = preserved(args.preserve_fds as i32);
     let globals = absolute_globals(&invocation.globals)?;
     let plan = Plan {
         root: globals.root,
         globals: globals.forwarded,
         quiet_globals: globals.quiet,
-        activated,
         create_flags: args.others.clone(),
         bundle: given_bundle,
         engine_bundle: bundle,
         console_is_ours: console.is_some(),
         console_socket: console.or(args.console_socket.clone()),
         preserved,
+        listening,
         preserve_fds: args.preserve_fds,
         dir: dir.to_owned(),
         data_dir: config.data_dir.clone(),
@@ -273,7 +273,11 @@ fn make(
     let launched = launch(plan, stdio)?;
     match launched.outcome {
         Outcome::Ready => {}
-        Outcome::RuntimeFailed(code) => return Ok(code),
+        Outcome::RuntimeFailed(code) => {
+            // What it said before it failed is in the container's pipes.
+            front.iter().for_each(foreground::Front::drain);
+            return Ok(code);
+        }
         Outcome::Failed(reason) => bail!("failed to protect container {}: {reason}", args.id.to_string_lossy()),
     }
     if let Some(path) = &args.pid_file
@@ -297,15 +301,18 @@ fn make(
     }
 }
 
-/// How many descriptors from 3 on belong to the container, and whether `LISTEN_PID` names us, and so has to name the
-/// low-level runtime that we start (sd_listen_fds(3)). A stale `LISTEN_FDS`, inherited from an engine that was itself
-/// activated by a socket, must not fail a container.
+/// How many descriptors from 3 on belong to the container, and whether systemd's protocol hands some of them to this
+/// process (sd_listen_fds(3)), which passes them on. `LISTEN_FDS` may be stale, inherited from an engine that was itself
+/// activated by a socket: crun takes it for its own, and what of it is not open must not fail a container.
 fn preserved(asked: i32) -> (i32, bool) {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<i32>().ok()).unwrap_or(0);
-    let wanted = asked + number("LISTEN_FDS").clamp(0, 1024);
-    let activated = number("LISTEN_PID") == std::process::id() as i32;
-    let open = (3..3 + wanted).take_while(|fd| fds::borrow_inherited(*fd).is_some_and(|fd| !fds::is_cloexec(fd)));
-    (if activated { wanted } else { asked.max(open.count() as i32) }, activated)
+    let handed = number("LISTEN_FDS").clamp(0, 1024);
+    if number("LISTEN_PID") == std::process::id() as i32 {
+        return (asked + handed, handed > 0);
+    }
+    let handed_down = |fd: &i32| fds::borrow_inherited(*fd).is_some_and(|fd| !fds::is_cloexec(fd));
+    let open = (3..3 + asked + handed).take_while(handed_down).count();
+    (asked.max(open as i32), false)
 }
 
 /// Global flags with absolute paths: the supervisor does not keep the caller's current directory.

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Node, forward, node, place};
 use crate::cli::Invocation;
-use crate::record::{ProcessRef, Record};
+use crate::record::{Phase, ProcessRef, Record};
 use crate::runtime::{self, layout::Layout};
 use crate::spec::Document;
 use crate::supervise::cgroup::Cgroups;
@@ -25,7 +25,7 @@ use crate::sys::spawn::Spawn;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Deletes a container.
-pub(super) fn delete(invocation: &Invocation, id: &OsStr) -> Result<i32> {
+pub(super) fn delete(invocation: &Invocation, id: &OsStr, force: bool) -> Result<i32> {
     let node = node(invocation);
     let dir = place::of(&node.state_dir, &invocation.globals, id);
     if !place::is_name(id) || !dir.exists() {
@@ -37,16 +37,18 @@ pub(super) fn delete(invocation: &Invocation, id: &OsStr) -> Result<i32> {
         let status = forward_and_wait(invocation, &node)?;
         return Ok(if removed { status } else { status.max(1) });
     };
-    let anchor_lives = place::is_alive(record.anchor);
-    if !anchor_lives {
-        // The engine has been told already; its supervisor may still be writing the last event.
+    let ended = record.init.is_none_or(|init| !place::is_alive(init)) && record.phase != Phase::Restarting;
+    if ended || !place::is_alive(record.anchor) {
+        // The supervisor may still be writing the last event, and the anchor is in the cgroups that are to be removed.
+        wait_gone(record.anchor, PATIENCE);
         wait_gone(record.supervisor, PATIENCE);
     }
     let supervised = place::is_alive(record.supervisor);
     if !supervised {
         end_orphan(&record);
     }
-    let lease = if supervised { Lease::take(&dir, Intent::Use).ok() } else { None };
+    let intent = if force { Intent::Deleting } else { Intent::Use };
+    let lease = if supervised { Lease::take(&dir, intent).ok() } else { None };
     let mut status = forward_and_wait(invocation, &node)?;
     drop(lease);
     if !supervised && status != 0 {
@@ -156,7 +158,7 @@ fn force_low_level(invocation: &Invocation, node: &Node, id: &str) -> i32 {
             extra: Vec::new(),
             mask: Mask::current(),
             parent_death_signal: libc::SIGKILL,
-            activated: false,
+            listening: false,
         }
         .start()?;
         Ok(process::wait_pid(child.pid)?.shell_code())

@@ -80,6 +80,15 @@ impl Front {
         }
     }
 
+    /// Hands on what is in the pipes, without waiting for more.
+    pub(super) fn drain(&self) {
+        if let Kind::Pipes { outputs, .. } = &self.0 {
+            for (number, output) in outputs.iter().enumerate() {
+                while output.as_ref().is_some_and(|o| readable_now(o.as_fd())) && pump(output.as_ref(), number + 1) {}
+            }
+        }
+    }
+
     /// The socket for the terminal, where there is one.
     pub(super) fn console(&self) -> Option<PathBuf> {
         match &self.0 {

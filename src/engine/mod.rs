@@ -49,7 +49,7 @@ fn carry_out(invocation: &Invocation) -> Result<i32> {
         Verb::Run(args) => create::create(invocation, args, true),
         Verb::Restore(args) => create::restore(invocation, args),
         Verb::Exec(args) => exec::exec(invocation, args),
-        Verb::Delete(id) => delete::delete(invocation, id),
+        Verb::Delete { id, force } => delete::delete(invocation, id, *force),
         Verb::Start(id) => verbs::start(invocation, id),
         Verb::Kill { id, all } => verbs::kill(invocation, id, *all),
         Verb::Ps { id, json } => verbs::ps(invocation, id, *json),

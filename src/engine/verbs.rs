@@ -93,7 +93,7 @@ pub(super) fn ps(invocation: &Invocation, id: &OsStr, json: bool) -> Result<i32>
         extra: Vec::new(),
         mask: Mask::current(),
         parent_death_signal: libc::SIGKILL,
-        activated: false,
+        listening: false,
     }
     .start()
     .with_context(|| format!("failed to start {}", runtime.display()))?;
@@ -160,7 +160,7 @@ pub(super) fn update(invocation: &Invocation, id: &OsStr, resources: Option<&OsS
         extra: Vec::new(),
         mask: Mask::current(),
         parent_death_signal: libc::SIGKILL,
-        activated: false,
+        listening: false,
     }
     .start()
     .with_context(|| format!("failed to start {}", runtime.display()))?;

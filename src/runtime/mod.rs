@@ -69,7 +69,7 @@ pub fn run_and_wait(runtime: &Path, argv: &[OsString]) -> io::Result<Exit> {
         extra: Vec::new(),
         mask: Mask::current(),
         parent_death_signal: libc::SIGKILL,
-        activated: false,
+        listening: false,
     }
     .start()?;
     crate::sys::process::wait_pid(child.pid)

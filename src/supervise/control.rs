@@ -31,6 +31,8 @@ pub enum Intent {
     Started,
     /// `kill --all`: a signal at the anchor is not meant for the workload a second time.
     KillAll,
+    /// `delete --force`: the container's cgroups are about to be removed.
+    Deleting,
     /// `resume` has succeeded.
     Resumed,
     /// A foreground `run` was sent this signal.
@@ -44,6 +46,7 @@ impl Intent {
             Intent::Starting => b"starting".to_vec(),
             Intent::Started => b"started".to_vec(),
             Intent::KillAll => b"kill-all".to_vec(),
+            Intent::Deleting => b"deleting".to_vec(),
             Intent::Resumed => b"resumed".to_vec(),
             Intent::Forward(signal) => format!("signal {signal}").into_bytes(),
         }
@@ -56,6 +59,7 @@ impl Intent {
             b"starting" => Intent::Starting,
             b"started" => Intent::Started,
             b"kill-all" => Intent::KillAll,
+            b"deleting" => Intent::Deleting,
             b"resumed" => Intent::Resumed,
             _ => {
                 let number = std::str::from_utf8(message).ok()?.strip_prefix("signal ")?;

@@ -167,11 +167,9 @@ fn supervise(
     let _ = nix::unistd::setsid();
     let dir = plan.dir.clone();
     let start_at_once = plan.start_at_once;
-    let mut failed_supervisor = None;
-    // The anchor takes the end of its socket for the end of the supervisor, which it kills in case: while we tell why we
-    // failed, the socket has to stay open.
-    let hold = anchor.socket.try_clone();
-    let made = first_generation(plan, &launcher, anchor, stdio, mask, inherited, &mut failed_supervisor);
+    // Both are kept here so that an early failure does not drop them: an anchor that loses its supervisor ends everything.
+    let (mut anchor, mut unfinished) = (Some(anchor), None);
+    let made = first_generation(plan, &launcher, &mut anchor, stdio, mask, inherited, &mut unfinished);
     let code = match made {
         Ok(mut supervisor) => {
             if !start_at_once {
@@ -189,7 +187,7 @@ fn supervise(
                         let _ = socket::send(launcher.as_fd(), &encode(&Outcome::Ready), &[]);
                         drop(launcher);
                     }
-                    Err(error) => give_up(Some(*supervisor), hold, &dir, &launcher, error),
+                    Err(error) => give_up(Some(*supervisor), None, &dir, &launcher, error),
                 }
             }
             supervisor.run();
@@ -197,7 +195,7 @@ fn supervise(
             supervisor.release_anchor();
             0
         }
-        Err(error) => give_up(failed_supervisor, hold, &dir, &launcher, error),
+        Err(error) => give_up(unfinished, anchor, &dir, &launcher, error),
     };
     process::exit_now(code)
 }
@@ -205,7 +203,7 @@ fn supervise(
 /// Undoes everything and tells the launcher why.
 fn give_up(
     supervisor: Option<Supervisor>,
-    anchor: io::Result<OwnedFd>,
+    anchor: Option<Anchor>,
     dir: &std::path::Path,
     launcher: &OwnedFd,
     error: anyhow::Error,
@@ -218,11 +216,16 @@ fn give_up(
         supervisor.end_generation_now();
         supervisor.discard();
         supervisor.root.unmount();
+        root::remove_state(dir);
+        let _ = socket::send(launcher.as_fd(), &encode(&outcome), &[]);
+        supervisor.exit = Some(Exit::Code(FAILED));
+        supervisor.release_anchor();
+        process::exit_now(FAILED)
     }
     root::remove_state(dir);
     let _ = socket::send(launcher.as_fd(), &encode(&outcome), &[]);
-    if let Ok(anchor) = anchor {
-        let _ = order(anchor.as_fd(), Order::End(Exit::Code(FAILED)), None);
+    if let Some(anchor) = anchor {
+        let _ = order(anchor.socket.as_fd(), Order::End(Exit::Code(FAILED)), None);
     }
     process::exit_now(FAILED)
 }
@@ -231,7 +234,7 @@ fn give_up(
 fn first_generation(
     plan: Plan,
     launcher: &OwnedFd,
-    anchor: Anchor,
+    anchor: &mut Option<Anchor>,
     stdio: Option<[OwnedFd; 3]>,
     mask: Mask,
     inherited: &[i32],
@@ -258,6 +261,7 @@ fn first_generation(
     let control = Listener::open(&plan.dir)
         .with_context(|| format!("failed to make the control socket in {}", plan.dir.display()))?;
     let home = Cgroups::of(std::process::id() as i32)?;
+    let data = open_data_dir(&plan.data_dir);
     let mut document = plan.config.clone();
     if !plan.rootfs.host_namespace {
         namespaces::private_mounts(&namespaces::Needed::new(needed_paths(&plan)?))?;
@@ -268,13 +272,15 @@ fn first_generation(
     if !plan.rootfs.host_namespace {
         namespaces::cover(&config, &plan.engine_bundle.join("config.json"))?;
     }
+    let anchor = anchor.take().context("no anchor")?;
     let mut degraded: Vec<String> = root.degraded().map(str::to_owned).into_iter().collect();
     let watches = Watches::on_root(&root, plan.raise_limits, &mut degraded)?;
     if !process::protect_from_oom(anchor.pid) {
         degraded.push("without CAP_SYS_RESOURCE the anchor is not protected from the OOM killer".to_owned());
     }
     let record = new_record(&plan, anchor.pid, degraded)?;
-    let recorder = Recorder::new(Journal::open(&plan.data_dir, plan.journal), &plan.id);
+    let data_dir = data.as_ref().map_or(plan.data_dir.clone(), |fd| fds::fd_path(fd.as_fd()));
+    let recorder = Recorder::new(Journal::open(&data_dir, plan.journal), &plan.id);
     let supervisor = Supervisor::new(Parts {
         plan,
         anchor,
@@ -286,6 +292,7 @@ fn first_generation(
         home,
         watches,
         recorder,
+        data,
         record,
         control,
     });
@@ -304,6 +311,16 @@ fn first_generation(
         bail!("failed to create container {}: the caller was killed", supervisor.plan.id);
     }
     Ok(Box::new(unfinished.take().context("no supervisor")?))
+}
+
+/// The data folder by a descriptor of the host's own mount of it: a mount namespace keeps the flags of the moment, and a
+/// disk that is read-only now may be mended while the container runs.
+fn open_data_dir(data_dir: &std::path::Path) -> Option<OwnedFd> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    // What can't be made now is tried again with each event.
+    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    Some(std::fs::OpenOptions::new().read(true).custom_flags(flags).open(data_dir).ok()?.into())
 }
 
 /// Descriptors from 3 on that the container is to have, ours from now on; every other inherited one is closed: the first

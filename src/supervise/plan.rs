@@ -43,10 +43,10 @@ pub struct Plan {
     pub console_is_ours: bool,
     /// How many descriptors from 3 on are handed to the container.
     pub preserved: i32,
+    /// Some of them are passed by systemd's protocol.
+    pub listening: bool,
     /// `--preserve-fds` as given; what `LISTEN_FDS` adds the low-level runtime finds out itself.
     pub preserve_fds: u32,
-    /// `LISTEN_PID` named the engine's call: for the low-level runtime it has to name that.
-    pub activated: bool,
     /// The container's folder under the state folder, which exists.
     pub dir: PathBuf,
     /// Folder of events and evidence.

@@ -42,7 +42,7 @@ impl Stream {
         Ok(Stream::Pipe { path: path.into(), flags })
     }
 
-    /// The stream, open again as it was. A pipe whose other end is gone becomes `/dev/null`.
+    /// The stream, open again as it was. A named pipe that nobody reads any more becomes `/dev/null`.
     ///
     /// # Errors
     /// `EMFILE`, or `/proc` or `/dev/null` is not there.
@@ -52,7 +52,8 @@ impl Stream {
             Stream::Pipe { path, flags } => {
                 let write = flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR);
                 let read = !flags.contains(OFlag::O_WRONLY);
-                // Non-blocking: to write to a pipe without a reader fails at once, to read waits for no writer.
+                // Non-blocking: to open a named pipe without a reader for writing fails at once (fifo(7)), and to open one
+                // for reading waits for no writer.
                 let opened = OpenOptions::new()
                     .read(read)
                     .write(write)
@@ -97,8 +98,9 @@ mod tests {
         reader.read_to_string(&mut text).expect("the reader sees the end while the stream is kept");
         assert_eq!(text, "from the next generation");
         drop(reader);
-        let mut nowhere = File::from(stream.open().expect("a pipe without reader opens as null"));
-        nowhere.write_all(b"x").expect("null takes all");
+        let mut broken = File::from(stream.open().expect("a pipe opens without a reader"));
+        let error = broken.write_all(b"x").expect_err("and is as broken as it was for the last generation");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

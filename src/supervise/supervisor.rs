@@ -68,6 +68,8 @@ pub(super) struct Supervisor {
     pub machine: Machine,
     pub storm: Storm,
     pub recorder: Recorder,
+    /// The data folder, on the host's own mount of it.
+    pub data: Option<OwnedFd>,
     pub record: Record,
     pub generation_began: Instant,
     pub breach_seen: Option<Instant>,
@@ -99,6 +101,7 @@ pub(super) struct Parts {
     pub home: Cgroups,
     pub watches: Watches,
     pub recorder: Recorder,
+    pub data: Option<OwnedFd>,
     pub record: Record,
     pub control: Listener,
 }
@@ -127,6 +130,7 @@ impl Supervisor {
             watches: parts.watches,
             storm: Storm::default(),
             recorder: parts.recorder,
+            data: parts.data,
             record: parts.record,
             generation_began: Instant::now(),
             breach_seen: None,
@@ -268,6 +272,7 @@ impl Supervisor {
                 self.armed = true;
                 Ok(())
             }
+            Intent::Deleting => self.home.enter(self.anchor.pid, &[]),
             Intent::Started => {
                 self.started();
                 Ok(())

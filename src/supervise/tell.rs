@@ -11,6 +11,7 @@ use crate::events::{Durability, Event, EventType};
 use crate::policy::Response;
 use crate::record::LastBreach;
 use crate::rootfs::{ArchiveLimits, EvidenceLimits, keep_evidence};
+use crate::sys::fds::fd_path;
 use crate::sys::process::Exit;
 use crate::watch::Change;
 
@@ -145,8 +146,12 @@ impl Supervisor {
             max_bytes: self.plan.evidence.max_bytes,
             each: ArchiveLimits { max_bytes: self.plan.evidence.max_file_bytes, ..ArchiveLimits::default() },
         };
-        match keep_evidence(upper.as_fd(), &self.plan.data_dir.join("evidence"), &id, limits) {
-            Ok(kept) => Some(kept.path.display().to_string()),
+        let data_dir = self.data.as_ref().map_or(self.plan.data_dir.clone(), |fd| fd_path(fd.as_fd()));
+        match keep_evidence(upper.as_fd(), &data_dir.join("evidence"), &id, limits) {
+            Ok(kept) => {
+                let name = kept.path.file_name().unwrap_or_default();
+                Some(self.plan.data_dir.join("evidence").join(name).display().to_string())
+            }
             Err(error) => {
                 self.tell_failures(vec![format!("evidence was not kept: {error:#}")]);
                 None

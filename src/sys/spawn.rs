@@ -33,8 +33,8 @@ pub struct Spawn<'a> {
     pub mask: Mask,
     /// Signal it gets when we end; 0 for none.
     pub parent_death_signal: i32,
-    /// Sets `LISTEN_PID` to the child's pid: it takes over our role in socket activation (sd_listen_fds(3)).
-    pub activated: bool,
+    /// Descriptors from 3 on are passed by systemd's protocol: `LISTEN_PID` is to be the child's (sd_listen_fds(3)).
+    pub listening: bool,
 }
 
 impl Spawn<'_> {
@@ -64,6 +64,10 @@ impl Spawn<'_> {
 
     /// In the child: puts every descriptor at its number, in two steps so that none is overwritten before it is copied.
     fn arrange(&self) -> io::Result<()> {
+        if self.listening {
+            // SAFETY: after a fork of a process with one thread nobody else reads the environment.
+            unsafe { std::env::set_var("LISTEN_PID", std::process::id().to_string()) };
+        }
         if self.parent_death_signal != 0 {
             set_parent_death_signal(self.parent_death_signal)?;
         }
@@ -75,12 +79,6 @@ impl Spawn<'_> {
         }
         fds::cloexec_from(above)?;
         std::mem::forget(copies);
-        if self.activated
-            && let Ok(pid) = CString::new(std::process::id().to_string())
-        {
-            // SAFETY: both are C strings that the call copies; this is the only thread of the forked child.
-            unsafe { libc::setenv(c"LISTEN_PID".as_ptr(), pid.as_ptr(), 1) };
-        }
         self.mask.restore();
         Ok(())
     }

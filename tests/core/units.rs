@@ -165,7 +165,7 @@ fn an_intent_is_read_from_its_own_words_only() {
 }
 
 /// Runs a shell script with these streams and further descriptors, and returns its end.
-fn shell(script: &str, stdio: [&OwnedFd; 3], extra: &[&OwnedFd], activated: bool) -> Exit {
+fn shell(script: &str, stdio: [&OwnedFd; 3], extra: &[&OwnedFd], listening: bool) -> Exit {
     let child = Spawn {
         program: Path::new("/bin/sh"),
         args: &[OsStr::new("-c"), OsStr::new(script)],
@@ -173,7 +173,7 @@ fn shell(script: &str, stdio: [&OwnedFd; 3], extra: &[&OwnedFd], activated: bool
         extra: extra.iter().map(|fd| fd.as_fd()).collect(),
         mask: Mask::current(),
         parent_death_signal: 0,
-        activated,
+        listening,
     }
     .start()
     .unwrap();
@@ -224,7 +224,7 @@ fn how_a_program_ended_is_told_apart() {
         extra: Vec::new(),
         mask: Mask::current(),
         parent_death_signal: 0,
-        activated: false,
+        listening: false,
     };
     assert_eq!(process::wait_pid(missing.start().unwrap().pid).unwrap(), Exit::Code(127));
 }
