@@ -8,6 +8,7 @@ pub mod ctl;
 pub mod engine;
 pub mod events;
 pub mod logging;
+pub mod mountinfo;
 pub mod policy;
 pub mod record;
 pub mod rootfs;

@@ -17,7 +17,7 @@ use crate::supervise::control::{Intent, Lease};
 use crate::supervise::generation::console_path;
 use crate::sys::process::{self, Exit};
 use crate::sys::signals::SignalFd;
-use crate::sys::{fds, socket as messages, terminal};
+use crate::sys::{fds, proc_fd, socket as messages, terminal};
 
 /// Bytes moved in one go.
 const CHUNK: usize = 32 * 1024;
@@ -48,7 +48,7 @@ impl Front {
             let listener = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
                 .and_then(|fd| {
                     let folder = nix::fcntl::open(dir, nix::fcntl::OFlag::O_PATH, nix::sys::stat::Mode::empty())?;
-                    bind(fd.as_raw_fd(), &UnixAddr::new(&fds::fd_path(folder.as_fd()).join("console"))?)?;
+                    bind(fd.as_raw_fd(), &UnixAddr::new(&Path::new(&proc_fd::path(folder.as_fd())).join("console"))?)?;
                     listen(&fd, Backlog::new(4)?)?;
                     Ok(fd)
                 })

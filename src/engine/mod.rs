@@ -3,6 +3,7 @@
 //! Owns: which verb touches a protected container how, and what is forwarded untouched. Must not: parse argv, edit
 //! config.json or watch anything itself.
 
+mod claim;
 mod create;
 mod delete;
 mod exec;

@@ -70,6 +70,13 @@ pub struct EvidenceLimits {
     pub max_file_bytes: u64,
 }
 
+impl Default for EvidenceLimits {
+    /// 100 files, 1 GiB, 64 MiB each.
+    fn default() -> Self {
+        EvidenceLimits { max_files: 100, max_bytes: 1 << 30, max_file_bytes: 64 << 20 }
+    }
+}
+
 /// Limits of the journal (`[journal]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalLimits {
@@ -142,7 +149,7 @@ impl Default for Config {
             allow_loosen: BTreeSet::new(),
             require_profile: false,
             raise_limits: false,
-            evidence: EvidenceLimits { max_files: 100, max_bytes: 1 << 30, max_file_bytes: 64 << 20 },
+            evidence: EvidenceLimits::default(),
             journal: JournalLimits::default(),
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 
 use super::evidence::{ArchiveLimits, Archived, archive};
+use crate::policy::EvidenceLimits;
 
 /// How the names of kept archives end.
 const KEPT: &str = ".tar";
@@ -19,24 +20,6 @@ const PARTIAL: &str = ".partial";
 
 /// After this long an unfinished archive that nobody writes to belongs to a process that was killed.
 const ABANDONED: Duration = Duration::from_secs(3600);
-
-/// Bounds of the folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EvidenceLimits {
-    /// Archives.
-    pub max_files: usize,
-    /// All archives together, in bytes.
-    pub max_bytes: u64,
-    /// Each archive.
-    pub each: ArchiveLimits,
-}
-
-impl Default for EvidenceLimits {
-    /// 32 archives, 256 MiB, and 64 MiB and 10,000 entries for each.
-    fn default() -> Self {
-        Self { max_files: 32, max_bytes: 256 << 20, each: ArchiveLimits::default() }
-    }
-}
 
 /// A kept archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +55,8 @@ fn write(upper: BorrowedFd<'_>, dir: &Path, path: &Path, limits: EvidenceLimits)
         .permissions(fs::Permissions::from_mode(0o600))
         .tempfile_in(dir)
         .context("failed to make a temporary file")?;
-    let each = ArchiveLimits { max_bytes: limits.each.max_bytes.min(limits.max_bytes), ..limits.each };
+    let max_bytes = limits.max_file_bytes.min(limits.max_bytes);
+    let each = ArchiveLimits { max_bytes, ..ArchiveLimits::default() };
     let mut out = BufWriter::with_capacity(64 * 1024, file.as_file_mut());
     let archived = archive(upper, &mut out, each)?;
     out.flush().context("failed to write")?;
@@ -108,7 +92,7 @@ fn prune(dir: &Path, newest: &Path, limits: EvidenceLimits) -> Result<()> {
         fs::metadata(newest).map_or(0, |m| m.size()) + kept.iter().map(|(_, _, size)| size).sum::<u64>();
     let mut files = kept.len() + 1;
     for (_, path, size) in kept {
-        if files <= limits.max_files && bytes <= limits.max_bytes {
+        if files <= limits.max_files as usize && bytes <= limits.max_bytes {
             break;
         }
         remove(&path)?;

@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 
 use super::listing::{MAX_PROBED, names, shows};
 use super::options::{self, OverlayOptions, PathGiven};
+use crate::mountinfo::{self, MountEntry};
 use crate::sys::mount::MountAttributes;
 use crate::sys::proc_fd;
 use crate::sys::statx::statx;
@@ -39,15 +40,6 @@ pub struct Layers {
     pub degraded: Option<String>,
 }
 
-/// What the line of mountinfo says of one mount.
-struct Entry {
-    point: PathBuf,
-    root: Vec<u8>,
-    attributes: MountAttributes,
-    fstype: Vec<u8>,
-    super_options: Vec<u8>,
-}
-
 impl Layers {
     /// Finds out what `rootfs` is made of. `mountinfo` is `/proc/thread-self/mountinfo`, read in the mount namespace of
     /// the caller before anything of ours is mounted on `rootfs`.
@@ -65,13 +57,13 @@ impl Layers {
             let why = format!("the mount table does not list the mount of rootfs {}", rootfs.display());
             return Self::single(root, MountAttributes::NONE, Vec::new(), Some(why));
         };
-        if entry.point != place {
+        if entry.mount_point != place {
             return Self::single(root, MountAttributes::NONE, Vec::new(), None);
         }
-        if entry.fstype != b"overlay" || entry.root != b"/" {
-            return Self::single(root, entry.attributes, Vec::new(), None);
+        if entry.fs_type != "overlay" || entry.root != Path::new("/") {
+            return Self::single(root, attributes(&entry), Vec::new(), None);
         }
-        let given = options::parse(&entry.super_options);
+        let given = options::parse(entry.super_options.as_bytes());
         match Self::overlay(&given, &entry, root.as_fd()) {
             Ok((lowers, data, upper)) => Ok(Self {
                 lowers,
@@ -79,7 +71,7 @@ impl Layers {
                 upper,
                 root,
                 options: given.carried,
-                attributes: entry.attributes,
+                attributes: attributes(&entry),
                 degraded: None,
             }),
             Err(why) => {
@@ -89,7 +81,7 @@ impl Layers {
                 );
                 // The context belongs to the filesystem that is mounted now, not to its layers: it stays.
                 let context = given.carried.into_iter().filter(|(name, _)| name.ends_with("context")).collect();
-                Self::single(root, entry.attributes, context, Some(why))
+                Self::single(root, attributes(&entry), context, Some(why))
             }
         }
     }
@@ -104,12 +96,12 @@ impl Layers {
         Ok(Self { lowers: vec![only], data: Vec::new(), upper: None, root, options, attributes, degraded })
     }
 
-    fn overlay(given: &OverlayOptions, entry: &Entry, root: BorrowedFd<'_>) -> Result<Opened> {
+    fn overlay(given: &OverlayOptions, entry: &MountEntry, root: BorrowedFd<'_>) -> Result<Opened> {
         if given.lowers.is_empty() {
             bail!("the mount table names no lower layer");
         }
         let mut why = None;
-        for base in bases(given, &entry.point) {
+        for base in bases(given, &entry.mount_point) {
             match open_all(given, &base).and_then(|opened| check(&opened, root).map(|()| opened)) {
                 Ok(opened) => return Ok(opened),
                 Err(e) => why = why.or(Some(e)),
@@ -139,19 +131,20 @@ fn open_rootfs(rootfs: &Path) -> Result<OwnedFd> {
     }
 }
 
-/// The line of mountinfo (proc_pid_mountinfo(5)) with a mount id: all that this module needs of that file.
-fn find(mountinfo: &[u8], id: u64) -> Option<Entry> {
+/// The line with a mount id: all that this module needs of that file.
+fn find(table: &[u8], id: u64) -> Option<MountEntry> {
     let wanted = id.to_string();
-    let line = mountinfo
+    let line = table
         .split(|b| *b == b'\n')
         .find(|line| line.strip_prefix(wanted.as_bytes()).is_some_and(|rest| rest.first() == Some(&b' ')))?;
-    let fields: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
-    let dash = fields.iter().position(|f| *f == b"-")?;
-    let [_, _, _, root, point, flags, ..] = fields[..dash] else { return None };
-    let [fstype, _, super_options, ..] = fields[dash + 1..] else { return None };
-    let mut attributes = MountAttributes::NONE;
-    for flag in flags.split(|b| *b == b',') {
-        attributes = attributes.with(match flag {
+    mountinfo::parse_line(line)
+}
+
+/// `nosuid`, `nodev`, `noexec` … of a mount, without `ro`.
+fn attributes(entry: &MountEntry) -> MountAttributes {
+    let flags = entry.options.as_bytes().split(|b| *b == b',');
+    flags.fold(MountAttributes::NONE, |attributes, flag| {
+        attributes.with(match flag {
             b"nosuid" => MountAttributes::NOSUID,
             b"nodev" => MountAttributes::NODEV,
             b"noexec" => MountAttributes::NOEXEC,
@@ -159,14 +152,7 @@ fn find(mountinfo: &[u8], id: u64) -> Option<Entry> {
             b"nodiratime" => MountAttributes::NODIRATIME,
             b"nosymfollow" => MountAttributes::NOSYMFOLLOW,
             _ => MountAttributes::NONE,
-        });
-    }
-    Some(Entry {
-        point: PathBuf::from(std::ffi::OsStr::from_bytes(&options::decode_octal(point))),
-        root: options::decode_octal(root),
-        attributes,
-        fstype: fstype.to_vec(),
-        super_options: super_options.to_vec(),
+        })
     })
 }
 
@@ -234,9 +220,9 @@ mod tests {
     #[test]
     fn a_mount_is_found_by_its_whole_id_with_its_path_and_flags() {
         let entry = find(INFO, 121).unwrap();
-        assert_eq!((entry.point.as_path(), entry.root.as_slice()), (Path::new("/a b"), &b"/"[..]));
-        assert_eq!(entry.attributes, MountAttributes::NOSUID.with(MountAttributes::NOEXEC), "ro is left out");
-        assert_eq!(entry.super_options, b"rw,lowerdir=/x");
+        assert_eq!((entry.mount_point.as_path(), entry.root.as_path()), (Path::new("/a b"), Path::new("/")));
+        assert_eq!(attributes(&entry), MountAttributes::NOSUID.with(MountAttributes::NOEXEC), "ro is left out");
+        assert_eq!(entry.super_options, "rw,lowerdir=/x");
         assert!(find(INFO, 12).is_none() && find(b"", 1).is_none() && find(b"21 broken", 21).is_none());
     }
 

@@ -23,7 +23,7 @@ mod staging;
 pub use attributes::{Attributes, is_overlay_private};
 pub use baseline::{Baseline, SEALED, seal_mark};
 pub use evidence::{ArchiveLimits, Archived, archive};
-pub use evidence_store::{Evidence, EvidenceLimits, keep_evidence};
+pub use evidence_store::{Evidence, keep_evidence};
 pub use layers::Layers;
 pub use overlay::{Mounted, OPAQUE, Tripwire, mount_sealed, mount_tripwire};
 pub use resolve::{Found, Resolved, resolve};

@@ -7,6 +7,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use crate::mountinfo;
+
 /// Options that mean the layers, not the mount: another mount of the same layers needs them to show the same tree.
 const CARRIED: [&str; 10] = [
     "metacopy",
@@ -55,30 +57,13 @@ impl PathGiven {
     }
 }
 
-/// Undoes mountinfo's `\ooo`.
-#[must_use]
-pub fn decode_octal(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..]) = (first, tail) {
-            out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-            rest = &tail[3..];
-        } else {
-            out.push(first);
-            rest = tail;
-        }
-    }
-    out
-}
-
 /// Reads the filesystem's own options, the last field of a line of mountinfo.
 #[must_use]
 pub fn parse(field: &[u8]) -> OverlayOptions {
     let mut options = OverlayOptions::default();
     for option in split(field) {
         let (name, value) = match option.iter().position(|b| *b == b'=') {
-            Some(at) => (&option[..at], Some(decode_octal(&option[at + 1..]))),
+            Some(at) => (&option[..at], Some(mountinfo::unescape(&option[at + 1..]).into_vec())),
             None => (option, None),
         };
         let Ok(name) = std::str::from_utf8(name) else { continue };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::watch::mountinfo;
+use crate::mountinfo;
 
 /// One directory of one hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -139,6 +139,6 @@ impl AsFd for Listener {
 fn address(dir: &Path) -> io::Result<(UnixAddr, std::fs::File)> {
     use std::os::unix::fs::OpenOptionsExt;
     let folder = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(dir)?;
-    let address = UnixAddr::new(&crate::sys::fds::fd_path(folder.as_fd()).join(NAME))?;
+    let address = UnixAddr::new(&Path::new(&crate::sys::proc_fd::path(folder.as_fd())).join(NAME))?;
     Ok((address, folder))
 }

@@ -19,10 +19,10 @@ use super::{namespaces, root};
 use crate::events::{Journal, Recorder};
 use crate::policy::Response;
 use crate::record::{self, Phase, ProcessRef, Record};
-use crate::sys::fds;
 use crate::sys::process::{self, Exit, Fork};
 use crate::sys::signals::{Mask, SignalFd};
 use crate::sys::socket;
+use crate::sys::{fds, proc_fd};
 
 /// Exit status of a `create` that was given up for a reason of ours.
 const FAILED: i32 = 1;
@@ -279,7 +279,7 @@ fn first_generation(
         degraded.push("without CAP_SYS_RESOURCE the anchor is not protected from the OOM killer".to_owned());
     }
     let record = new_record(&plan, anchor.pid, degraded)?;
-    let data_dir = data.as_ref().map_or(plan.data_dir.clone(), |fd| fds::fd_path(fd.as_fd()));
+    let data_dir = data.as_ref().map_or(plan.data_dir.clone(), |fd| PathBuf::from(proc_fd::path(fd.as_fd())));
     let recorder = Recorder::new(Journal::open(&data_dir, plan.journal), &plan.id);
     let supervisor = Supervisor::new(Parts {
         plan,

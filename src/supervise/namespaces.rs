@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::watch::mountinfo;
+use crate::mountinfo;
 
 /// Paths whose mounts have to stay. Mount points have no symbolic links in them, so that each path is kept as it leads, too.
 pub struct Needed(Vec<(PathBuf, bool)>);

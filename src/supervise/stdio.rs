@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::sys::fds::fd_path;
+use crate::sys::proc_fd;
 
 /// One stream, kept in a way that nobody who waits for its end is held up by us.
 pub enum Stream {
@@ -38,7 +38,7 @@ impl Stream {
             return Ok(Stream::Held(duplicate.into()));
         }
         let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
-        let path = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(fd_path(fd))?;
+        let path = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(proc_fd::path(fd))?;
         Ok(Stream::Pipe { path: path.into(), flags })
     }
 
@@ -58,7 +58,7 @@ impl Stream {
                     .read(read)
                     .write(write)
                     .custom_flags(libc::O_NONBLOCK)
-                    .open(fd_path(path.as_fd()));
+                    .open(proc_fd::path(path.as_fd()));
                 match opened {
                     Ok(file) => {
                         fcntl(file.as_fd(), FcntlArg::F_SETFL(*flags & (OFlag::O_NONBLOCK | OFlag::O_APPEND)))?;

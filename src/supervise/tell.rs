@@ -10,8 +10,8 @@ use super::supervisor::{Supervisor, timestamp};
 use crate::events::{Durability, Event, EventType};
 use crate::policy::Response;
 use crate::record::LastBreach;
-use crate::rootfs::{ArchiveLimits, EvidenceLimits, keep_evidence};
-use crate::sys::fds::fd_path;
+use crate::rootfs::keep_evidence;
+use crate::sys::proc_fd;
 use crate::sys::process::Exit;
 use crate::watch::Change;
 
@@ -141,13 +141,8 @@ impl Supervisor {
     fn keep_evidence(&mut self) -> Option<String> {
         let upper = self.root.take_spent()?;
         let id = self.record.last_breach.as_ref()?.event.clone();
-        let limits = EvidenceLimits {
-            max_files: self.plan.evidence.max_files as usize,
-            max_bytes: self.plan.evidence.max_bytes,
-            each: ArchiveLimits { max_bytes: self.plan.evidence.max_file_bytes, ..ArchiveLimits::default() },
-        };
-        let data_dir = self.data.as_ref().map_or(self.plan.data_dir.clone(), |fd| fd_path(fd.as_fd()));
-        match keep_evidence(upper.as_fd(), &data_dir.join("evidence"), &id, limits) {
+        let data_dir = self.data.as_ref().map_or(self.plan.data_dir.clone(), |fd| proc_fd::path(fd.as_fd()).into());
+        match keep_evidence(upper.as_fd(), &data_dir.join("evidence"), &id, self.plan.evidence) {
             Ok(kept) => {
                 let name = kept.path.file_name().unwrap_or_default();
                 Some(self.plan.data_dir.join("evidence").join(name).display().to_string())

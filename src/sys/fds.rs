@@ -2,12 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
-
-/// `/proc/self/fd/<fd>`: the path by which the kernel reaches what an open descriptor stands for (proc_pid_fd(5)).
-pub fn fd_path(fd: BorrowedFd<'_>) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-}
 
 /// An inherited descriptor, without owning it. `None` when it is not open.
 pub fn borrow_inherited(fd: RawFd) -> Option<BorrowedFd<'static>> {

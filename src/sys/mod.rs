@@ -8,7 +8,6 @@ pub mod fanotify;
 pub mod fds;
 pub mod memory;
 pub mod mount;
-pub mod path_xattr;
 pub mod probe;
 pub mod proc_fd;
 pub mod process;

@@ -13,7 +13,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, major, minor};
 
 use super::xattrs;
-use crate::sys::path_xattr;
+use crate::sys::xattr;
 
 /// The read-only files under a container, topmost layer first.
 ///
@@ -112,7 +112,7 @@ pub(super) fn is_opaque(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
     let path = xattrs::path_of(dir, &name);
     [c"trusted.overlay.opaque", c"user.overlay.opaque"]
         .iter()
-        .any(|key| matches!(path_xattr::get(&path, key), Ok(Some(value)) if value == b"y"))
+        .any(|key| matches!(xattr::get_at(&path, key), Ok(Some(value)) if value == b"y"))
 }
 
 #[cfg(test)]

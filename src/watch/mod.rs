@@ -8,7 +8,6 @@ mod culprit;
 mod error;
 mod fanevent;
 mod image;
-pub mod mountinfo;
 mod mounts;
 pub mod scan;
 mod settle;

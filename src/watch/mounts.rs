@@ -15,8 +15,8 @@ use anyhow::Context;
 use nix::errno::Errno;
 use nix::sys::uio::pread;
 
-use super::mountinfo::{self, MountEntry};
 use super::{Change, ChangeKind, Drained, WatchError};
+use crate::mountinfo::{self, MountEntry};
 
 /// Bytes of a table that are read; 100,000 mounts of 160 bytes.
 const MAX_BYTES: usize = 16 << 20;

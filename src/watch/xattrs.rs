@@ -6,8 +6,10 @@ use std::ffi::{CStr, CString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 
-use crate::sys::path_xattr;
+use crate::rootfs::is_overlay_private;
+use crate::sys::xattr;
 
 /// A path for the calls that take no directory descriptor; its last part is the file itself, never what it points to.
 pub(super) fn path_of(dir: BorrowedFd<'_>, name: &CStr) -> CString {
@@ -22,16 +24,15 @@ pub(super) fn path_of(dir: BorrowedFd<'_>, name: &CStr) -> CString {
 /// # Errors
 /// When they can't be read.
 pub(super) fn hash_of(path: &CStr) -> io::Result<u64> {
-    let names = path_xattr::list(path)?.unwrap_or_default();
     let mut sum = 0u64;
-    for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+    for name in xattr::list_at(path)? {
         // Overlay's own book-keeping changes with what happens elsewhere.
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+        if is_overlay_private(&name) {
             continue;
         }
-        let Ok(key) = CString::new(name) else { continue };
-        let value = path_xattr::get(path, &key)?.unwrap_or_default();
-        sum = sum.wrapping_add(hash(&[name, b"\0", &value].concat()));
+        let Ok(key) = CString::new(name.as_bytes()) else { continue };
+        let value = xattr::get_at(path, &key)?.unwrap_or_default();
+        sum = sum.wrapping_add(hash(&[name.as_bytes(), b"\0", &value].concat()));
     }
     Ok(sum)
 }

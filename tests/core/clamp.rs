@@ -122,8 +122,9 @@ fn what_was_asked_for_and_refused_is_told_by_name() {
     } });
     let container = Document::parse(own.to_string().as_bytes()).unwrap();
     let all = ["CAP_CHOWN", "CAP_SYS_ADMIN"];
+    let number: Value = serde_json::from_str("1.50").unwrap();
     let mut session = json!({
-        "args": ["sh"], "x-unknown": 1.50, "apparmorProfile": "unconfined",
+        "args": ["sh"], "x-unknown": number, "apparmorProfile": "unconfined",
         "capabilities": { "bounding": all, "effective": all, "permitted": all, "inheritable": all, "ambient": all },
     });
     let taken = clamp(&mut session, &container).unwrap();

@@ -8,7 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::support::*;
-use lithify::rootfs::{ArchiveLimits, EvidenceLimits, Tripwire, archive, keep_evidence, mount_tripwire};
+use lithify::policy::EvidenceLimits;
+use lithify::rootfs::{ArchiveLimits, Tripwire, archive, keep_evidence, mount_tripwire};
 use nix::mount::{MsFlags, mount};
 
 fn tripped(host: &Host) -> (PathBuf, Tripwire) {

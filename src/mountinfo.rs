@@ -37,7 +37,7 @@ pub struct MountEntry {
     pub fs_type: OsString,
     /// What was mounted: a device, a word, or nothing.
     pub source: OsString,
-    /// Options of the filesystem itself.
+    /// Options of the filesystem itself, their escapes left in: a comma of a path is one.
     pub super_options: OsString,
 }
 
@@ -108,7 +108,7 @@ pub fn parse_line(line: &[u8]) -> Option<MountEntry> {
     entry.fs_type = unescape(fields.next()?);
     // The source may be empty: two spaces in a row, which split gives as an empty field.
     entry.source = unescape(fields.next()?);
-    entry.super_options = unescape(fields.next()?);
+    entry.super_options = OsString::from_vec(fields.next()?.to_vec());
     Some(entry)
 }
 
