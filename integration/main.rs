@@ -23,6 +23,7 @@ mod setup;
 mod alike;
 mod bad_input;
 mod contract;
+mod cri;
 mod killed;
 mod plain;
 mod sealed;

@@ -319,8 +319,11 @@ impl Supervisor {
         }
         self.breach_seen = Some(Instant::now());
         let now = self.now();
+        // What the host writes to the engine's upper is in no generation: there is nothing that a restart would put right.
+        let landed = seen.changes.iter().any(|c| c.kind != ChangeKind::HostWrite);
+        let answered = landed || self.machine.response() != Response::Restart;
         let tell = self.storm.add(seen.changes, now);
-        let effects = self.machine.step(Input::Breach, now);
+        let effects = if answered { self.machine.step(Input::Breach, now) } else { Vec::new() };
         // Contain first: the generation is killed before the disk is waited for.
         if effects.iter().any(|e| matches!(e, Effect::KillGeneration | Effect::KillForGood)) {
             self.hold_streams();
