@@ -1,6 +1,7 @@
 //! How a failure of ours reaches the engine: one line in `--log`, as runc writes it, and the same words on stderr.
 
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde_json::json;
@@ -17,8 +18,10 @@ pub fn report(log: Option<&Path>, json: bool, error: &anyhow::Error) {
         } else {
             format!("time={time:?} level=error msg={message:?}\n")
         };
-        // One write: engines and the low-level runtime may append at the same time.
-        if let Ok(mut file) = std::fs::OpenOptions::new().append(true).create(true).open(log) {
+        // One write: engines and the low-level runtime may append at the same time. Non-blocking: nobody may read a fifo.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = std::fs::OpenOptions::new().append(true).create(true).custom_flags(flags).open(log);
+        if let Ok(mut file) = file {
             let _ = file.write_all(line.as_bytes());
         }
     }

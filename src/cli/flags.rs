@@ -55,7 +55,7 @@ pub fn truth(value: Option<&OsStr>) -> bool {
 pub fn global(name: &[u8]) -> Scan {
     match name {
         b"config" | b"mode" | b"rootfs" | b"on-write" => Scan::Value,
-        b"log" | b"log-format" | b"root" | b"criu" | b"rootless" | b"cgroup-manager" => Scan::Value,
+        b"log" | b"log-format" | b"log-level" | b"root" | b"criu" | b"rootless" | b"cgroup-manager" => Scan::Value,
         b"debug" | b"systemd-cgroup" | b"help" | b"h" | b"?" | b"usage" | b"version" | b"v" | b"V" => Scan::Switch,
         _ => Scan::Unknown,
     }

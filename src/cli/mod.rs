@@ -45,8 +45,10 @@ pub struct Globals {
 /// What `create` and `run` were asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CreateArgs {
-    /// Container id.
+    /// Container id; empty where there is not exactly one word, which every low-level runtime refuses.
     pub id: OsString,
+    /// `--help`: shown, and nothing is done.
+    pub help: bool,
     /// `--bundle`; the current directory when absent.
     pub bundle: Option<PathBuf>,
     /// `--pid-file`.
@@ -63,6 +65,8 @@ pub struct CreateArgs {
     pub config_file: Option<PathBuf>,
     /// Every other flag, as received.
     pub others: Vec<OsString>,
+    /// Why it can't be told what the low-level runtime would make of these arguments: such a call is not protected.
+    pub doubt: Option<String>,
 }
 
 /// What `exec` was asked.
@@ -97,6 +101,8 @@ pub struct ExecArgs {
     pub others: Vec<OsString>,
     /// The program and its arguments.
     pub args: Vec<OsString>,
+    /// As in [`CreateArgs`].
+    pub doubt: Option<String>,
 }
 
 /// The verb, with what we need to know of it.
@@ -140,8 +146,10 @@ pub enum Verb {
         /// `--resources`, as given (`-` for standard input).
         resources: Option<OsString>,
     },
-    /// A verb that is over soon and only names a container: `state`, `pause`, `resume`.
+    /// A verb that is over soon and only names a container: `state`, `pause`.
     Brief(OsString),
+    /// `resume`.
+    Resume(OsString),
     /// Everything else: forwarded, and none of our business.
     Other,
 }
@@ -157,6 +165,8 @@ pub struct Invocation {
     pub verb: Verb,
     /// All arguments for the low-level runtime, byte for byte as received, own flags taken out.
     pub argv: Vec<OsString>,
+    /// Where the verb is in `argv`; its length when there is none.
+    pub verb_at: usize,
 }
 
 impl Invocation {
@@ -171,6 +181,10 @@ impl Invocation {
         let mut unknown: Option<OsString> = None;
         let mut at = 0;
         while at < args.len() {
+            if args[at] == "--" {
+                // The end of the flags; the verb follows.
+                break;
+            }
             let Some(flag) = Flag::read(&args[at]) else { break };
             let scan = flags::global(flag.name);
             let (value, used) = flag.value(scan, args.get(at + 1).map(OsString::as_os_str));
@@ -183,10 +197,11 @@ impl Invocation {
             } else {
                 globals.note(flag.name, value);
                 globals.forwarded.extend_from_slice(words);
-                if !matches!(flag.name, b"log" | b"log-format" | b"debug") {
+                if !matches!(flag.name, b"log" | b"log-format" | b"log-level" | b"debug") {
                     globals.quiet.extend_from_slice(words);
                 }
-                if scan == Scan::Unknown {
+                // With its value in the same word a flag can't take the verb for it.
+                if scan == Scan::Unknown && !args[at].as_bytes().contains(&b'=') {
                     unknown = Some(args[at].clone());
                 }
             }
@@ -194,13 +209,24 @@ impl Invocation {
         }
         let mut argv = globals.forwarded.clone();
         argv.extend_from_slice(args.get(at..).unwrap_or_default());
-        let verb = match args.get(at) {
-            Some(word) => read_verb(word.as_bytes(), &args[at + 1..], unknown.as_deref())?,
-            None => Verb::Other,
+        let dashes = usize::from(args.get(at).is_some_and(|word| word == "--"));
+        let rest = args.get(at + dashes..).unwrap_or_default();
+        let verb_at = argv.len() - rest.len();
+        let verb = match rest {
+            [word, rest @ ..] => {
+                if let Some(flag) = &unknown {
+                    rule_out_hidden_verb(flag, word, rest)?;
+                }
+                read_verb(word.as_bytes(), rest)
+            }
+            [] => Verb::Other,
         };
-        Ok(Invocation { own, globals, verb, argv })
+        Ok(Invocation { own, globals, verb, argv, verb_at })
     }
 }
+
+/// Most descriptors that `--preserve-fds` may name: what a process can have open by default (`fs.nr_open`).
+const MAX_PRESERVED: u32 = 1 << 20;
 
 /// What one own flag writes to.
 enum Slot<'a> {
@@ -250,13 +276,29 @@ fn show(name: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(name)
 }
 
-fn read_verb(verb: &[u8], rest: &[OsString], unknown: Option<&OsStr>) -> Result<Verb> {
+/// An unknown flag may take the next word as its value: then the word we took for the verb is that value, and the real verb
+/// stands behind it.
+fn rule_out_hidden_verb(flag: &OsStr, verb: &OsStr, rest: &[OsString]) -> Result<()> {
+    let matters = |word: &OsString| matches!(word.as_bytes(), b"create" | b"run" | b"restore" | b"exec" | b"start");
+    let watched = matches!(verb.as_bytes(), b"create" | b"run" | b"restore");
+    if flags::is_verb(verb.as_bytes()) && (watched || !rest.iter().any(matters)) {
+        return Ok(());
+    }
+    bail!(
+        "failed to read the command line: unknown flag {} before {}, which may be its value or the command; write it as \
+         --flag=value, or run the low-level runtime by its own name",
+        flag.to_string_lossy(),
+        verb.to_string_lossy()
+    )
+}
+
+fn read_verb(verb: &[u8], rest: &[OsString]) -> Verb {
     let first = |rest: &[OsString], verb| Parsed::read(verb, rest).id();
-    Ok(match verb {
-        b"create" => Verb::Create(create_args("create", rest)?),
-        b"run" => Verb::Run(create_args("run", rest)?),
-        b"restore" => Verb::Restore(create_args("restore", rest)?),
-        b"exec" => Verb::Exec(exec_args(rest)?),
+    match verb {
+        b"create" => Verb::Create(create_args("create", rest)),
+        b"run" => Verb::Run(create_args("run", rest)),
+        b"restore" => Verb::Restore(create_args("restore", rest)),
+        b"exec" => Verb::Exec(exec_args(rest)),
         b"start" => Verb::Start(first(rest, "start")),
         b"kill" => {
             let parsed = Parsed::read("kill", rest);
@@ -274,20 +316,10 @@ fn read_verb(verb: &[u8], rest: &[OsString], unknown: Option<&OsStr>) -> Result<
             let parsed = Parsed::read("update", rest);
             Verb::Update { resources: parsed.last(&["resources", "r"]).map(OsStr::to_owned), id: parsed.id() }
         }
-        b"state" | b"pause" | b"resume" => Verb::Brief(first(rest, "state")),
-        _ if flags::is_verb(verb) => Verb::Other,
-        // An unknown flag may have taken the next word as its value: the word we took for the verb may be that value,
-        // and the real verb, perhaps `create`, stands behind it.
-        _ => match unknown {
-            Some(flag) => bail!(
-                "failed to read the command line: unknown flag {} before the unknown command {}; write it as --flag=value, \
-                 or run the low-level runtime by its own name",
-                flag.to_string_lossy(),
-                show(verb)
-            ),
-            None => Verb::Other,
-        },
-    })
+        b"state" | b"pause" => Verb::Brief(first(rest, "state")),
+        b"resume" => Verb::Resume(first(rest, "resume")),
+        _ => Verb::Other,
+    }
 }
 
 /// A verb's flags and words, told apart.
@@ -345,27 +377,40 @@ impl<'a> Parsed<'a> {
         others.flat_map(|f| f.2.iter().cloned()).collect()
     }
 
-    fn number(&self, names: &[&str]) -> Result<u32> {
-        match self.last(names) {
-            None => Ok(0),
-            Some(text) => match text.to_str().and_then(|t| t.parse().ok()) {
-                Some(number) => Ok(number),
-                None => {
-                    bail!("failed to read the command line: --{} {} is not a number", names[0], text.to_string_lossy())
-                }
-            },
+    /// A count; what is not plainly one is left to the low-level runtime, and doubted.
+    fn number(&self, names: &[&str], doubt: &mut Option<String>) -> u32 {
+        let Some(text) = self.last(names) else { return 0 };
+        match text.to_str().and_then(|t| t.parse().ok()).filter(|n| *n <= MAX_PRESERVED) {
+            Some(number) => number,
+            None => {
+                *doubt = Some(format!("--{} {} is no number up to {MAX_PRESERVED}", names[0], text.to_string_lossy()));
+                0
+            }
         }
+    }
+
+    /// The first flag that is not in the table (it may be another one cut short, or have its value attached), or that lacks
+    /// its value.
+    fn unclear(&self, verb: &str) -> Option<String> {
+        self.flags.iter().find_map(|(name, value, words)| match (flags::of_verb(verb, name), value) {
+            (Scan::Unknown, _) => Some(format!("unknown flag {}", words[0].to_string_lossy())),
+            (Scan::Value, None) => Some(format!("flag {} needs a value", words[0].to_string_lossy())),
+            (Scan::Value | Scan::Switch, _) => None,
+        })
     }
 }
 
-fn create_args(verb: &str, rest: &[OsString]) -> Result<CreateArgs> {
+fn create_args(verb: &str, rest: &[OsString]) -> CreateArgs {
     let parsed = Parsed::read(verb, rest);
     let path = |names| parsed.last(names).map(PathBuf::from);
-    Ok(CreateArgs {
+    let mut doubt = None;
+    let preserve_fds = parsed.number(&["preserve-fds"], &mut doubt);
+    let doubt = parsed.unclear(verb).or(doubt);
+    CreateArgs {
         bundle: path(&["bundle", "b"]),
         pid_file: path(&["pid-file"]),
         console_socket: path(&["console-socket"]),
-        preserve_fds: parsed.number(&["preserve-fds"])?,
+        preserve_fds,
         detach: parsed.is_set(&["detach", "d"]),
         keep: parsed.is_set(&["keep"]),
         config_file: path(&["config", "f"]),
@@ -380,14 +425,19 @@ fn create_args(verb: &str, rest: &[OsString]) -> Result<CreateArgs> {
             "keep",
             "no-subreaper",
         ]),
-        id: parsed.id(),
-    })
+        help: parsed.is_set(&["help", "h", "?", "usage"]),
+        id: if parsed.words.len() == 1 { parsed.id() } else { OsString::new() },
+        doubt,
+    }
 }
 
-fn exec_args(rest: &[OsString]) -> Result<ExecArgs> {
+fn exec_args(rest: &[OsString]) -> ExecArgs {
     let parsed = Parsed::read("exec", rest);
     let word = |names| parsed.last(names).map(OsStr::to_owned);
-    Ok(ExecArgs {
+    let mut doubt = None;
+    let preserve_fds = parsed.number(&["preserve-fds"], &mut doubt);
+    let doubt = parsed.unclear("exec").or(doubt);
+    ExecArgs {
         process: parsed.last(&["process", "p"]).map(PathBuf::from),
         cwd: word(&["cwd"]),
         env: parsed.all(&["env", "e"]),
@@ -398,7 +448,7 @@ fn exec_args(rest: &[OsString]) -> Result<ExecArgs> {
         apparmor: word(&["apparmor"]),
         no_new_privs: parsed.flags.iter().any(|f| f.0 == b"no-new-privs").then(|| parsed.is_set(&["no-new-privs"])),
         caps: parsed.all(&["cap", "c"]),
-        preserve_fds: parsed.number(&["preserve-fds"])?,
+        preserve_fds,
         others: parsed.others(&[
             "process",
             "p",
@@ -419,5 +469,6 @@ fn exec_args(rest: &[OsString]) -> Result<ExecArgs> {
         ]),
         args: parsed.words.iter().skip(1).map(|w| (*w).clone()).collect(),
         id: parsed.id(),
-    })
+        doubt,
+    }
 }

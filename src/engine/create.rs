@@ -1,18 +1,22 @@
 //! `create` and `run`.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Node, delete, foreground, forward, node, overrides, place};
-use crate::cli::{CreateArgs, Invocation};
+use crate::cli::{CreateArgs, Globals, Invocation};
 use crate::events::{EngineNames, clock};
 use crate::policy::{self, Config, Mode, Policy, RootfsKind};
 use crate::runtime;
 use crate::spec::{Document, generation, seal};
 use crate::supervise::launch::{Outcome, launch};
 use crate::supervise::{Plan, RootPlan, control, root};
+use crate::sys::fds;
+use crate::sys::process::Exit;
 
 /// What was decided for a `create`, `run` or `restore`.
 enum Decision {
@@ -30,17 +34,30 @@ struct Protect {
 
 /// Creates a container, and starts it where the verb is `run`.
 pub(super) fn create(invocation: &Invocation, args: &CreateArgs, run: bool) -> Result<i32> {
-    if !place::is_name(&args.id) {
+    if is_only_words(args) {
         return forward(invocation, &node(invocation));
     }
     match decide(invocation, args)? {
-        Decision::Off(node) => forward(invocation, &node),
-        Decision::Protect(protect) => protected(invocation, args, *protect, run),
+        Decision::Off(node) => {
+            // What a protected container of this id left would keep this one from being started.
+            let dir = place::of(&node.state_dir, &invocation.globals, &args.id);
+            if place::is_name(&args.id) && dir.exists() {
+                let _ = delete::remove_stale(&dir);
+            }
+            forward(invocation, &node)
+        }
+        Decision::Protect(protect) => {
+            certain(args)?;
+            protected(invocation, args, *protect, run)
+        }
     }
 }
 
 /// Refuses to restore a checkpoint in a protected mode: the container would run unprotected.
 pub(super) fn restore(invocation: &Invocation, args: &CreateArgs) -> Result<i32> {
+    if is_only_words(args) {
+        return forward(invocation, &node(invocation));
+    }
     match decide(invocation, args)? {
         Decision::Off(node) => forward(invocation, &node),
         Decision::Protect(_) => bail!(
@@ -48,6 +65,23 @@ pub(super) fn restore(invocation: &Invocation, args: &CreateArgs) -> Result<i32>
             args.id.to_string_lossy()
         ),
     }
+}
+
+/// A call that makes no container, whatever the mode: help, or not exactly one id.
+fn is_only_words(args: &CreateArgs) -> bool {
+    args.doubt.is_none() && (args.help || args.id.is_empty())
+}
+
+/// What can't be read as the low-level runtime reads it must not be made.
+fn certain(args: &CreateArgs) -> Result<()> {
+    let id = args.id.to_string_lossy();
+    if let Some(doubt) = &args.doubt {
+        bail!(
+            "failed to protect container {id}: {doubt}; write the command's flags in full, as 'runc create --help' has them"
+        );
+    }
+    ensure!(place::is_name(&args.id), "failed to protect container {id}: not a name of at most 240 bytes");
+    Ok(())
 }
 
 fn decide(invocation: &Invocation, args: &CreateArgs) -> Result<Decision> {
@@ -67,8 +101,14 @@ fn decide(invocation: &Invocation, args: &CreateArgs) -> Result<Decision> {
             journal: config.journal,
         })
     };
-    let cwd = std::env::current_dir().context("failed to find the current directory")?;
-    let bundle = cwd.join(args.bundle.as_deref().unwrap_or(Path::new("")));
+    let bundle = match &args.bundle {
+        // The current directory may be gone: it is not asked for where it does not matter.
+        Some(bundle) if bundle.is_absolute() => bundle.clone(),
+        bundle => {
+            let cwd = std::env::current_dir().context("failed to find the current directory")?;
+            cwd.join(bundle.as_deref().unwrap_or(Path::new("")))
+        }
+    };
     let read = Document::read(&bundle).and_then(|document| Ok((document.annotations()?, document)));
     let (annotations, document) = match read {
         Ok(read) => read,
@@ -95,18 +135,29 @@ fn protected(invocation: &Invocation, args: &CreateArgs, protect: Protect, run: 
     );
     let runtime = runtime::find(&protect.config.runtimes)?;
     let dir = place::of(&protect.config.state_dir, &invocation.globals, &args.id);
-    if let Some(status) = claim(invocation, &runtime, &dir)? {
-        return Ok(status);
-    }
+    // Held by us and, through the fork, by the supervisor for as long as it lives.
+    let claimed = match claim(invocation, &runtime, &dir)? {
+        Claim::Ours(claimed) => claimed,
+        Claim::Exists(status) => return Ok(status),
+    };
     let made = make(invocation, args, protect, run, id, runtime, &dir);
     if made.is_err() && !dir.join(crate::record::FILE).exists() {
-        let _ = std::fs::remove_dir_all(&dir);
+        root::remove_state(&dir);
     }
+    drop(claimed);
     made
 }
 
-/// Takes the container's folder. A status is returned when the container exists: then the low-level runtime has said so.
-fn claim(invocation: &Invocation, runtime: &Path, dir: &Path) -> Result<Option<i32>> {
+/// A container's folder, or what the low-level runtime had to say of it.
+enum Claim {
+    /// It is ours, locked.
+    Ours(File),
+    /// The container exists: the low-level runtime has said so and ended with this status.
+    Exists(i32),
+}
+
+/// Takes the container's folder.
+fn claim(invocation: &Invocation, runtime: &Path, dir: &Path) -> Result<Claim> {
     use std::os::unix::fs::DirBuilderExt;
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o700);
@@ -117,14 +168,19 @@ fn claim(invocation: &Invocation, runtime: &Path, dir: &Path) -> Result<Option<i
         .with_context(|| format!("failed to make state folder {}", parent.display()))?;
     for _ in 0..2 {
         match builder.recursive(false).create(dir) {
-            Ok(()) => return Ok(None),
+            Ok(()) => return Ok(Claim::Ours(lock(dir)?)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).with_context(|| format!("failed to make {}", dir.display())),
         }
         if let Ok(_lease) = control::Lease::take(dir, control::Intent::Use) {
             let exit = runtime::run_and_wait(runtime, &invocation.argv)
                 .with_context(|| format!("failed to start {}", runtime.display()))?;
-            return Ok(Some(exit.shell_code()));
+            if exit == Exit::Code(0) {
+                // It had lost the container that we supervise, and has made another one, which nobody would.
+                delete::force(invocation, dir);
+                bail!("failed to create a container in the place of one that still runs; it has been deleted");
+            }
+            return Ok(Claim::Exists(exit.shell_code()));
         }
         // Nobody supervises it: what an earlier container of that id left, or one that another create is making now.
         ensure!(
@@ -134,6 +190,17 @@ fn claim(invocation: &Invocation, runtime: &Path, dir: &Path) -> Result<Option<i
         );
     }
     bail!("failed to make {}: it is there again", dir.display())
+}
+
+/// Locks a folder that was just made, against whoever would take it for what a killed create has left.
+fn lock(dir: &Path) -> Result<File> {
+    use std::os::unix::fs::MetadataExt;
+    let folder = File::open(dir).with_context(|| format!("failed to open {}", dir.display()))?;
+    let locked = folder.try_lock().is_ok();
+    let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let still = folder.metadata().is_ok_and(|ours| dir.metadata().is_ok_and(|there| same(ours, there)));
+    ensure!(locked && still, "failed to lock {}: another call has taken it; try again", dir.display());
+    Ok(folder)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -170,18 +237,19 @@ fn make(
         Some(front) => (front.container_side()?, front.console()),
         None => (None, None),
     };
-    let listen_fds = listen_fds();
+    let (preserved, listening) = preserved(args.preserve_fds as i32);
+    let globals = absolute_globals(&invocation.globals)?;
     let plan = Plan {
-        root: invocation.globals.root.clone(),
-        globals: invocation.globals.forwarded.clone(),
-        quiet_globals: invocation.globals.quiet.clone(),
+        root: globals.root,
+        globals: globals.forwarded,
+        quiet_globals: globals.quiet,
         create_flags: args.others.clone(),
         bundle: given_bundle,
         engine_bundle: bundle,
         console_is_ours: console.is_some(),
         console_socket: console.or(args.console_socket.clone()),
-        preserved: args.preserve_fds as i32 + listen_fds,
-        listening: listen_fds > 0,
+        preserved,
+        listening,
         preserve_fds: args.preserve_fds,
         dir: dir.to_owned(),
         data_dir: config.data_dir.clone(),
@@ -220,23 +288,49 @@ fn make(
     }
     match front {
         Some(front) => {
-            let status = front.relay(dir, launched.anchor_pid)?;
-            if !args.keep {
-                delete::finished(invocation, dir);
+            let relayed = front.relay(dir, launched.anchor_pid);
+            match &relayed {
+                Ok(_) if args.keep => {}
+                Ok(_) => delete::finished(invocation, dir),
+                // Nobody is left to hear it.
+                Err(_) => delete::force(invocation, dir),
             }
-            Ok(status)
+            relayed
         }
         None => Ok(0),
     }
 }
 
-/// How many descriptors systemd's protocol hands to this process (sd_listen_fds(3)); runc passes them on.
-fn listen_fds() -> i32 {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
-    if number("LISTEN_PID") != Some(std::process::id() as i32) {
-        return 0;
+/// How many descriptors from 3 on belong to the container, and whether systemd's protocol hands some of them to this
+/// process (sd_listen_fds(3)), which passes them on. `LISTEN_FDS` may be stale, inherited from an engine that was itself
+/// activated by a socket: crun takes it for its own, and what of it is not open must not fail a container.
+fn preserved(asked: i32) -> (i32, bool) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<i32>().ok()).unwrap_or(0);
+    let handed = number("LISTEN_FDS").clamp(0, 1024);
+    if number("LISTEN_PID") == std::process::id() as i32 {
+        return (asked + handed, handed > 0);
     }
-    number("LISTEN_FDS").unwrap_or(0).clamp(0, 1024)
+    let handed_down = |fd: &i32| fds::borrow_inherited(*fd).is_some_and(|fd| !fds::is_cloexec(fd));
+    let open = (3..3 + asked + handed).take_while(handed_down).count();
+    (asked.max(open as i32), false)
+}
+
+/// Global flags with absolute paths: the supervisor does not keep the caller's current directory.
+fn absolute_globals(globals: &Globals) -> Result<Globals> {
+    let mut globals = globals.clone();
+    let absolute = |path: &Path| std::path::absolute(path).context("failed to find the current directory");
+    if let Some(root) = globals.root.take_if(|r| r.is_relative()) {
+        let root = absolute(&root)?;
+        let words = [OsString::from("--root"), root.clone().into_os_string()];
+        // The last one counts.
+        globals.forwarded.extend(words.clone());
+        globals.quiet.extend(words);
+        globals.root = Some(root);
+    }
+    if let Some(log) = globals.log.take_if(|l| l.is_relative()) {
+        globals.forwarded.extend(["--log".into(), absolute(&log)?.into_os_string()]);
+    }
+    Ok(globals)
 }
 
 /// In one step, as runc does: an engine may be waiting for the file to appear.
@@ -264,10 +358,12 @@ fn rejoin_protected(document: &mut Document, state_dir: &Path) -> Result<()> {
     }
     for (dir, record) in crate::record::Record::list(state_dir)? {
         let Ok(record) = record else { continue };
-        for (pid, _) in joined.iter().filter(|(pid, _)| *pid == record.anchor.pid) {
-            let init = record
-                .init
-                .with_context(|| format!("failed to join the namespaces of {}: it has no init", dir.display()))?;
+        // A stopped container's pid may be anybody's by now.
+        let named = |pid: i32| pid == record.anchor.pid && place::is_alive(record.anchor);
+        for (pid, _) in joined.iter().filter(|(pid, _)| named(*pid)) {
+            let init = record.init.filter(|init| place::is_alive(*init));
+            let init =
+                init.with_context(|| format!("failed to join the namespaces of {}: it has no init", dir.display()))?;
             generation::rejoin(document, *pid, init.pid);
         }
     }
@@ -286,5 +382,68 @@ fn workload(policy: &Policy, names: &EngineNames, document: &Document, id: &str)
         (None, Some(container), _) => container.clone(),
         (_, None, Some(image)) => image.clone(),
         (_, None, None) => program.filter(|p| !p.is_empty()).unwrap_or_else(|| id.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn named(annotations: &[(&str, &str)], args: &str) -> String {
+        let annotations: BTreeMap<String, String> =
+            annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let names = EngineNames::from_annotations(&annotations);
+        let config = Config::default();
+        let policy = policy::resolve(&config, &Default::default(), &annotations, names.container.as_deref());
+        let document = Document::parse(format!("{{\"process\":{{\"args\":{args}}}}}").as_bytes()).expect("JSON");
+        workload(&policy.expect("a policy"), &names, &document, "the-id")
+    }
+
+    #[test]
+    fn a_workload_is_called_by_what_outlives_an_update() {
+        let pod = [
+            ("io.kubernetes.cri.sandbox-namespace", "shop"),
+            ("io.kubernetes.cri.container-name", "web"),
+            ("io.kubernetes.cri.image-name", "registry/web:1"),
+        ];
+        assert_eq!(named(&pod, r#"["/bin/web"]"#), "shop/web");
+        assert_eq!(named(&[&pod[..], &[("lithify.dev/workload", "mine")]].concat(), "[]"), "mine");
+        assert_eq!(named(&pod[1..], "[]"), "web");
+        assert_eq!(named(&[], r#"["/usr/sbin/nginx","-g"]"#), "nginx");
+        assert_eq!(named(&[], r#"["/usr/sbin/"]"#), "the-id");
+        assert_eq!(named(&[], "null"), "the-id");
+    }
+
+    #[test]
+    fn only_an_activation_that_names_us_is_taken_for_ours() {
+        // No LISTEN_FDS in a test's environment, and no descriptors handed down.
+        assert_eq!(preserved(0), (0, false));
+        assert_eq!(preserved(2), (2, false));
+    }
+
+    #[test]
+    fn a_pid_file_is_whole_from_its_first_moment() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("pid");
+        std::fs::write(&path, "12345678").expect("an older one");
+        write_pid_file(&path, 42).expect("written");
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "42");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1);
+        assert!(write_pid_file(Path::new("/"), 1).is_err());
+    }
+
+    #[test]
+    fn a_new_folder_is_ours_until_we_let_go() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let held = lock(dir.path()).expect("ours");
+        assert!(lock(dir.path()).is_err());
+        assert!(!delete::remove_stale(dir.path()).expect("looked at"));
+        assert!(dir.path().exists());
+        drop(held);
+        std::fs::write(dir.path().join("config.json"), "{}").expect("a file");
+        assert!(delete::remove_stale(dir.path()).expect("removed"));
+        assert!(!dir.path().exists());
     }
 }

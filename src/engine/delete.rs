@@ -96,27 +96,29 @@ pub(super) fn force(invocation: &Invocation, dir: &Path) {
     clear(dir, &record);
 }
 
-/// Removes what is left of a container that nobody supervises. False if somebody may be creating it right now.
+/// Removes what is left of a container that nobody supervises. False if somebody does, or may be creating it right now:
+/// both hold a lock on the folder.
 pub(super) fn remove_stale(dir: &Path) -> Result<bool> {
+    let folder = match std::fs::File::open(dir) {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error).with_context(|| format!("failed to open {}", dir.display())),
+    };
+    match folder.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Ok(false),
+        Err(std::fs::TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("failed to lock {}", dir.display()));
+        }
+    }
     match place::record(dir) {
-        Some(record) if place::is_alive(record.supervisor) => Ok(false),
         Some(record) => {
             end_orphan(&record);
             clear(dir, &record);
-            Ok(true)
         }
-        None => {
-            let fresh = std::fs::metadata(dir)
-                .and_then(|m| m.modified())
-                .is_ok_and(|at| at.elapsed().unwrap_or_default() < PATIENCE);
-            if fresh && dir.join("control").exists() && Lease::take(dir, Intent::Use).is_ok() {
-                return Ok(false);
-            }
-            root::remove_leftovers(dir);
-            std::fs::remove_dir_all(dir).with_context(|| format!("failed to remove {}", dir.display()))?;
-            Ok(true)
-        }
+        None => root::remove_state(dir),
     }
+    Ok(true)
 }
 
 /// Without its supervisor a container must not go on.
@@ -131,9 +133,8 @@ fn end_orphan(record: &Record) {
 }
 
 fn clear(dir: &Path, record: &Record) {
-    root::remove_leftovers(dir);
     Cgroups::remove_empty(&record.cgroups);
-    let _ = std::fs::remove_dir_all(dir);
+    root::remove_state(dir);
 }
 
 fn forward_and_wait(invocation: &Invocation, node: &Node) -> Result<i32> {

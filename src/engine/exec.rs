@@ -22,9 +22,18 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
     let node = node(invocation);
     let dir = place::of(&node.state_dir, &invocation.globals, &args.id);
-    let Some(record) = place::record(&dir).filter(|_| place::is_name(&args.id)) else {
-        return forward(invocation, &node);
-    };
+    if let Some(doubt) = &args.doubt {
+        // Which of the words is the container can't be told: none of them may be a protected one.
+        for word in &invocation.argv[invocation.verb_at..] {
+            let named = place::is_name(word) && place::of(&node.state_dir, &invocation.globals, word).exists();
+            ensure!(
+                !named,
+                "failed to exec in container {}: {doubt}; write the command's flags in full, as 'runc exec --help' has them",
+                word.to_string_lossy()
+            );
+        }
+    }
+    let Some(record) = place::protected(&dir, &args.id)? else { return forward(invocation, &node) };
     let id = args.id.to_string_lossy();
     if record.phase == crate::record::Phase::Stopped {
         return forward(invocation, &node);
@@ -40,7 +49,7 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
         Some(path) => read_process(path)?,
         None => clamp::from_arguments(args, &container)?,
     };
-    let taken = clamp::clamp(&mut process, &container);
+    let taken = clamp::clamp(&mut process, &container).with_context(|| format!("failed to exec in container {id}"))?;
 
     let program: Vec<&str> =
         process["args"].as_array().into_iter().flatten().filter_map(Value::as_str).take(64).collect();

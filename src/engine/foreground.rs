@@ -245,7 +245,8 @@ fn readable_now(fd: BorrowedFd<'_>) -> bool {
 }
 
 fn writable_now(fd: BorrowedFd<'_>) -> bool {
-    ready_now(fd, PollFlags::POLLOUT)
+    // A full pipe that nobody reads any more is in error only; the write tells.
+    ready_now(fd, PollFlags::POLLOUT | PollFlags::POLLERR)
 }
 
 /// The caller's terminal in raw mode; as it was when this is dropped.

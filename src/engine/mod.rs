@@ -8,6 +8,7 @@ mod delete;
 mod exec;
 mod foreground;
 mod place;
+mod updates;
 mod verbs;
 
 use std::ffi::OsString;
@@ -25,6 +26,7 @@ const FAILED: i32 = 1;
 
 /// Carries out one call of the runtime and returns its exit status. Forwarded calls do not return.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
+    crate::sys::fds::fill_standard();
     let invocation = match Invocation::parse(args) {
         Ok(invocation) => invocation,
         Err(error) => {
@@ -53,6 +55,7 @@ fn carry_out(invocation: &Invocation) -> Result<i32> {
         Verb::Ps { id, json } => verbs::ps(invocation, id, *json),
         Verb::Update { id, resources } => verbs::update(invocation, id, resources.as_deref()),
         Verb::Brief(id) => verbs::brief(invocation, id),
+        Verb::Resume(id) => verbs::resume(invocation, id),
         Verb::Other => forward(invocation, &node(invocation)),
     }
 }

@@ -9,25 +9,26 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{forward, node, place};
+use super::{forward, node, place, updates};
 use crate::cli::Invocation;
 use crate::runtime;
 use crate::supervise::control::{Intent, Lease};
-use crate::supervise::generation::{UPDATES, Update};
 use crate::sys::process;
 use crate::sys::signals::Mask;
 use crate::sys::spawn::Spawn;
 
 /// Most of what `update` reads from standard input, and `ps` prints, in bytes.
 const MAX_TEXT: u64 = 1 << 20;
-/// Recorded updates; engines repeat the same few.
-const MAX_UPDATES: usize = 64;
 
 /// A verb that only needs the container to be there.
 pub(super) fn brief(invocation: &Invocation, id: &OsStr) -> Result<i32> {
-    let resume = invocation.argv.iter().any(|word| word == "resume");
+    with_lease(invocation, id, Intent::Use, |_, _| {})
+}
+
+/// `resume`: the supervisor answers breaches again.
+pub(super) fn resume(invocation: &Invocation, id: &OsStr) -> Result<i32> {
     with_lease(invocation, id, Intent::Use, |lease, status| {
-        if resume && status == 0 {
+        if status == 0 {
             let _ = lease.say(Intent::Resumed);
         }
     })
@@ -56,7 +57,7 @@ fn with_lease(invocation: &Invocation, id: &OsStr, intent: Intent, after: impl F
 pub(super) fn start(invocation: &Invocation, id: &OsStr) -> Result<i32> {
     let node = node(invocation);
     let dir = place::of(&node.state_dir, &invocation.globals, id);
-    if !place::is_name(id) || place::record(&dir).is_none() {
+    if place::protected(&dir, id)?.is_none() {
         return forward(invocation, &node);
     }
     let lease = Lease::take(&dir, Intent::Starting).with_context(|| {
@@ -165,8 +166,8 @@ pub(super) fn update(invocation: &Invocation, id: &OsStr, resources: Option<&OsS
     .with_context(|| format!("failed to start {}", runtime.display()))?;
     let exit = process::wait_pid(child.pid).context("failed to wait for the low-level runtime")?;
     if exit.shell_code() == 0 {
-        let verb = &invocation.argv[invocation.globals.forwarded.len()..];
-        remember(&dir, verb, text)?;
+        let verb = &invocation.argv[invocation.verb_at..];
+        updates::remember(&dir, verb, text)?;
     }
     Ok(exit.shell_code())
 }
@@ -178,37 +179,6 @@ fn read_bounded(from: &mut impl Read) -> Result<String> {
         bail!("more than {MAX_TEXT} bytes");
     }
     Ok(text)
-}
-
-/// Adds an update, the same one earlier taken out: engines repeat themselves.
-fn remember(dir: &Path, verb: &[OsString], resources: Option<String>) -> Result<()> {
-    let path = dir.join(UPDATES);
-    let mut updates: Vec<Update> =
-        std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    let mut args = Vec::new();
-    for word in verb {
-        args.push(word.to_str().context("failed to remember an update: not UTF-8")?.to_owned());
-    }
-    // What was read from a file is handed to later generations on standard input.
-    for at in 0..args.len() {
-        let flag = matches!(args[at].as_str(), "--resources" | "-resources" | "-r" | "--r");
-        if flag && at + 1 < args.len() {
-            args[at + 1] = "-".to_owned();
-        } else if let Some((name, _)) = args[at].split_once('=')
-            && matches!(name, "--resources" | "-resources" | "-r" | "--r")
-        {
-            args[at] = format!("{name}=-");
-        }
-    }
-    let update = Update { args, resources };
-    updates.retain(|u| u != &update);
-    updates.push(update);
-    let excess = updates.len().saturating_sub(MAX_UPDATES);
-    updates.drain(..excess);
-    let new = dir.join("updates.json.new");
-    std::fs::write(&new, serde_json::to_vec(&updates)?)
-        .and_then(|()| std::fs::rename(&new, &path))
-        .with_context(|| format!("failed to write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -46,10 +46,11 @@ impl Document {
     /// Parses a document.
     ///
     /// # Errors
-    /// When it is not a JSON object.
+    /// When it is not a JSON object, or a name in it would be read in two ways ([`super::names`]).
     pub fn parse(text: &[u8]) -> Result<Document> {
         let value: Value = serde_json::from_slice(text)?;
         ensure!(value.is_object(), "expected a JSON object");
+        super::names::check_config(&value)?;
         Ok(Document { value })
     }
 
@@ -66,6 +67,16 @@ impl Document {
     /// The value, to edit.
     pub(super) fn value_mut(&mut self) -> &mut Value {
         &mut self.value
+    }
+
+    /// The members of a list, to edit; none where there is no list. The path is a JSON pointer (RFC 6901).
+    pub(super) fn list_mut(&mut self, pointer: &str) -> impl Iterator<Item = &mut Value> {
+        self.value.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
+    }
+
+    /// `root`, to edit; [`Document::rootfs`] has refused a document without one.
+    pub(super) fn root_mut(&mut self) -> Option<&mut serde_json::Map<String, Value>> {
+        self.value.get_mut("root").and_then(Value::as_object_mut)
     }
 
     /// `annotations`; absent and null are the same (Docker writes null).
@@ -158,6 +169,13 @@ impl Document {
             return Ok(true);
         }
         Ok(self.mounts()?.iter().any(|m| m.options().iter().flatten().any(|o| shared(o))))
+    }
+
+    /// The programs of all `hooks`.
+    pub fn hook_paths(&self) -> Vec<PathBuf> {
+        let kinds = self.value["hooks"].as_object().into_iter().flat_map(|kinds| kinds.values());
+        let hooks = kinds.filter_map(Value::as_array).flatten();
+        hooks.filter_map(|hook| hook["path"].as_str().map(PathBuf::from)).collect()
     }
 
     /// Whether `hooks` has one of this kind.

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Document;
 use crate::cli::ExecArgs;
@@ -17,48 +17,62 @@ pub type Taken = Vec<String>;
 
 /// Narrows a process document to its container: capabilities to the container's sets, `noNewPrivileges`, AppArmor profile
 /// and SELinux label to the container's where it has them.
-pub fn clamp(process: &mut Value, container: &Document) -> Taken {
+///
+/// # Errors
+/// For a document that is no JSON object, whose capabilities are not lists of names, or in which a name would be read in
+/// two ways ([`super::names`]): what it asks for can't be told.
+pub fn clamp(process: &mut Value, container: &Document) -> Result<Taken> {
+    super::names::check_process(process)?;
     let own = &container.value()["process"];
     let mut taken = Taken::new();
-    clamp_capabilities(process, own, &mut taken);
-    if own["noNewPrivileges"] == true && process["noNewPrivileges"] != true {
-        process["noNewPrivileges"] = Value::Bool(true);
+    let process = process.as_object_mut().context("failed to read a process document: expected a JSON object")?;
+    match process.get_mut("capabilities") {
+        // Without an object of its own a session gets the container's, which the low-level runtime sees to.
+        None | Some(Value::Null) => {}
+        Some(Value::Object(asked)) => clamp_capabilities(asked, own, &mut taken)?,
+        Some(_) => bail!("failed to read a process document: capabilities are not an object"),
+    }
+    if own["noNewPrivileges"] == true && process.get("noNewPrivileges") != Some(&Value::Bool(true)) {
+        process.insert("noNewPrivileges".to_owned(), Value::Bool(true));
         taken.push("new privileges".to_owned());
     }
     for key in ["apparmorProfile", "selinuxLabel"] {
-        if own[key].as_str().is_some_and(|label| !label.is_empty()) && process[key] != own[key] {
-            process[key] = own[key].clone();
+        if own[key].as_str().is_some_and(|label| !label.is_empty()) && process.get(key) != Some(&own[key]) {
+            process.insert(key.to_owned(), own[key].clone());
             taken.push(format!("another {key}"));
         }
     }
-    taken
+    Ok(taken)
 }
 
+/// Names as they are written: runc knows them in capitals only, crun in any case, so that a name in another spelling means
+/// something to one of them and nothing to the other.
 fn names(set: &Value) -> BTreeSet<String> {
     let names = set.as_array().into_iter().flatten().filter_map(Value::as_str);
-    names.map(|name| name.to_ascii_uppercase()).collect()
+    names.map(str::to_owned).collect()
 }
 
-fn clamp_capabilities(process: &mut Value, own: &Value, taken: &mut Taken) {
-    if process["capabilities"].is_null() {
-        // Without an object of its own a session gets the container's, which the low-level runtime sees to.
-        return;
-    }
+fn clamp_capabilities(asked: &mut Map<String, Value>, own: &Value, taken: &mut Taken) -> Result<()> {
     let bounding = names(&own["capabilities"]["bounding"]);
+    let ambient = names(&own["capabilities"]["ambient"]);
     for set in SETS {
         // A session's root may hold what the container's user could regain, its bounding set; ambient only the same.
-        let allowed = if set == "ambient" { names(&own["capabilities"]["ambient"]) } else { bounding.clone() };
-        if let Some(asked) = process["capabilities"][set].as_array_mut() {
-            asked.retain(|name| {
-                let name = name.as_str().unwrap_or("").to_ascii_uppercase();
-                let keep = allowed.contains(&name);
-                if !keep && set == "bounding" {
-                    taken.push(name);
-                }
-                keep
-            });
+        let allowed = if set == "ambient" { &ambient } else { &bounding };
+        match asked.get_mut(set) {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(asked)) => {
+                asked.retain(|name| {
+                    let keep = name.as_str().is_some_and(|name| allowed.contains(name));
+                    if !keep && set == "bounding" {
+                        taken.push(name.as_str().unwrap_or("a capability that is no name").to_owned());
+                    }
+                    keep
+                });
+            }
+            Some(_) => bail!("failed to read a process document: capabilities.{set} is not a list"),
         }
     }
+    Ok(())
 }
 
 /// The process document of an `exec` that names a program on the command line, as the low-level runtime would make it from
@@ -69,6 +83,11 @@ fn clamp_capabilities(process: &mut Value, own: &Value, taken: &mut Taken) {
 pub fn from_arguments(args: &ExecArgs, container: &Document) -> Result<Value> {
     ensure!(!args.args.is_empty(), "failed to exec in container {}: no program given", args.id.to_string_lossy());
     let mut process = container.value()["process"].clone();
+    ensure!(
+        process.is_object() && (process["user"].is_object() || process["user"].is_null()),
+        "failed to exec in container {}: its config.json has no process",
+        args.id.to_string_lossy()
+    );
     process["args"] = json!(args.args.iter().map(|a| text(a)).collect::<Result<Vec<_>>>()?);
     process["terminal"] = Value::Bool(args.tty);
     if let Some(cwd) = args.cwd.as_deref().filter(|c| !c.is_empty()) {
@@ -84,6 +103,9 @@ pub fn from_arguments(args: &ExecArgs, container: &Document) -> Result<Value> {
         process["noNewPrivileges"] = Value::Bool(value);
     }
     if !args.caps.is_empty() {
+        if !process["capabilities"].is_object() {
+            process["capabilities"] = json!({});
+        }
         for set in SETS {
             let mut held = names(&process["capabilities"][set]);
             held.extend(args.caps.iter().map(|c| c.to_string_lossy().to_ascii_uppercase()));

@@ -19,7 +19,7 @@ pub struct Kept {
 /// (and ipc and uts where somebody else is in them), and hooks that set that network up do not run again.
 pub fn next(document: &mut Document, kept: Kept) {
     let anchor = kept.anchor_pid;
-    for namespace in document.value_mut()["linux"]["namespaces"].as_array_mut().into_iter().flatten() {
+    for namespace in document.list_mut("/linux/namespaces") {
         let file = match namespace["type"].as_str() {
             Some("network") => "net",
             Some("ipc") if kept.ipc => "ipc",
@@ -30,8 +30,8 @@ pub fn next(document: &mut Document, kept: Kept) {
             namespace["path"] = json!(format!("/proc/{anchor}/ns/{file}"));
         }
     }
-    for kind in ["prestart", "createRuntime"] {
-        if let Some(hooks) = document.value_mut()["hooks"][kind].as_array_mut() {
+    for kind in ["/hooks/prestart", "/hooks/createRuntime"] {
+        if let Some(hooks) = document.value_mut().pointer_mut(kind).and_then(Value::as_array_mut) {
             hooks.retain(|hook| !sets_up_network(hook));
         }
     }
@@ -53,7 +53,7 @@ pub fn joined_through_proc(document: &Document) -> Vec<(i32, String)> {
 
 /// Replaces `/proc/<from>/ns/{pid,user}` by the same of `to`.
 pub fn rejoin(document: &mut Document, from: i32, to: i32) {
-    for namespace in document.value_mut()["linux"]["namespaces"].as_array_mut().into_iter().flatten() {
+    for namespace in document.list_mut("/linux/namespaces") {
         let Some((pid, kind)) = namespace["path"].as_str().and_then(proc_namespace) else { continue };
         if pid == from && (kind == "pid" || kind == "user") {
             namespace["path"] = json!(format!("/proc/{to}/ns/{kind}"));

@@ -6,6 +6,7 @@ pub mod document;
 pub mod exec;
 pub mod generation;
 pub mod mounts;
+pub mod names;
 pub mod seal;
 
 pub use document::Document;

@@ -17,17 +17,21 @@ pub struct ScratchMount {
 
 /// Marks the root read-only: what the sealed overlay enforces anyway, said where programs look (`/proc/mounts`, statvfs).
 pub fn read_only_root(document: &mut Document) {
-    document.value_mut()["root"]["readonly"] = Value::Bool(true);
+    if let Some(root) = document.root_mut() {
+        root.insert("readonly".to_owned(), Value::Bool(true));
+    }
 }
 
 /// Points `root.path` elsewhere (for containers that must be built in the host's mount namespace).
 pub fn root_path(document: &mut Document, path: &Path) {
-    document.value_mut()["root"]["path"] = json!(path);
+    if let Some(root) = document.root_mut() {
+        root.insert("path".to_owned(), json!(path));
+    }
 }
 
 /// Makes relative bind sources absolute, as the low-level runtime would against the bundle.
 pub fn absolute_sources(document: &mut Document, bundle: &Path) {
-    for mount in document.value_mut()["mounts"].as_array_mut().into_iter().flatten() {
+    for mount in document.list_mut("/mounts") {
         let bind = mount["options"].as_array().into_iter().flatten().any(|o| o == "bind" || o == "rbind");
         if let Some(source) = mount["source"].as_str().filter(|s| bind && !s.starts_with('/')) {
             mount["source"] = json!(bundle.join(source));
@@ -38,6 +42,9 @@ pub fn absolute_sources(document: &mut Document, bundle: &Path) {
 /// Adds scratch mounts. A destination that the engine mounts something on already keeps the engine's mount. Each goes
 /// before the first mount that lies below it, which it would hide otherwise.
 pub fn add_scratch(document: &mut Document, scratch: &[ScratchMount]) {
+    if scratch.is_empty() {
+        return;
+    }
     let mounts = &mut document.value_mut()["mounts"];
     if !mounts.is_array() {
         *mounts = json!([]);

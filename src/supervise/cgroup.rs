@@ -53,7 +53,8 @@ impl Cgroups {
             let mut fields = line.splitn(3, ':').skip(1);
             let (Some(names), Some(path)) = (fields.next(), fields.next()) else { continue };
             let controllers: Vec<String> = names.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect();
-            let mount = mounts.iter().rfind(|m| {
+            // The widest view of the hierarchy: a container's own folder may be mounted elsewhere, too.
+            let views = mounts.iter().filter(|m| Path::new(path).starts_with(&m.root)).filter(|m| {
                 let options: BTreeSet<&str> = m.super_options.to_str().unwrap_or("").split(',').collect();
                 if controllers.is_empty() {
                     m.fs_type == "cgroup2"
@@ -61,33 +62,35 @@ impl Cgroups {
                     m.fs_type == "cgroup" && controllers.iter().all(|c| options.contains(c.as_str()))
                 }
             });
-            let Some(mount) = mount else { continue };
+            let Some(mount) = views.min_by_key(|m| m.root.as_os_str().len()) else { continue };
             // A hierarchy may be mounted from below its root (in a container, say).
-            let below = Path::new(path)
-                .strip_prefix(&mount.root)
-                .unwrap_or(Path::new(path).strip_prefix("/").unwrap_or(Path::new("")));
+            let below = Path::new(path).strip_prefix(&mount.root).unwrap_or(Path::new(""));
             let is_root = below == Path::new("");
             found.push(Cgroup { controllers, path: mount.mount_point.join(below), is_root });
         }
         Ok(Cgroups(found))
     }
 
-    /// Directories that are not the same process's in `other`: the container's own ones, where `other` is the engine's.
+    /// Directories that `other`'s process is not in, nor below: the container's own ones, where `other` is the supervisor's.
+    /// A folder that has others in it (`cgroupsPath` may name any, a hierarchy's root too) is never emptied or removed.
     pub fn apart_from(&self, other: &Cgroups) -> Cgroups {
-        Cgroups(self.0.iter().filter(|c| !c.is_root && !other.0.contains(c)).cloned().collect())
+        let holds = |c: &Cgroup| other.0.iter().any(|o| o.controllers == c.controllers && o.path.starts_with(&c.path));
+        Cgroups(self.0.iter().filter(|c| !c.is_root && !holds(c)).cloned().collect())
     }
 
     /// Moves a process in, hierarchy by hierarchy, but for those of the named v1 controllers.
     ///
     /// # Errors
-    /// Names the first directory that refused it.
+    /// Names the first directory that refused it; the others have been entered.
     pub fn enter(&self, pid: i32, except: &[&str]) -> Result<()> {
+        let mut refused = Ok(());
         for cgroup in self.0.iter().filter(|c| !c.has(except)) {
-            cgroup
+            let moved = cgroup
                 .put(pid)
-                .with_context(|| format!("failed to move process {pid} to cgroup {}", cgroup.path.display()))?;
+                .with_context(|| format!("failed to move process {pid} to cgroup {}", cgroup.path.display()));
+            refused = refused.and(moved);
         }
-        Ok(())
+        refused
     }
 
     /// Moves this process to where it is: nothing changes, but the kernel's lock for such moves stays at hand for a while.
@@ -151,5 +154,55 @@ impl Cgroups {
             Cgroups::remove_empty(&children);
             let _ = std::fs::remove_dir(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cgroup(controller: &str, path: &str) -> Cgroup {
+        let controllers = if controller.is_empty() { Vec::new() } else { vec![controller.to_owned()] };
+        let is_root = path.split('/').count() == 5;
+        Cgroup { controllers, path: path.into(), is_root }
+    }
+
+    #[test]
+    fn a_folder_with_the_supervisor_in_or_below_it_is_not_the_containers_own() {
+        let home = Cgroups(vec![
+            cgroup("cpu", "/sys/fs/cgroup/cpu/system/engine"),
+            cgroup("", "/sys/fs/cgroup/unified/system"),
+        ]);
+        let container = Cgroups(vec![
+            cgroup("cpu", "/sys/fs/cgroup/cpu/system"),
+            cgroup("devices", "/sys/fs/cgroup/devices/system"),
+            cgroup("memory", "/sys/fs/cgroup/memory"),
+            cgroup("", "/sys/fs/cgroup/unified/system"),
+        ]);
+        let own = container.apart_from(&home);
+        assert_eq!(own.0, [cgroup("devices", "/sys/fs/cgroup/devices/system")], "no root, and none that holds us");
+        let below = Cgroups(vec![cgroup("cpu", "/sys/fs/cgroup/cpu/system/engine/c")]);
+        assert_eq!(below.apart_from(&home), below);
+    }
+
+    #[test]
+    fn this_process_is_where_the_kernel_says() {
+        let own = Cgroups::of(std::process::id() as i32).expect("our cgroups");
+        assert!(!own.0.is_empty());
+        for cgroup in &own.0 {
+            let members = std::fs::read_to_string(cgroup.path.join("cgroup.procs")).expect("its members");
+            assert!(members.lines().any(|pid| pid == std::process::id().to_string()), "{}", cgroup.path.display());
+        }
+    }
+
+    #[test]
+    fn of_what_is_removed_only_the_empty_goes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(path("a/b/c")).expect("folders");
+        std::fs::create_dir_all(path("x/y")).expect("folders");
+        std::fs::write(path("x/y/used"), "").expect("a file");
+        Cgroups::remove_empty(&[path("a"), path("x"), path("missing")]);
+        assert!(!path("a").exists() && path("x/y/used").exists());
     }
 }

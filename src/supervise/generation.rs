@@ -75,6 +75,7 @@ impl Supervisor {
             },
         };
         self.call(&args, streams, launcher)?;
+        self.made = true;
 
         let text = std::fs::read_to_string(&pid_file).with_context(|| {
             format!("failed to read {}, which {} should have written", pid_file.display(), self.plan.runtime.display())
@@ -113,8 +114,11 @@ impl Supervisor {
     /// When the kernel refuses, or the anchor is gone.
     pub(super) fn join_anchor(&mut self) -> Result<()> {
         let Some(init) = &self.init else { return Ok(()) };
-        if !self.anchor_stays {
-            self.cgroups.enter(self.anchor.pid, &NOT_ENTERED)?;
+        if !self.anchor_stays
+            && let Err(error) = self.cgroups.enter(self.anchor.pid, &NOT_ENTERED)
+        {
+            // What the engine reads of the container's use is less then; the container is none the worse.
+            self.record.degraded.push(format!("the engine can't see all that the container uses: {error:#}"));
         }
         order(self.anchor.socket.as_fd(), Order::Join, Some(init.pidfd.as_fd()))
             .context("failed to reach the anchor")?;
@@ -129,7 +133,7 @@ impl Supervisor {
                     return Err(io::Error::from_raw_os_error(errno))
                         .context("failed to bring the anchor into the container's namespaces");
                 }
-                Some(Report::Signal(_)) => {}
+                Some(Report::Signal(signal)) => self.late_signals.push(signal),
                 None => bail!("failed to reach the anchor: it has ended"),
             }
         }
@@ -247,6 +251,7 @@ impl Supervisor {
 
     /// The next generation, from nothing to its first instruction.
     pub(super) fn restart(&mut self) -> Result<()> {
+        ensure!(self.init.is_none(), "failed to end the last generation: its init does not die");
         let _ = std::fs::remove_file(self.plan.dir.join(RUNTIME_LOG));
         self.prepare_config()?;
         self.forget_generation()?;
@@ -320,7 +325,8 @@ impl Supervisor {
 
     /// Makes the low-level runtime forget a container that is not to be.
     pub(super) fn discard(&mut self) {
-        if self.record.init.is_some() {
+        // Only what our own call has made: where `create` failed, another container may have that id.
+        if self.made {
             let _ = self.home.enter(self.anchor.pid, &[]);
             let id = OsString::from(&self.plan.id);
             let _ = self.quiet_call(&[OsStr::new("delete"), OsStr::new("--force"), &id], None);

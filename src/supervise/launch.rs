@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::anchor::{self, Order, order};
 use super::cgroup::Cgroups;
@@ -14,7 +13,7 @@ use super::generation::{CONFIG, RuntimeFailed};
 use super::plan::Plan;
 use super::root::Root;
 use super::stdio::{self, Stream};
-use super::supervisor::{Anchor, Parts, Supervisor};
+use super::supervisor::{Anchor, Parts, Supervisor, hung_up};
 use super::watches::Watches;
 use super::{namespaces, root};
 use crate::events::{Journal, Recorder};
@@ -217,15 +216,13 @@ fn give_up(
         supervisor.end_generation_now();
         supervisor.discard();
         supervisor.root.unmount();
-        root::remove_leftovers(dir);
-        let _ = std::fs::remove_dir_all(dir);
+        root::remove_state(dir);
         let _ = socket::send(launcher.as_fd(), &encode(&outcome), &[]);
         supervisor.exit = Some(Exit::Code(FAILED));
         supervisor.release_anchor();
         process::exit_now(FAILED)
     }
-    root::remove_leftovers(dir);
-    let _ = std::fs::remove_dir_all(dir);
+    root::remove_state(dir);
     let _ = socket::send(launcher.as_fd(), &encode(&outcome), &[]);
     if let Some(anchor) = anchor {
         let _ = order(anchor.socket.as_fd(), Order::End(Exit::Code(FAILED)), None);
@@ -267,7 +264,7 @@ fn first_generation(
     let data = open_data_dir(&plan.data_dir);
     let mut document = plan.config.clone();
     if !plan.rootfs.host_namespace {
-        namespaces::private_mounts(&needed_paths(&plan)?)?;
+        namespaces::private_mounts(&namespaces::Needed::new(needed_paths(&plan)?))?;
     }
     let root = Root::build(&plan, &mut document)?;
     let config = plan.dir.join(CONFIG);
@@ -342,11 +339,20 @@ fn preserve(plan: &Plan, inherited: &[i32]) -> Result<Vec<OwnedFd>> {
     Ok(preserved)
 }
 
-/// Paths that the low-level runtime will need: their mounts must stay in the supervisor's mount namespace.
-fn needed_paths(plan: &Plan) -> Result<Vec<PathBuf>> {
-    let mut paths = vec![plan.engine_bundle.clone(), plan.rootfs.engine.clone(), plan.dir.clone()];
+/// Paths that the low-level runtime will need, with whether what is mounted below them is needed as well.
+fn needed_paths(plan: &Plan) -> Result<Vec<(PathBuf, bool)>> {
+    let mut paths: Vec<PathBuf> =
+        vec![plan.engine_bundle.clone(), plan.rootfs.engine.clone(), plan.dir.clone(), plan.data_dir.clone()];
+    paths.push(plan.runtime.clone());
+    paths.extend(plan.root.clone());
+    paths.extend(plan.console_socket.clone());
     paths.extend(plan.config.namespaces()?.iter().filter_map(|n| n.path().clone()));
-    paths.extend(plan.config.mounts()?.iter().filter_map(|m| m.source().clone()));
+    paths.extend(plan.config.hook_paths());
+    let mut paths: Vec<(PathBuf, bool)> = paths.into_iter().map(|path| (path, false)).collect();
+    for mount in plan.config.mounts()? {
+        let recursive = mount.options().iter().flatten().any(|o| o == "rbind");
+        paths.extend(mount.source().clone().map(|source| (plan.engine_bundle.join(source), recursive)));
+    }
     Ok(paths)
 }
 
@@ -381,11 +387,4 @@ fn new_record(plan: &Plan, anchor_pid: i32, degraded: Vec<String>) -> Result<Rec
         degraded,
         cgroups: Vec::new(),
     })
-}
-
-/// Whether the other end of a socket is closed.
-fn hung_up(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::empty())];
-    let _ = poll(&mut fds, PollTimeout::ZERO);
-    fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))
 }

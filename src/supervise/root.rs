@@ -164,11 +164,40 @@ impl Root {
     }
 }
 
-/// Unmounts what a killed supervisor left in the host's mount namespace.
-pub fn remove_leftovers(dir: &Path) {
+/// Removes a container's folder and unmounts what a killed supervisor left there in the host's mount namespace. It holds
+/// files and empty folders only; nothing is removed from within a folder, so that a mount that would not go (and the image
+/// or a volume behind it) is never emptied.
+pub fn remove_state(dir: &Path) {
     use nix::mount::{MntFlags, umount2};
     for name in [ROOTFS, STAGING] {
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
         while umount2(&dir.join(name), flags).is_ok() {}
+    }
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
+    }
+    let _ = std::fs::remove_dir(dir);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_removed_from_within_a_folder_of_the_container() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let state = dir.path().join("c@1");
+        std::fs::create_dir_all(state.join(ROOTFS).join("etc")).expect("what a mount that would not go shows");
+        std::fs::create_dir(state.join(STAGING)).expect("a mount point");
+        std::os::unix::fs::symlink(dir.path(), state.join("link")).expect("a link");
+        std::fs::write(state.join("record.json"), "{}").expect("a file");
+        remove_state(&state);
+        let left: Vec<_> = std::fs::read_dir(&state).expect("listed").flatten().map(|e| e.file_name()).collect();
+        assert_eq!(left, [ROOTFS]);
+        assert!(state.join(ROOTFS).join("etc").exists());
+        std::fs::remove_dir(state.join(ROOTFS).join("etc")).expect("removed");
+        remove_state(&state);
+        assert!(!state.exists() && dir.path().exists());
     }
 }

@@ -48,6 +48,16 @@ impl Storm {
         self.total > 0 && self.until.is_none_or(|until| now >= until)
     }
 
+    /// Whether there is anything to tell.
+    pub fn has_changes(&self) -> bool {
+        self.total > 0
+    }
+
+    /// Whether one of them is in the container, and not only in the engine's upper.
+    pub fn has_landed(&self) -> bool {
+        self.seen.values().any(|(_, change)| change.kind != ChangeKind::HostWrite)
+    }
+
     /// Takes out what is to be told, and opens a window. `None` when there is nothing.
     pub fn take(&mut self, now: Duration) -> Option<Summary> {
         self.until = Some(now + WINDOW);

@@ -60,6 +60,10 @@ pub(super) struct Supervisor {
     pub cgroups: Cgroups,
     /// In v1 the anchor stays in the container's cgroups while the generations change.
     pub anchor_stays: bool,
+    /// The low-level runtime has made a container for us.
+    pub made: bool,
+    /// Signals to the pid the engine has that came while no generation could take them.
+    pub late_signals: Vec<i32>,
     pub watches: Watches,
     pub machine: Machine,
     pub storm: Storm,
@@ -79,6 +83,8 @@ pub(super) struct Supervisor {
     clients: Vec<Client>,
     epoch: Instant,
     renew_at: Option<Duration>,
+    /// The engine's `start` is under way: what changes from now on is the workload's doing.
+    armed: bool,
     /// The anchor has been told, or is gone.
     over: bool,
 }
@@ -119,6 +125,8 @@ impl Supervisor {
             home: parts.home,
             cgroups: Cgroups::default(),
             anchor_stays: false,
+            made: false,
+            late_signals: Vec::new(),
             watches: parts.watches,
             storm: Storm::default(),
             recorder: parts.recorder,
@@ -133,6 +141,7 @@ impl Supervisor {
             clients: Vec::new(),
             epoch: Instant::now(),
             renew_at: None,
+            armed: false,
             over: false,
         }
     }
@@ -258,7 +267,10 @@ impl Supervisor {
             Intent::Use | Intent::KillAll => Ok(()),
             Intent::Starting => {
                 // Up to here the engine prepared the container: mount points, /etc/hosts, files copied in.
-                self.watches.settle().context("failed to arm the watch")
+                self.watches.settle().context("failed to arm the watch")?;
+                self.storm = Storm::default();
+                self.armed = true;
+                Ok(())
             }
             Intent::Deleting => self.home.enter(self.anchor.pid, &[]),
             Intent::Started => {
@@ -300,12 +312,13 @@ impl Supervisor {
     pub(super) fn let_verbs_finish(&mut self) {
         let deadline = self.now() + Duration::from_millis(500);
         loop {
-            self.clients.retain(|c| !matches!(receive_now(c.socket.as_fd()), Heard::Gone));
+            // What they have to say is heard after the restart.
+            self.clients.retain(|c| !hung_up(c.socket.as_fd()));
             if self.clients.is_empty() || self.now() >= deadline {
                 return;
             }
             let mut fds: Vec<PollFd<'_>> =
-                self.clients.iter().map(|c| PollFd::new(c.socket.as_fd(), PollFlags::POLLIN)).collect();
+                self.clients.iter().map(|c| PollFd::new(c.socket.as_fd(), PollFlags::empty())).collect();
             let left = deadline.saturating_sub(self.now()).as_millis() as u16 + 1;
             let _ = poll(&mut fds, PollTimeout::from(left));
         }
@@ -314,15 +327,32 @@ impl Supervisor {
     fn look(&mut self) {
         let seen = self.watches.look();
         self.tell_failures(seen.failures);
-        if seen.changes.is_empty() || self.machine.phase != Phase::Running {
-            return;
+        let armed = self.armed;
+        match self.machine.phase {
+            Phase::Running => {
+                // The workload may have been faster than the engine's `start`.
+                self.armed = false;
+                if !seen.changes.is_empty() || armed && self.storm.has_changes() {
+                    self.answer(seen.changes);
+                }
+            }
+            Phase::Created if armed => {
+                // Not before `start` has been told to the engine: until then the low-level runtime is at work.
+                let now = self.now();
+                self.storm.add(seen.changes, now);
+            }
+            Phase::Created | Phase::Backoff(_) | Phase::Paused | Phase::Ended => {}
         }
+    }
+
+    /// Answers changes that must not be.
+    fn answer(&mut self, changes: Vec<Change>) {
         self.breach_seen = Some(Instant::now());
         let now = self.now();
         // What the host writes to the engine's upper is in no generation: there is nothing that a restart would put right.
-        let landed = seen.changes.iter().any(|c| c.kind != ChangeKind::HostWrite);
+        let landed = self.storm.has_landed() || changes.iter().any(|c| c.kind != ChangeKind::HostWrite);
         let answered = landed || self.machine.response() != Response::Restart;
-        let tell = self.storm.add(seen.changes, now);
+        let tell = self.storm.add(changes, now);
         let effects = if answered { self.machine.step(Input::Breach, now) } else { Vec::new() };
         // Contain first: the generation is killed before the disk is waited for.
         if effects.iter().any(|e| matches!(e, Effect::KillGeneration | Effect::KillForGood)) {
@@ -395,6 +425,9 @@ impl Supervisor {
                 self.take(Input::Started);
                 self.set_phase(record::Phase::Running);
                 self.tell_restarted();
+                for signal in std::mem::take(&mut self.late_signals) {
+                    self.forward(signal);
+                }
                 settle_down();
             }
             Err(error) => {
@@ -465,6 +498,13 @@ impl Supervisor {
             self.tell_breach("scan");
         }
     }
+}
+
+/// Whether the other end of a socket is closed.
+pub(super) fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::empty())];
+    let _ = poll(&mut fds, PollTimeout::ZERO);
+    fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))
 }
 
 enum Heard {

@@ -16,6 +16,19 @@ pub fn borrow_inherited(fd: RawFd) -> Option<BorrowedFd<'static>> {
     unsafe { if libc::fcntl(fd, libc::F_GETFD) < 0 { None } else { Some(BorrowedFd::borrow_raw(fd)) } }
 }
 
+/// Opens `/dev/null` where descriptors 0 to 2 are closed, close-on-exec: otherwise the next files to be opened would be
+/// taken for standard streams, while what we become finds them closed as they were.
+pub fn fill_standard() {
+    for fd in 0..3 {
+        // SAFETY: no pointers but to a constant C string. A closed number has no owner; it stays open until exec.
+        unsafe {
+            if libc::fcntl(fd, libc::F_GETFD) < 0 {
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+            }
+        }
+    }
+}
+
 /// Duplicates onto a given number, not close-on-exec (dup2(2)).
 ///
 /// # Errors
