@@ -26,4 +26,5 @@ mod contract;
 mod killed;
 mod plain;
 mod sealed;
+mod storm;
 mod tripwire;

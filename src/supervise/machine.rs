@@ -143,7 +143,7 @@ impl Machine {
                     return effects;
                 }
                 self.restarts.push_back(now);
-                self.phase = Phase::Backoff(now + delay(recent));
+                self.phase = Phase::Backoff(now + delay(recent, self.limit));
                 vec![Effect::KillGeneration]
             }
             other => self.settle(other),
@@ -161,11 +161,15 @@ impl Machine {
     }
 }
 
-/// How long to wait before a restart that `recent` others went before: none for the first, then doubling.
-fn delay(recent: u32) -> Duration {
+/// How long to wait before a restart that `recent` others went before: none for the first, then doubling, but never so
+/// long that the restarts which the limit allows would not fit into its window.
+fn delay(recent: u32, limit: RestartLimit) -> Duration {
     match recent.checked_sub(1) {
         None => Duration::ZERO,
-        Some(doublings) => FIRST_DELAY.saturating_mul(1 << doublings.min(10)).min(LONGEST_DELAY),
+        Some(doublings) => {
+            let share = limit.window.checked_div(limit.count).unwrap_or(LONGEST_DELAY);
+            FIRST_DELAY.saturating_mul(1 << doublings.min(10)).min(LONGEST_DELAY).min(share)
+        }
     }
 }
 
@@ -199,6 +203,16 @@ mod tests {
         machine.step(Input::Started, now);
         machine.step(Input::Breach, now);
         assert_eq!(machine.phase, Phase::Backoff(now + Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn backing_off_leaves_room_for_as_many_restarts_as_the_limit_allows() {
+        let limit = |count, secs| RestartLimit { count, window: Duration::from_secs(secs) };
+        let delays: Vec<u128> = (0..5).map(|recent| delay(recent, limit(5, 60)).as_millis()).collect();
+        assert_eq!(delays, [0, 100, 200, 400, 800]);
+        assert_eq!(delay(30, limit(1000, 86_400)), LONGEST_DELAY);
+        assert_eq!(delay(30, limit(600, 60)), Duration::from_millis(100));
+        assert_eq!(delay(999, limit(1000, 1)), Duration::from_millis(1));
     }
 
     #[test]

@@ -438,7 +438,8 @@ impl Supervisor {
         seen.changes.extend(scanned.changes);
         // A directory in which something was told to have changed has a new time, too.
         let around = |c: &Change| {
-            c.kind == ChangeKind::Attributes && told.iter().any(|path| path.parent().is_some_and(|p| p.starts_with(&c.path)))
+            c.kind == ChangeKind::Attributes
+                && told.iter().any(|path| path.parent().is_some_and(|p| p.starts_with(&c.path)))
         };
         seen.changes.retain(|c| !told.contains(&c.path) && !around(c));
         self.told = told;

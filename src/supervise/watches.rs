@@ -65,7 +65,8 @@ impl Watches {
             let watch = with_limits(raise_limits, || {
                 // For reading: fanotify and file handles take no O_PATH descriptor.
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-                let tmpfs = proc_fd::reopen(upper.tmpfs.as_fd(), flags).context("failed to open the tripwire's tmpfs")?;
+                let tmpfs =
+                    proc_fd::reopen(upper.tmpfs.as_fd(), flags).context("failed to open the tripwire's tmpfs")?;
                 let image = Image::new(root.lowers()?);
                 TripwireWatch::new(tmpfs, std::path::Path::new("upper"), image)
             });
