@@ -51,7 +51,7 @@ fn a_thousand_random_writes_on_a_tripwire_are_each_a_breach_with_the_right_path_
     for seed in 0..SEQUENCES {
         let told = || format!("seed {seed}, user {}", user_of(seed));
         writer.send(&format!("run {seed} {}", user_of(seed)))?;
-        let heard = writer.until_ready().with_context(told)?;
+        let heard = writer.until_ready().with_context(told).with_context(|| judge::last_events(&setup))?;
         for said in &heard {
             match said {
                 Heard::Done { name, errno } if *errno != 0 => {
@@ -61,7 +61,8 @@ fn a_thousand_random_writes_on_a_tripwire_are_each_a_breach_with_the_right_path_
                 _ => {}
             }
         }
-        writer.expect_pristine(&image).with_context(|| format!("after {}: {heard:?}", told()))?;
+        let after = || format!("after {}: {heard:?}; {}", told(), judge::last_events(&setup));
+        writer.expect_pristine(&image).with_context(after)?;
         sequences.push(heard);
         if seed == WARM {
             warm = Some(Footprint::of(&corner, &setup)?);

@@ -427,7 +427,7 @@ static int op_exchange(void) {
 static int op_link(void) {
   char *old = take(FILES), *new = new_path();
   NEED(old);
-  announce("link", new, NULL);
+  announce("link", new, old, NULL);
   TRY(link(old, new));
   return 0;
 }
@@ -533,7 +533,8 @@ static int op_utimes(void) {
   int only = below(2);
   NEED(path);
   if (only) times[0].tv_nsec = UTIME_OMIT;
-  announce(only ? "utimes-modified" : "utimes", path, NULL);
+  struct stat st;
+  announce(!stat(path, &st) && S_ISDIR(st.st_mode) ? "utimes-dir" : only ? "utimes-modified" : "utimes", path, NULL);
   TRY(utimensat(AT_FDCWD, path, times, 0));
   return 0;
 }

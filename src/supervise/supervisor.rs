@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -441,7 +441,9 @@ impl Supervisor {
             c.kind == ChangeKind::Attributes
                 && told.iter().any(|path| path.parent().is_some_and(|p| p.starts_with(&c.path)))
         };
-        seen.changes.retain(|c| !told.contains(&c.path) && !around(c));
+        // A rename's old path was told as text.
+        let is_told = |c: &Change| told.contains(&c.path) || told.contains(Path::new(&*c.path.to_string_lossy()));
+        seen.changes.retain(|c| !is_told(c) && !around(c));
         self.told = told;
         let now = self.now();
         self.storm.add(seen.changes, now);

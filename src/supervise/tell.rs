@@ -79,6 +79,7 @@ impl Supervisor {
         }
         if self.told.len() < 4096 {
             self.told.extend(summary.named.iter().map(|(_, c)| c.path.clone()));
+            self.told.extend(summary.named.iter().filter_map(|(_, c)| c.old_path()));
         }
         self.recorder.record(event, Durability::Synced);
         self.save_record();

@@ -5,11 +5,12 @@
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::sys::stat::FileStat;
 
 pub use super::walk::Limits;
 
@@ -125,7 +126,7 @@ impl Baseline {
                 (Some(was), Some(is)) => was.change_to(is),
                 (Some(was), None) if was.is_whiteout() => Some(ChangeKind::Create),
                 (Some(_), None) => Some(ChangeKind::Delete),
-                (None, Some(is)) => Some(is.arrival(path_in(&now.paths, is), image)),
+                (None, Some(is)) => is.arrival(path_in(&now.paths, is), image),
                 (None, None) => None,
             };
             let bytes = is.map_or_else(|| was.map(|e| path_in(&self.paths, e)), |e| Some(path_in(&now.paths, e)));
@@ -151,7 +152,7 @@ impl Baseline {
             uid: stat.st_uid,
             gid: stat.st_gid,
             size: stat.st_size.unsigned_abs(),
-            mtime_ns: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+            mtime_ns: mtime_ns(stat),
             ctime_ns: i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec),
             ino: stat.st_ino,
             rdev: stat.st_rdev,
@@ -194,17 +195,24 @@ impl Entry {
         attributes_differ.then_some(ChangeKind::Attributes)
     }
 
-    /// How a file that was not there before came: out of the image, or anew.
-    fn arrival(&self, path: &[u8], image: Option<&Image>) -> ChangeKind {
+    /// How a file that was not there before came: out of the image, or anew. `None` for a directory that is as in the
+    /// image: it is here for the sake of something below it.
+    fn arrival(&self, path: &[u8], image: Option<&Image>) -> Option<ChangeKind> {
         if self.is_whiteout() {
-            return ChangeKind::Delete;
+            return Some(ChangeKind::Delete);
         }
-        let original = image.and_then(|image| image.lookup(Path::new(OsStr::from_bytes(path))));
+        let original = image.and_then(|image| image.find(Path::new(OsStr::from_bytes(path))));
         match original {
-            Some(stat) if stat.st_mode & libc::S_IFMT != self.mode & libc::S_IFMT => ChangeKind::Create,
-            Some(stat) if image::is_dir(&stat) => ChangeKind::Attributes,
-            Some(_) => ChangeKind::Modify,
-            None => ChangeKind::Create,
+            Some((_, stat)) if stat.st_mode & libc::S_IFMT != self.mode & libc::S_IFMT => Some(ChangeKind::Create),
+            Some((dir, stat)) if image::is_dir(&stat) => {
+                let was = (stat.st_mode, stat.st_uid, stat.st_gid, mtime_ns(&stat));
+                // Attributes that can't be read count as others.
+                let same = was == (self.mode, self.uid, self.gid, self.mtime_ns)
+                    && xattrs::hash_of(&xattrs::path_of(dir.as_fd(), c".")).is_ok_and(|hash| hash == self.xattr_hash);
+                (!same).then_some(ChangeKind::Attributes)
+            }
+            Some(_) => Some(ChangeKind::Modify),
+            None => Some(ChangeKind::Create),
         }
     }
 }
@@ -222,6 +230,10 @@ impl Difference {
             self.changes.push(Change { kind, path, detail: None, culprit: None });
         }
     }
+}
+
+fn mtime_ns(stat: &FileStat) -> i128 {
+    i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
 }
 
 fn path_in<'a>(paths: &'a [u8], entry: &Entry) -> &'a [u8] {
