@@ -47,7 +47,7 @@ fn an_unknown_annotation_key_or_value_is_refused_by_name() -> Result<()> {
         ("rootfs", "seald", ["seald"]),
         ("on-write", "explode", ["explode"]),
         ("restart-limit", "many", ["many"]),
-        ("scratch", "tmp:64m", ["tmp:64m"]),
+        ("scratch", "tmp:64m", ["\"tmp\""]),
         ("scratch", "/../etc:1m", ["/../etc"]),
     ]
     .into_iter()

@@ -27,6 +27,8 @@ fn ask(corner: &Corner, workload: &str, script: &str, edit: impl Fn(&mut Value))
         // What names the container or its bundle differs by nature.
         for text in [&mut outcome.stdout, &mut outcome.stderr] {
             *text = text.replace(bundle.dir()?, "BUNDLE").replace(id, "ID");
+            // `run` is made of a create and a start; runc's message names the verb that it was given.
+            *text = text.replace("runc run failed", "runc create failed");
         }
         corner.left_nothing_since(&before)?;
         answers.push((id.to_owned(), outcome));

@@ -38,7 +38,7 @@ mount -t tmpfs -o mode=755 tmpfs /run; mkdir /run/lock
 mount -t tmpfs -o mode=755 tmpfs /var/lib
 if mountpoint -q /sys/fs/cgroup/memory; then
   mkdir /run/cgroup; mount --rbind /sys/fs/cgroup /run/cgroup; mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-  for one in /run/cgroup/*; do mkdir /sys/fs/cgroup/${one##*/}; mount --bind $one /sys/fs/cgroup/${one##*/}; done
+  for one in /run/cgroup/*; do mountpoint -q $one || continue; mkdir /sys/fs/cgroup/${one##*/}; mount --bind $one /sys/fs/cgroup/${one##*/}; done
   umount -R -l /run/cgroup; rmdir /run/cgroup
 fi
 [ -z \"$2\" ] || ! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified

@@ -10,7 +10,7 @@ use crate::containerd::Containerd;
 use crate::corner::Corner;
 use crate::docker::Docker;
 use crate::images::Image;
-use crate::journal::{BREACH, ESCALATED, EXITED, RESTARTED};
+use crate::journal::{BREACH, ESCALATED, EXITED, RESTARTED, STARTED};
 use crate::podman::{Podman, Under};
 use crate::setup::Setup;
 
@@ -67,6 +67,8 @@ fn ctr_keeps_the_task_over_a_restart_and_the_diff_is_kept_as_evidence() -> Resul
     let task = containerd.task("trip")?;
     containerd.exec("trip", "attack", &["sh", "-c", "mkdir -p /a/b && echo implant > /a/b/c; sleep 10"])?;
     let journal = setup.journal();
+    let started = &journal.wait_for(STARTED, "trip", 1)?[0];
+    ensure!(!started["data"]["degraded"].to_string().contains("fanotify"), "the fast watch is missing: {started}");
     journal.wait_for(RESTARTED, "trip", 1)?;
     let paths: Vec<String> = journal.of(BREACH, "trip")?.iter().map(|event| data(event, "path").to_owned()).collect();
     ensure!(paths.iter().any(|path| path.starts_with("/a")), "breaches at {paths:?}");
@@ -210,11 +212,12 @@ fn docker_cp_into_a_container_is_a_host_write_with_its_path() -> Result<()> {
     docker.load(Image::Busybox)?;
     let source = corner.path("copied");
     std::fs::write(&source, "from the host\n")?;
-    for runtime in ["lithify", "engine"] {
+    // Under `engine` the container's root is the very folder that Docker writes to: seen, but nothing tells whose it was.
+    for runtime in ["lithify", "tripwire", "engine"] {
         let id = docker.start_container(runtime, &[], Image::Busybox, &WAITS)?;
         docker.cli(&["cp", &source, &format!("{id}:/srv/copied")])?;
         let breach = setup.journal().wait_for_breach(&id, "/srv/copied")?;
-        assert_eq!(data(&breach, "kind"), "host-write", "{runtime}: {breach}");
+        ensure!(runtime == "engine" || data(&breach, "kind") == "host-write", "{runtime}: {breach}");
     }
     Ok(())
 }

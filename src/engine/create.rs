@@ -217,7 +217,7 @@ fn make(
         Some(front) => {
             let status = front.relay(dir, launched.anchor_pid)?;
             if !args.keep {
-                delete::force(invocation, dir);
+                delete::finished(invocation, dir);
             }
             Ok(status)
         }

@@ -11,9 +11,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{Node, forward, node, place};
 use crate::cli::Invocation;
 use crate::record::{ProcessRef, Record};
-use crate::runtime;
+use crate::runtime::{self, layout::Layout};
+use crate::spec::Document;
 use crate::supervise::cgroup::Cgroups;
 use crate::supervise::control::{Intent, Lease};
+use crate::supervise::generation::CONFIG;
 use crate::supervise::root;
 use crate::sys::process;
 use crate::sys::signals::Mask;
@@ -59,7 +61,27 @@ pub(super) fn delete(invocation: &Invocation, id: &OsStr) -> Result<i32> {
     Ok(status)
 }
 
-/// Deletes by force, without a word: what `run` does at its end and `create` when it fails late.
+/// Deletes what a foreground `run` has seen the end of. A container that leaves nothing but its state folder and empty
+/// cgroups needs no call of the low-level runtime for that.
+pub(super) fn finished(invocation: &Invocation, dir: &Path) {
+    let Some(record) = place::record(dir) else { return };
+    let plain = !invocation.globals.systemd_cgroup && !has_poststop_hooks(dir);
+    let layout = Layout::started(invocation.globals.root.as_deref(), &record.id).filter(|_| plain);
+    match layout {
+        Some(layout) if layout.forget().is_ok() => {
+            wait_gone(record.supervisor, PATIENCE);
+            clear(dir, &record);
+        }
+        _ => force(invocation, dir),
+    }
+}
+
+fn has_poststop_hooks(dir: &Path) -> bool {
+    let text = std::fs::read(dir.join(CONFIG)).unwrap_or_default();
+    Document::parse(&text).is_ok_and(|document| document.has_hooks("poststop"))
+}
+
+/// Deletes by force, without a word: what `create` does when it fails late.
 pub(super) fn force(invocation: &Invocation, dir: &Path) {
     let node = node(invocation);
     let Some(record) = place::record(dir) else { return };

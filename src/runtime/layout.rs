@@ -15,20 +15,18 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Finds it by what is in it, never by the program's name.
-    pub fn find(root: Option<&Path>, id: &str) -> Option<Layout> {
-        let roots: Vec<PathBuf> = match root {
-            Some(root) => vec![root.to_owned()],
-            None => vec![PathBuf::from("/run/runc")],
-        };
-        let dirs = roots.into_iter().map(|root| root.join(id));
-        dirs.map(|dir| Layout { dir }).find(|layout| layout.is_runc())
+    /// The folder of a container that waits to be started. Told by what is in it, never by the program's name.
+    pub fn created(root: Option<&Path>, id: &str) -> Option<Layout> {
+        let layout = Layout::started(root, id)?;
+        let fifo = layout.dir.join("exec.fifo").symlink_metadata().is_ok_and(|m| m.file_type().is_fifo());
+        fifo.then_some(layout)
     }
 
-    fn is_runc(&self) -> bool {
-        let regular = |name: &str| self.dir.join(name).symlink_metadata().is_ok_and(|m| m.is_file());
-        let fifo = self.dir.join("exec.fifo").symlink_metadata().is_ok_and(|m| m.file_type().is_fifo());
-        regular("state.json") && fifo
+    /// The folder of a container that runs or has run.
+    pub fn started(root: Option<&Path>, id: &str) -> Option<Layout> {
+        let dir = root.unwrap_or(Path::new("/run/runc")).join(id);
+        let state = dir.join("state.json").symlink_metadata().is_ok_and(|m| m.is_file());
+        state.then_some(Layout { dir })
     }
 
     /// Opens the fifo that the waiting init blocks on: that alone lets it go on. The descriptor becomes readable when init

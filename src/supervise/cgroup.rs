@@ -15,6 +15,8 @@ pub struct Cgroup {
     pub controllers: Vec<String>,
     /// Absolute path on the host.
     pub path: PathBuf,
+    /// The root of its hierarchy, which is no container's own.
+    pub is_root: bool,
 }
 
 impl Cgroup {
@@ -64,14 +66,15 @@ impl Cgroups {
             let below = Path::new(path)
                 .strip_prefix(&mount.root)
                 .unwrap_or(Path::new(path).strip_prefix("/").unwrap_or(Path::new("")));
-            found.push(Cgroup { controllers, path: mount.mount_point.join(below) });
+            let is_root = below == Path::new("");
+            found.push(Cgroup { controllers, path: mount.mount_point.join(below), is_root });
         }
         Ok(Cgroups(found))
     }
 
     /// Directories that are not the same process's in `other`: the container's own ones, where `other` is the engine's.
     pub fn apart_from(&self, other: &Cgroups) -> Cgroups {
-        Cgroups(self.0.iter().filter(|c| !other.0.contains(c)).cloned().collect())
+        Cgroups(self.0.iter().filter(|c| !c.is_root && !other.0.contains(c)).cloned().collect())
     }
 
     /// Moves a process in, hierarchy by hierarchy, but for those of the named v1 controllers.
@@ -85,6 +88,13 @@ impl Cgroups {
                 .with_context(|| format!("failed to move process {pid} to cgroup {}", cgroup.path.display()))?;
         }
         Ok(())
+    }
+
+    /// Moves this process to where it is: nothing changes, but the kernel's lock for such moves stays at hand for a while.
+    pub fn touch(&self) {
+        if let Some(cgroup) = self.0.first() {
+            let _ = cgroup.put(0);
+        }
     }
 
     /// Those of the named v1 controllers.

@@ -134,7 +134,7 @@ fn fork_supervisor(plan: Plan, launcher: OwnedFd, stdio: Option<[OwnedFd; 3]>, m
             // Whatever else is open belongs to the launcher or the supervisor; nothing of it is used here again.
             let _ = fds::close_all_except(&keep);
             std::mem::forget((plan, launcher, to_anchor, stdio));
-            process::trim_heap();
+            super::supervisor::settle_down();
             let _ = std::env::set_current_dir("/");
             anchor::run(to_supervisor, signals)
         }
@@ -176,7 +176,11 @@ fn supervise(
                 let _ = socket::send(launcher.as_fd(), &encode(&Outcome::Ready), &[]);
                 drop(launcher);
             } else {
-                let begun = supervisor.watches.settle().and_then(|()| supervisor.begin());
+                let begun = supervisor
+                    .watches
+                    .settle()
+                    .and_then(|()| supervisor.begin())
+                    .and_then(|()| supervisor.join_anchor());
                 match begun {
                     Ok(()) => {
                         supervisor.started();
@@ -279,6 +283,9 @@ fn first_generation(
     });
     let supervisor = unfinished.insert(supervisor);
     supervisor.create(Some((first_streams, launcher.as_fd())))?;
+    if !supervisor.plan.start_at_once {
+        supervisor.join_anchor()?;
+    }
     let mut degraded = Vec::new();
     if let Some(init) = &supervisor.init {
         supervisor.watches.on_mounts(init.pid, &mut degraded);

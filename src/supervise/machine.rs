@@ -69,7 +69,7 @@ pub struct Machine {
     restarts: VecDeque<Duration>,
 }
 
-/// Pause before the second restart in a window; it doubles with each further one.
+/// Pause before the first restart in the second half of the limit; it doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// Longest pause.
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
@@ -143,7 +143,7 @@ impl Machine {
                     return effects;
                 }
                 self.restarts.push_back(now);
-                self.phase = Phase::Backoff(now + delay(recent, self.limit));
+                self.phase = Phase::Backoff(now + delay(recent, self.limit.count));
                 vec![Effect::KillGeneration]
             }
             other => self.settle(other),
@@ -161,15 +161,12 @@ impl Machine {
     }
 }
 
-/// How long to wait before a restart that `recent` others went before: none for the first, then doubling, but never so
-/// long that the restarts which the limit allows would not fit into its window.
-fn delay(recent: u32, limit: RestartLimit) -> Duration {
-    match recent.checked_sub(1) {
+/// How long to wait before a restart that `recent` others went before: not at all in the first half of what the limit
+/// allows, doubling in the second.
+fn delay(recent: u32, limit: u32) -> Duration {
+    match recent.checked_sub(limit.div_ceil(2)) {
         None => Duration::ZERO,
-        Some(doublings) => {
-            let share = limit.window.checked_div(limit.count).unwrap_or(LONGEST_DELAY);
-            FIRST_DELAY.saturating_mul(1 << doublings.min(10)).min(LONGEST_DELAY).min(share)
-        }
+        Some(doublings) => FIRST_DELAY.saturating_mul(1 << doublings.min(10)).min(LONGEST_DELAY),
     }
 }
 
@@ -195,24 +192,19 @@ mod tests {
     }
 
     #[test]
-    fn the_first_restart_does_not_wait_and_later_ones_back_off() {
+    fn the_first_restarts_do_not_wait_and_later_ones_back_off() {
+        let delays: Vec<u128> = (0..5).map(|recent| delay(recent, 5).as_millis()).collect();
+        assert_eq!(delays, [0, 0, 0, 100, 200]);
+        assert_eq!(delay(999, 1000), LONGEST_DELAY);
         let mut machine = machine(Response::Restart);
         let now = Duration::from_secs(100);
-        machine.step(Input::Breach, now);
-        assert_eq!(machine.phase, Phase::Backoff(now));
-        machine.step(Input::Started, now);
+        for _ in 0..2 {
+            machine.step(Input::Breach, now);
+            assert_eq!(machine.phase, Phase::Backoff(now));
+            machine.step(Input::Started, now);
+        }
         machine.step(Input::Breach, now);
         assert_eq!(machine.phase, Phase::Backoff(now + Duration::from_millis(100)));
-    }
-
-    #[test]
-    fn backing_off_leaves_room_for_as_many_restarts_as_the_limit_allows() {
-        let limit = |count, secs| RestartLimit { count, window: Duration::from_secs(secs) };
-        let delays: Vec<u128> = (0..5).map(|recent| delay(recent, limit(5, 60)).as_millis()).collect();
-        assert_eq!(delays, [0, 100, 200, 400, 800]);
-        assert_eq!(delay(30, limit(1000, 86_400)), LONGEST_DELAY);
-        assert_eq!(delay(30, limit(600, 60)), Duration::from_millis(100));
-        assert_eq!(delay(999, limit(1000, 1)), Duration::from_millis(1));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::events::{Recorder, clock};
 use crate::policy::{Response, RootfsKind};
 use crate::record::{self, Record};
 use crate::runtime::layout::Layout;
+use crate::sys::memory;
 use crate::sys::process::{self, Exit};
 use crate::sys::signals::{Mask, SignalFd};
 use crate::sys::socket;
@@ -57,6 +58,8 @@ pub(super) struct Supervisor {
     pub layout: Option<Layout>,
     pub home: Cgroups,
     pub cgroups: Cgroups,
+    /// In v1 the anchor stays in the container's cgroups while the generations change.
+    pub anchor_stays: bool,
     pub watches: Watches,
     pub machine: Machine,
     pub storm: Storm,
@@ -64,6 +67,8 @@ pub(super) struct Supervisor {
     pub record: Record,
     pub generation_began: Instant,
     pub breach_seen: Option<Instant>,
+    /// From the sight of the first breach of this generation until its event was durable, in µs.
+    pub durable_us: Option<u64>,
     /// Paths that breach events of this generation have named: the scan need not tell them again.
     pub told: HashSet<PathBuf>,
     /// How the workload ended, once it has.
@@ -110,12 +115,14 @@ impl Supervisor {
             layout: None,
             home: parts.home,
             cgroups: Cgroups::default(),
+            anchor_stays: false,
             watches: parts.watches,
             storm: Storm::default(),
             recorder: parts.recorder,
             record: parts.record,
             generation_began: Instant::now(),
             breach_seen: None,
+            durable_us: None,
             told: HashSet::new(),
             exit: None,
             control: parts.control,
@@ -133,7 +140,7 @@ impl Supervisor {
 
     /// Supervises until the container is over.
     pub(super) fn run(&mut self) {
-        process::trim_heap();
+        settle_down();
         let steps = [Self::reap, Self::hear_anchor, Self::hear_clients, Self::look, Self::keep_time];
         while !self.over {
             self.wait();
@@ -280,6 +287,7 @@ impl Supervisor {
         }
         self.set_phase(record::Phase::Running);
         self.tell_started();
+        settle_down();
     }
 
     /// Waits, within bounds, for verbs that are under way: a low-level runtime in the middle of `kill` or `exec` is to find
@@ -379,7 +387,7 @@ impl Supervisor {
                 self.take(Input::Started);
                 self.set_phase(record::Phase::Running);
                 self.tell_restarted();
-                process::trim_heap();
+                settle_down();
             }
             Err(error) => {
                 self.record.degraded.push(format!("the restart failed: {error:#}"));
@@ -470,6 +478,12 @@ fn receive_now(fd: BorrowedFd<'_>) -> Heard {
         Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Heard::Nothing,
         Err(_) => Heard::Gone,
     }
+}
+
+/// A supervisor lives for months and has nothing to do: it keeps no page that waiting does not need.
+pub(super) fn settle_down() {
+    process::trim_heap();
+    memory::release_code();
 }
 
 /// The time of day for events and records.

@@ -68,20 +68,22 @@ impl Supervisor {
         let Some(summary) = self.storm.take(now) else { return };
         let response = self.machine.response();
         let event = self.breach_event(&summary, source, response);
+        let id = event.id.clone();
+        self.recorder.record(event, Durability::Synced);
         self.record.breaches += summary.total;
         if let Some((_, change)) = primary(&summary) {
             self.record.last_breach = Some(LastBreach {
-                event: event.id.clone(),
+                event: id,
                 kind: kind(change),
                 path: change.path.display().to_string(),
                 time: timestamp(),
             });
         }
+        self.durable_us = self.durable_us.or(self.breach_seen.map(micros));
         if self.told.len() < 4096 {
             self.told.extend(summary.named.iter().map(|(_, c)| c.path.clone()));
             self.told.extend(summary.named.iter().filter_map(|(_, c)| c.old_path()));
         }
-        self.recorder.record(event, Durability::Synced);
         self.save_record();
     }
 
@@ -122,6 +124,9 @@ impl Supervisor {
         let mut event = self.event(EventType::Restarted).with("rootfs", json!(self.record.policy.rootfs));
         if let Some(seen) = self.breach_seen.take() {
             event = event.with("restart_us", micros(seen));
+        }
+        if let Some(durable) = self.durable_us.take() {
+            event = event.with("durable_us", durable);
         }
         if let Some(breach) = &self.record.last_breach {
             event = event.with("breach", breach.event.clone());

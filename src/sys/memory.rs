@@ -21,3 +21,24 @@ pub fn file(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
 }
+
+/// Unmaps what is resident of the program's and its libraries' code: a process that is to wait for months takes part in the
+/// memory's bill with what it needs to wait. The pages stay in the page cache and are mapped again when they are run.
+pub fn release_code() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(range), Some("r-xp")) = (fields.next(), fields.next()) else { continue };
+        if !fields.last().is_some_and(|path| path.starts_with('/')) {
+            continue;
+        }
+        let address = |text: &str| usize::from_str_radix(text, 16).ok();
+        let Some((Some(from), Some(to))) = range.split_once('-').map(|(a, b)| (address(a), address(b))) else {
+            continue;
+        };
+        // SAFETY: a private mapping of a file that is executable and was never writable holds nothing but the file's own
+        // content, so the kernel maps the same again (madvise(2), MADV_DONTNEED). Position-independent code has no
+        // relocations in its text.
+        unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
+    }
+}

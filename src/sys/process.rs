@@ -198,7 +198,7 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Gives freed heap pages back to the kernel (malloc_trim(3)): a supervisor lives for months on a few pages.
+/// Gives freed heap pages back to the kernel (malloc_trim(3)).
 pub fn trim_heap() {
     // SAFETY: glibc's allocator is always in a state in which it can be trimmed.
     #[cfg(target_env = "gnu")]

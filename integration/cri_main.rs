@@ -1,0 +1,2 @@
+//! The CRI tests as a target of their own.
+mod cri;
