@@ -25,7 +25,7 @@ const WARM: u64 = 100;
 
 /// Root and an unprivileged user in turn.
 fn user_of(seed: u64) -> u32 {
-    if seed % 2 == 0 { 0 } else { USER }
+    if seed.is_multiple_of(2) { 0 } else { USER }
 }
 
 /// What is absent on a developer's machine may be missing from the storm, not in CI.

@@ -214,9 +214,9 @@ impl Supervisor {
         let tail = &text[text.len().saturating_sub(64 << 10)..];
         let lines =
             tail.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
-        let messages =
+        let mut messages =
             lines.filter(|line| line["level"] == "error").filter_map(|line| line["msg"].as_str().map(str::to_owned));
-        messages.last().unwrap_or_default()
+        messages.next_back().unwrap_or_default()
     }
 
     /// Lets the created container go.

@@ -84,6 +84,8 @@ pub(super) struct Collector {
 pub(super) struct Verdict {
     pub(super) change: Change,
     pub(super) pid: i32,
+    /// Where a rename came from, byte for byte (the change tells it in words).
+    pub(super) old: Option<PathBuf>,
     weak: bool,
 }
 
@@ -177,15 +179,15 @@ impl Collector {
             }
             unclear |= weak && kind != ChangeKind::Attributes;
             let change = Change { kind, path: Path::new("/").join(&touch.path), detail, culprit: None };
-            verdicts.push(Verdict { change, pid: touch.pid, weak });
+            let old = touch.old.as_ref().filter(|_| kind == ChangeKind::Rename).map(|old| Path::new("/").join(old));
+            verdicts.push(Verdict { change, pid: touch.pid, old, weak });
         }
         unclear |= verdicts.iter().all(|v| v.weak);
         // A directory is copied up, and its times are set, for the sake of what changes below it.
         let mut above: HashSet<PathBuf> = HashSet::new();
         for verdict in &verdicts {
-            let names = [Some(verdict.change.path.as_path()), verdict.change.detail.as_deref().map(Path::new)];
-            let names = names.into_iter().flatten().take(if verdict.change.kind == ChangeKind::Rename { 2 } else { 1 });
-            for name in names {
+            let names = [Some(verdict.change.path.as_path()), verdict.old.as_deref()];
+            for name in names.into_iter().flatten() {
                 // Once an ancestor is known, so are all above it.
                 let _ = name.ancestors().skip(1).all(|ancestor| above.insert(ancestor.to_path_buf()));
             }
@@ -194,7 +196,7 @@ impl Collector {
         if verdicts.is_empty() && self.lost {
             let detail = Some("something in a directory that is gone".to_owned());
             let change = Change { kind: ChangeKind::Delete, path: PathBuf::from("/"), detail, culprit: None };
-            verdicts.push(Verdict { change, pid: 0, weak: true });
+            verdicts.push(Verdict { change, pid: 0, old: None, weak: true });
         }
         (verdicts, unclear)
     }

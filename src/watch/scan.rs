@@ -4,8 +4,9 @@
 //! change time, which nothing in a container can set, tells that content was written.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -113,6 +114,7 @@ impl Baseline {
         let now = Baseline::take(dir, limits)?;
         let mut difference = Difference { truncated: self.truncated || now.truncated, ..Difference::default() };
         let (mut old, mut new) = (self.entries.iter().peekable(), now.entries.iter().peekable());
+        let mut retimed = HashSet::new();
         loop {
             let order = match (old.peek(), new.peek()) {
                 (None, None) => break,
@@ -131,9 +133,13 @@ impl Baseline {
             };
             let bytes = is.map_or_else(|| was.map(|e| path_in(&self.paths, e)), |e| Some(path_in(&now.paths, e)));
             if let (Some(kind), Some(bytes)) = (kind, bytes) {
+                if was.is_none() && is.is_some_and(|e| e.is_dir() && e.differs_in_time_alone(bytes, image)) {
+                    retimed.insert(difference.changes.len());
+                }
                 difference.add(kind, bytes);
             }
         }
+        difference.leave_out_times(&retimed);
         Ok(difference)
     }
 
@@ -205,19 +211,40 @@ impl Entry {
         match original {
             Some((_, stat)) if stat.st_mode & libc::S_IFMT != self.mode & libc::S_IFMT => Some(ChangeKind::Create),
             Some((dir, stat)) if image::is_dir(&stat) => {
-                let was = (stat.st_mode, stat.st_uid, stat.st_gid, mtime_ns(&stat));
-                // Attributes that can't be read count as others.
-                let same = was == (self.mode, self.uid, self.gid, self.mtime_ns)
-                    && xattrs::hash_of(&xattrs::path_of(dir.as_fd(), c".")).is_ok_and(|hash| hash == self.xattr_hash);
+                let same = self.mtime_ns == mtime_ns(&stat) && self.has_attributes_of(&dir, &stat);
                 (!same).then_some(ChangeKind::Attributes)
             }
             Some(_) => Some(ChangeKind::Modify),
             None => Some(ChangeKind::Create),
         }
     }
+
+    /// Whether mode, owner and extended attributes are another file's. What can't be read counts as different.
+    fn has_attributes_of(&self, other: &OwnedFd, stat: &FileStat) -> bool {
+        (stat.st_mode, stat.st_uid, stat.st_gid) == (self.mode, self.uid, self.gid)
+            && xattrs::hash_of(&xattrs::path_of(other.as_fd(), c".")).is_ok_and(|hash| hash == self.xattr_hash)
+    }
+
+    /// Whether this directory is the image's but for its time.
+    fn differs_in_time_alone(&self, path: &[u8], image: Option<&Image>) -> bool {
+        let original = image.and_then(|image| image.find(Path::new(OsStr::from_bytes(path))));
+        original.is_some_and(|(dir, stat)| self.has_attributes_of(&dir, &stat))
+    }
 }
 
 impl Difference {
+    /// A directory's new time follows from what was done in it: where that is listed, the time is not.
+    fn leave_out_times(&mut self, retimed: &HashSet<usize>) {
+        let parents: HashSet<PathBuf> = self.changes.iter().filter_map(|c| c.path.parent()).map(Into::into).collect();
+        let before = self.changes.len();
+        let mut at = 0;
+        self.changes.retain(|change| {
+            at += 1;
+            !(retimed.contains(&(at - 1)) && parents.contains(&change.path))
+        });
+        self.attributes -= (before - self.changes.len()) as u64;
+    }
+
     fn add(&mut self, kind: ChangeKind, path: &[u8]) {
         *match kind {
             ChangeKind::Create => &mut self.created,

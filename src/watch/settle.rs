@@ -68,15 +68,14 @@ impl UpperView {
     }
 
     /// Remembers the directories that changes are in, and those that changed themselves.
-    fn remember_all(&mut self, changes: &[Change]) {
+    fn remember_all(&mut self, verdicts: &[Verdict]) {
         if self.looks.len() > MAX_LOOKS {
             self.looks.retain(|path, _| path.as_os_str().is_empty());
         }
         let mut paths = BTreeSet::new();
-        for change in changes {
-            let old = change.detail.as_deref().filter(|_| change.kind == ChangeKind::Rename).map(Path::new);
+        for Verdict { change, old, .. } in verdicts {
             let own = (change.kind == ChangeKind::Attributes).then_some(change.path.as_path());
-            let above = [Some(change.path.as_path()), old].into_iter().flatten().filter_map(Path::parent);
+            let above = [Some(change.path.as_path()), old.as_deref()].into_iter().flatten().filter_map(Path::parent);
             paths.extend(above.chain(own).filter_map(|p| p.strip_prefix("/").ok()).map(Path::to_path_buf));
         }
         paths.iter().take(MAX_LOOKS).for_each(|path| self.remember(path));
@@ -177,10 +176,9 @@ pub(super) fn until_clear(
         if unclear && more && wait(fd, left)? {
             continue;
         }
-        let changes: Vec<Change> =
-            verdicts.into_iter().map(|v| Change { culprit: culprits.name(v.pid), ..v.change }).collect();
-        view.remember_all(&changes);
+        view.remember_all(&verdicts);
         view.remember_named(&collector);
+        let changes = verdicts.into_iter().map(|v| Change { culprit: culprits.name(v.pid), ..v.change }).collect();
         return Ok(Drained { changes, overflow: collector.overflowed() });
     }
 }
