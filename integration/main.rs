@@ -27,4 +27,5 @@ mod cri;
 mod killed;
 mod plain;
 mod sealed;
+mod storm;
 mod tripwire;

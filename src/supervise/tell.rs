@@ -87,6 +87,7 @@ impl Supervisor {
         self.durable_us = self.durable_us.or(self.breach_seen.map(micros));
         if self.told.len() < 4096 {
             self.told.extend(summary.named.iter().map(|(_, c)| c.path.clone()));
+            self.told.extend(summary.named.iter().filter_map(|(_, c)| c.old_path()));
         }
         self.save_record();
     }
