@@ -39,7 +39,7 @@ fn piece() -> impl Strategy<Value = Vec<String>> {
         &["--console-socket", "--no-pivot"],
     ]);
     prop_oneof![
-        3 => fixed.prop_map(move |piece| words(piece)),
+        3 => fixed.prop_map(words),
         1 => place().prop_map(|p| vec!["--bundle".to_owned(), p.to_owned()]),
         1 => place().prop_map(|p| vec!["-b".to_owned(), p.to_owned()]),
         1 => place().prop_map(|p| vec![format!("-bundle={p}")]),
