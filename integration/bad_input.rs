@@ -185,7 +185,9 @@ fn a_low_level_runtime_that_fails_in_a_restart_stops_the_container_and_its_messa
     fs::write(
         &wrapper,
         format!(
-            "#!/bin/sh\nfor word; do [ \"$word\" = create ] && [ -e {broken} ] && {{ echo 'the disk is on fire' >&2; exit 1; }}; done\n\
+            "#!/bin/sh\nlast=; for word; do [ \"$last\" = --log ] && log=$word; last=$word; done\n\
+             for word; do [ \"$word\" = create ] && [ -e {broken} ] && {{\n\
+             echo '{{\"level\":\"error\",\"msg\":\"the disk is on fire\"}}' >>\"$log\"; exit 1; }}; done\n\
              exec {RUNC} \"$@\"\n"
         ),
     )?;

@@ -1,11 +1,11 @@
 //! The node's configuration and annotations, from text to policy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use lithify::policy::annotations::{is_off_regardless, resolve};
-use lithify::policy::config::{Config, Overrides};
+use lithify::policy::config::{Config, Loosen, Overrides};
 use lithify::policy::{Mode, Policy, Response, RootfsKind, tighten, word};
 
 fn config(text: &str) -> Config {
@@ -58,7 +58,7 @@ fn annotations_tighten_every_key_without_being_allowed_to() {
 
 #[test]
 fn each_loosening_is_refused_unless_the_node_names_its_key() {
-    let node = "on-write = \"restart\"\nrenew-every = \"1h\"\n";
+    let node = "mode = \"enforce\"\nrootfs = \"sealed\"\non-write = \"restart\"\nrestart-limit = \"5/60s\"\nrenew-every = \"1h\"\n";
     for (key, value, loosen) in [
         ("mode", "off", "mode"),
         ("rootfs", "tripwire", "rootfs"),
@@ -78,6 +78,22 @@ fn each_loosening_is_refused_unless_the_node_names_its_key() {
         with(&allowed, &[(key, value)]).unwrap_or_else(|e| panic!("{key}={value}: {e:#}"));
     }
     assert!(refused(node, &[("rootfs", "engine")]).contains("from sealed to engine"));
+}
+
+#[test]
+fn what_the_node_does_not_set_an_annotation_may_choose() {
+    let policy = with("", &[("rootfs", "tripwire"), ("on-write", "report"), ("restart-limit", "9/60s")]).unwrap();
+    assert_eq!((policy.rootfs, policy.on_write), (RootfsKind::Tripwire, Response::Report));
+    assert_eq!(with("", &[("mode", "off")]).unwrap().mode, Mode::Off);
+}
+
+#[test]
+fn a_flag_of_the_registered_runtime_binds_as_the_file_does() {
+    let overrides = Overrides::from_flags(Some("enforce"), Some("sealed"), Some("restart")).unwrap();
+    for (key, value) in [("mode", "off"), ("rootfs", "tripwire"), ("on-write", "report")] {
+        let annotations = BTreeMap::from([(format!("lithify.dev/{key}"), value.to_string())]);
+        assert!(resolve(&Config::default(), &overrides, &annotations, None).is_err(), "{key}");
+    }
 }
 
 #[test]
@@ -254,7 +270,11 @@ fn no_combination_of_annotations_is_weaker_than_the_node() {
     let mut accepted = 0;
     for node_rootfs in rootfs_kinds {
         for node_response in responses.map(Some).into_iter().chain([None]) {
-            let node = Config { rootfs: node_rootfs, on_write: node_response, ..Config::default() };
+            let mut binding = BTreeSet::from([Loosen::Rootfs]);
+            if node_response.is_some() {
+                binding.insert(Loosen::OnWrite);
+            }
+            let node = Config { rootfs: node_rootfs, on_write: node_response, binding, ..Config::default() };
             for rootfs in rootfs_kinds {
                 for response in responses {
                     let annotations = BTreeMap::from([
@@ -264,11 +284,7 @@ fn no_combination_of_annotations_is_weaker_than_the_node() {
                     let Ok(policy) = resolve(&node, &Overrides::default(), &annotations, Some("web")) else { continue };
                     accepted += 1;
                     assert!(tighten::rootfs(policy.rootfs, node_rootfs));
-                    let least = match (node_response, policy.rootfs) {
-                        (Some(response), _) => response,
-                        (None, RootfsKind::Engine) => Response::Report,
-                        (None, _) => Response::Restart,
-                    };
+                    let least = node_response.unwrap_or(Response::Report);
                     assert!(tighten::response(policy.on_write, least), "{node:?} {annotations:?}");
                     assert!((policy.rootfs, policy.on_write) != (RootfsKind::Engine, Response::Restart));
                 }

@@ -132,6 +132,7 @@ fn default_response(rootfs: RootfsKind) -> Response {
 /// The node's settings with the program's own flags laid over them.
 struct Node<'c> {
     config: &'c Config,
+    overrides: Overrides,
     mode: Mode,
     rootfs: RootfsKind,
     on_write: Option<Response>,
@@ -141,6 +142,7 @@ impl<'c> Node<'c> {
     fn new(config: &'c Config, overrides: &Overrides) -> Self {
         Node {
             config,
+            overrides: *overrides,
             mode: overrides.mode.unwrap_or(config.mode),
             rootfs: overrides.rootfs.unwrap_or(config.rootfs),
             on_write: overrides.on_write.or(config.on_write),
@@ -162,7 +164,8 @@ impl<'c> Node<'c> {
         }
     }
 
-    /// `value` if it is as strict as the node's, or the node allows this key to be loosened.
+    /// `value` if the node sets nothing for this key, or it is as strict as the node's, or the node allows this key to be
+    /// loosened.
     fn hold<T: Copy + Show>(
         &self,
         key: Loosen,
@@ -171,7 +174,14 @@ impl<'c> Node<'c> {
         node: T,
         as_strict: fn(T, T) -> bool,
     ) -> Result<T> {
-        if as_strict(value, node) || self.config.allow_loosen.contains(&key) {
+        let set_by_flag = match key {
+            Loosen::Mode => self.overrides.mode.is_some(),
+            Loosen::Rootfs => self.overrides.rootfs.is_some(),
+            Loosen::OnWrite => self.overrides.on_write.is_some(),
+            Loosen::RestartLimit | Loosen::RenewEvery | Loosen::Scratch | Loosen::ScratchExec => false,
+        };
+        let binding = set_by_flag || self.config.binding.contains(&key);
+        if !binding || as_strict(value, node) || self.config.allow_loosen.contains(&key) {
             return Ok(value);
         }
         Err(anyhow!(

@@ -121,6 +121,8 @@ pub struct Config {
     pub tripwire_size_bytes: u64,
     /// What annotations may loosen.
     pub allow_loosen: BTreeSet<Loosen>,
+    /// What the file sets: only that binds annotations, a default does not.
+    pub binding: BTreeSet<Loosen>,
     /// Refuse to start in `enforce` without a profile.
     pub require_profile: bool,
     /// Whether fs.inotify and fs.fanotify limits may be raised.
@@ -147,6 +149,7 @@ impl Default for Config {
             scratch_size_bytes: 64 << 20,
             tripwire_size_bytes: 64 << 20,
             allow_loosen: BTreeSet::new(),
+            binding: BTreeSet::new(),
             require_profile: false,
             raise_limits: false,
             evidence: EvidenceLimits::default(),

@@ -25,18 +25,29 @@ pub const KEYS: &[Key] = &[
     }),
     ("state-dir", "folder of live state", |c, v| set(&mut c.state_dir, dir(v))),
     ("data-dir", "folder of events and evidence", |c, v| set(&mut c.data_dir, dir(v))),
-    ("mode", "off or enforce", |c, v| set(&mut c.mode, string(v).and_then(values::mode))),
-    ("rootfs", "sealed, tripwire or engine", |c, v| set(&mut c.rootfs, string(v).and_then(values::rootfs))),
+    ("mode", "off or enforce", |c, v| {
+        c.binding.insert(Loosen::Mode);
+        set(&mut c.mode, string(v).and_then(values::mode))
+    }),
+    ("rootfs", "sealed, tripwire or engine", |c, v| {
+        c.binding.insert(Loosen::Rootfs);
+        set(&mut c.rootfs, string(v).and_then(values::rootfs))
+    }),
     ("on-write", "report, pause, stop or restart", |c, v| {
+        c.binding.insert(Loosen::OnWrite);
         set(&mut c.on_write, string(v).and_then(values::response).map(Some))
     }),
     ("restart-limit", "restarts per time, e.g. \"5/60s\"", |c, v| {
+        c.binding.insert(Loosen::RestartLimit);
         set(&mut c.restart_limit, string(v).and_then(values::restart_limit))
     }),
     ("escalate-to", "what follows at the limit: stop or pause", |c, v| {
         set(&mut c.escalate_to, string(v).and_then(values::escalation))
     }),
-    ("renew-every", "a duration, or off", |c, v| set(&mut c.renew_every, string(v).and_then(values::renew_every))),
+    ("renew-every", "a duration, or off", |c, v| {
+        c.binding.insert(Loosen::RenewEvery);
+        set(&mut c.renew_every, string(v).and_then(values::renew_every))
+    }),
     ("scratch", "scratch mounts of every container, e.g. \"/tmp:64m,/run:exec\"", |c, v| {
         set(&mut c.scratch, string(v).and_then(values::scratch))
     }),

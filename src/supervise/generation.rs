@@ -257,13 +257,13 @@ impl Supervisor {
         self.forget_generation()?;
         self.root.renew(self.plan.policy.tripwire_size_bytes)?;
         let mut degraded = Vec::new();
-        self.watches = super::watches::Watches::on_root(&self.root, self.plan.raise_limits, &mut degraded)?;
+        self.watches.renew(&self.root, self.plan.raise_limits, &mut degraded)?;
         self.create(None)?;
         self.repeat_updates()?;
         if let Some(init) = &self.init {
             self.watches.on_mounts(init.pid, &mut degraded);
         }
-        self.watches.settle()?;
+        self.watches.settle_tripwire()?;
         self.tell_failures(degraded);
         self.begin()?;
         self.generation_began = Instant::now();

@@ -1,7 +1,5 @@
 //! Coalescing: a storm of changes becomes few events, with exact counts.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::watch::{Change, ChangeKind};
@@ -15,7 +13,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Storm {
     until: Option<Duration>,
-    seen: BTreeMap<(PathBuf, ChangeKind), (u64, Change)>,
+    /// In the order in which they were first seen; few enough to be searched.
+    seen: Vec<(u64, Change)>,
     unnamed: u64,
     total: u64,
 }
@@ -23,7 +22,7 @@ pub struct Storm {
 /// What an event tells of a storm.
 #[derive(Debug)]
 pub struct Summary {
-    /// The first ones by path, each with how often it was seen.
+    /// The first ones that were seen, in that order, each with how often it was.
     pub named: Vec<(u64, Change)>,
     /// Changes beyond those.
     pub unnamed: u64,
@@ -36,11 +35,11 @@ impl Storm {
     pub fn add(&mut self, changes: Vec<Change>, now: Duration) -> bool {
         for change in changes {
             self.total += 1;
-            let key = (change.path.clone(), change.kind);
-            if let Some(entry) = self.seen.get_mut(&key) {
+            let same = |c: &Change| c.kind == change.kind && c.path == change.path;
+            if let Some(entry) = self.seen.iter_mut().find(|(_, c)| same(c)) {
                 entry.0 += 1;
             } else if self.seen.len() < NAMED {
-                self.seen.insert(key, (1, change));
+                self.seen.push((1, change));
             } else {
                 self.unnamed += 1;
             }
@@ -53,6 +52,11 @@ impl Storm {
         self.total > 0
     }
 
+    /// Whether one of them is in the container, and not only in the engine's upper.
+    pub fn has_landed(&self) -> bool {
+        self.seen.iter().any(|(_, change)| change.kind != ChangeKind::HostWrite)
+    }
+
     /// Takes out what is to be told, and opens a window. `None` when there is nothing.
     pub fn take(&mut self, now: Duration) -> Option<Summary> {
         self.until = Some(now + WINDOW);
@@ -60,7 +64,7 @@ impl Storm {
             self.until = None;
             return None;
         }
-        let named = std::mem::take(&mut self.seen).into_values().collect();
+        let named = std::mem::take(&mut self.seen);
         let summary = Summary { named, unnamed: self.unnamed, total: self.total };
         (self.unnamed, self.total) = (0, 0);
         Some(summary)
@@ -74,6 +78,8 @@ impl Storm {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn change(path: &str) -> Change {
@@ -101,5 +107,14 @@ mod tests {
         storm.add((0..500).map(|_| change("/same")).collect(), Duration::ZERO);
         let summary = storm.take(Duration::ZERO).expect("changes");
         assert_eq!((summary.total, summary.unnamed, summary.named.len(), summary.named[0].0), (500, 0, 1, 500));
+    }
+
+    #[test]
+    fn what_was_seen_first_is_told_first_whatever_its_name() {
+        let mut storm = Storm::default();
+        storm.add(["/z", "/a", "/m", "/a"].map(change).into(), Duration::ZERO);
+        let named = storm.take(Duration::ZERO).expect("changes").named;
+        let told: Vec<(u64, &str)> = named.iter().map(|(n, c)| (*n, c.path.to_str().expect("text"))).collect();
+        assert_eq!(told, [(1, "/z"), (2, "/a"), (1, "/m")]);
     }
 }

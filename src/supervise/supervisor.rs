@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -349,8 +349,11 @@ impl Supervisor {
     fn answer(&mut self, changes: Vec<Change>) {
         self.breach_seen = Some(Instant::now());
         let now = self.now();
+        // What the host writes to the engine's upper is in no generation: there is nothing that a restart would put right.
+        let landed = self.storm.has_landed() || changes.iter().any(|c| c.kind != ChangeKind::HostWrite);
+        let answered = landed || self.machine.response() != Response::Restart;
         let tell = self.storm.add(changes, now);
-        let effects = self.machine.step(Input::Breach, now);
+        let effects = if answered { self.machine.step(Input::Breach, now) } else { Vec::new() };
         // Contain first: the generation is killed before the disk is waited for.
         if effects.iter().any(|e| matches!(e, Effect::KillGeneration | Effect::KillForGood)) {
             self.hold_streams();
@@ -478,16 +481,14 @@ impl Supervisor {
         }
         let told = std::mem::take(&mut self.told);
         let mut seen = self.watches.look();
-        let scanned = self.watches.scan();
-        self.tell_failures(seen.failures);
-        self.tell_failures(scanned.failures);
+        let mut scanned = self.watches.scan();
+        self.tell_failures(std::mem::take(&mut seen.failures));
+        self.tell_failures(std::mem::take(&mut scanned.failures));
+        leave_out(&mut seen.changes, &told);
+        let looked: HashSet<PathBuf> = paths_of(&seen.changes).collect();
+        leave_out(&mut scanned.changes, &told);
+        leave_out(&mut scanned.changes, &looked);
         seen.changes.extend(scanned.changes);
-        // A directory in which something was told to have changed has a new time, too.
-        let around = |c: &Change| {
-            c.kind == ChangeKind::Attributes
-                && told.iter().any(|path| path.parent().is_some_and(|p| p.starts_with(&c.path)))
-        };
-        seen.changes.retain(|c| !told.contains(&c.path) && !around(c));
         self.told = told;
         let now = self.now();
         self.storm.add(seen.changes, now);
@@ -502,6 +503,23 @@ pub(super) fn hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::empty())];
     let _ = poll(&mut fds, PollTimeout::ZERO);
     fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))
+}
+
+/// The paths that changes name.
+pub(super) fn paths_of(changes: &[Change]) -> impl Iterator<Item = PathBuf> {
+    changes.iter().flat_map(|change| [Some(change.path.clone()), change.old_path()]).flatten()
+}
+
+/// Leaves out what has been told, and the new time of a directory in which something was told to have changed.
+fn leave_out(changes: &mut Vec<Change>, told: &HashSet<PathBuf>) {
+    // A rename's old path was told as text.
+    let is_told = |c: &Change| told.contains(&c.path) || told.contains(Path::new(&*c.path.to_string_lossy()));
+    let is_around = |c: &Change| {
+        let text = PathBuf::from(&*c.path.to_string_lossy());
+        let below = |path: &PathBuf| path.parent().is_some_and(|p| p.starts_with(&c.path) || p.starts_with(&text));
+        c.kind == ChangeKind::Attributes && told.iter().any(below)
+    };
+    changes.retain(|c| !is_told(c) && !is_around(c));
 }
 
 enum Heard {

@@ -13,7 +13,7 @@ use crate::record::LastBreach;
 use crate::rootfs::keep_evidence;
 use crate::sys::proc_fd;
 use crate::sys::process::Exit;
-use crate::watch::Change;
+use crate::watch::{Change, ChangeKind};
 
 impl Supervisor {
     fn event(&self, event_type: EventType) -> Event {
@@ -67,7 +67,11 @@ impl Supervisor {
     pub(super) fn tell_breach(&mut self, source: &str) {
         let now = self.now();
         let Some(summary) = self.storm.take(now) else { return };
-        let response = self.machine.response();
+        let landed = summary.named.iter().any(|(_, change)| change.kind != ChangeKind::HostWrite);
+        let response = match self.machine.response() {
+            Response::Restart if !landed => Response::Report,
+            response => response,
+        };
         let event = self.breach_event(&summary, source, response);
         let id = event.id.clone();
         self.recorder.record(event, Durability::Synced);
@@ -83,6 +87,7 @@ impl Supervisor {
         self.durable_us = self.durable_us.or(self.breach_seen.map(micros));
         if self.told.len() < 4096 {
             self.told.extend(summary.named.iter().map(|(_, c)| c.path.clone()));
+            self.told.extend(summary.named.iter().filter_map(|(_, c)| c.old_path()));
         }
         self.save_record();
     }
@@ -121,6 +126,8 @@ impl Supervisor {
     /// The next generation runs.
     pub(super) fn tell_restarted(&mut self) {
         self.told.clear();
+        let rebased = self.watches.rebase_engine();
+        self.tell_failures(rebased.err().map(|e| format!("{e:#}")).into_iter().collect());
         let mut event = self.event(EventType::Restarted).with("rootfs", json!(self.record.policy.rootfs));
         if let Some(seen) = self.breach_seen.take() {
             event = event.with("restart_us", micros(seen));

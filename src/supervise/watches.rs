@@ -10,7 +10,8 @@ use crate::policy::RootfsKind;
 use crate::sys::proc_fd;
 use crate::watch::scan::{Baseline, Limits};
 use crate::watch::{
-    Change, DEFAULT_MAX_DIRECTORIES, Image, Kinds, MountWatch, TripwireWatch, UpperWatch, WatchError, open_mountinfo,
+    Change, ChangeKind, DEFAULT_MAX_DIRECTORIES, Image, Kinds, MountWatch, TripwireWatch, UpperWatch, WatchError,
+    open_mountinfo,
 };
 
 /// Changes that one look at the watches brought.
@@ -61,6 +62,32 @@ impl Watches {
     /// When the trees can't even be scanned.
     pub fn on_root(root: &Root, raise_limits: bool, degraded: &mut Vec<String>) -> Result<Watches> {
         let mut watches = Watches::default();
+        watches.on_tripwire(root, raise_limits, degraded)?;
+        let engine_kinds = if root.kind() == RootfsKind::Engine { Kinds::Natural } else { Kinds::HostWrite };
+        if let Some(upper) = root.engine_upper() {
+            if watches.upper.is_none() {
+                watches.watch_upper(root, upper, engine_kinds, raise_limits, degraded);
+            }
+            watches.guard(root, upper, engine_kinds)?;
+        }
+        Ok(watches)
+    }
+
+    /// A new generation has a new tripwire and a new mount table. The engine's upper is the same, and what was written to
+    /// it in between is not to be lost.
+    ///
+    /// # Errors
+    /// When the tripwire can't even be scanned.
+    pub fn renew(&mut self, root: &Root, raise_limits: bool, degraded: &mut Vec<String>) -> Result<()> {
+        self.mounts = None;
+        if self.tripwire.take().is_none() && root.tripwire().is_some() {
+            self.upper = None;
+        }
+        self.guarded.retain(|guarded| guarded.kinds == Kinds::HostWrite);
+        self.on_tripwire(root, raise_limits, degraded)
+    }
+
+    fn on_tripwire(&mut self, root: &Root, raise_limits: bool, degraded: &mut Vec<String>) -> Result<()> {
         if let Some(upper) = root.tripwire() {
             let watch = with_limits(raise_limits, || {
                 // For reading: fanotify and file handles take no O_PATH descriptor.
@@ -71,22 +98,15 @@ impl Watches {
                 TripwireWatch::new(tmpfs, std::path::Path::new("upper"), image)
             });
             match watch {
-                Ok(watch) => watches.tripwire = Some(watch),
+                Ok(watch) => self.tripwire = Some(watch),
                 Err(error) => {
                     degraded.push(format!("no fanotify on the tripwire: {}", words(&error)));
-                    watches.watch_upper(root, upper.upper.as_fd(), Kinds::Natural, raise_limits, degraded);
+                    self.watch_upper(root, upper.upper.as_fd(), Kinds::Natural, raise_limits, degraded);
                 }
             }
-            watches.guard(root, upper.upper.as_fd(), Kinds::Natural)?;
+            self.guard(root, upper.upper.as_fd(), Kinds::Natural)?;
         }
-        let engine_kinds = if root.kind() == RootfsKind::Engine { Kinds::Natural } else { Kinds::HostWrite };
-        if let Some(upper) = root.engine_upper() {
-            if watches.upper.is_none() {
-                watches.watch_upper(root, upper, engine_kinds, raise_limits, degraded);
-            }
-            watches.guard(root, upper, engine_kinds)?;
-        }
-        Ok(watches)
+        Ok(())
     }
 
     fn watch_upper(
@@ -132,7 +152,31 @@ impl Watches {
     /// When the trees can't be scanned.
     pub fn settle(&mut self) -> Result<()> {
         let _ = self.look();
-        for guarded in &mut self.guarded {
+        self.rebase(|_| true)
+    }
+
+    /// As [`Watches::settle`], but for the engine's upper: for generations after the first, what the low-level runtime did
+    /// to the new root.
+    ///
+    /// # Errors
+    /// When the tree can't be scanned.
+    pub fn settle_tripwire(&mut self) -> Result<()> {
+        if let Some(watch) = &mut self.tripwire {
+            let _ = watch.drain();
+        }
+        self.rebase(|kinds| kinds == Kinds::Natural)
+    }
+
+    /// What has been told is not to be told again by the next scan.
+    ///
+    /// # Errors
+    /// When the trees can't be scanned.
+    pub fn rebase_engine(&mut self) -> Result<()> {
+        self.rebase(|kinds| kinds == Kinds::HostWrite)
+    }
+
+    fn rebase(&mut self, which: impl Fn(Kinds) -> bool) -> Result<()> {
+        for guarded in self.guarded.iter_mut().filter(|g| which(g.kinds)) {
             guarded.baseline =
                 Baseline::take(guarded.dir.as_fd(), Limits::default()).context("failed to scan the upper directory")?;
         }
@@ -169,6 +213,7 @@ impl Watches {
         if self.mounts.as_mut().is_some_and(|w| !take("the watch on the mount table", w.drain())) {
             self.mounts = None;
         }
+        seen.changes.retain(|change| !is_engines_own(change));
         if overflow {
             let scanned = self.scan();
             seen.changes.extend(scanned.changes);
@@ -189,7 +234,7 @@ impl Watches {
                     let host = guarded.kinds == Kinds::HostWrite;
                     seen.changes.extend(diff.changes.into_iter().map(|mut change| {
                         if host {
-                            change.kind = crate::watch::ChangeKind::HostWrite;
+                            change.kind = ChangeKind::HostWrite;
                         }
                         change
                     }));
@@ -197,8 +242,15 @@ impl Watches {
                 Err(error) => seen.failures.push(format!("failed to scan the upper directory: {error:#}")),
             }
         }
+        seen.changes.retain(|change| !is_engines_own(change));
         seen
     }
+}
+
+/// Docker makes a folder to pivot into and removes it whenever it looks into a container's root, to copy a file out too.
+fn is_engines_own(change: &Change) -> bool {
+    let name = change.path.to_str().and_then(|path| path.strip_prefix("/.pivot_root"));
+    change.kind == ChangeKind::HostWrite && name.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// An error with its causes, in one line.

@@ -52,6 +52,10 @@ pub(super) trait View {
     fn image(&self, path: &Path) -> Option<FileStat>;
     /// Whether the upper's directory looks to a user as it did before: mode, owner, time, attributes.
     fn looks_as_before(&self, path: &Path) -> bool;
+    /// Whether the upper's directory has other extended attributes than the image's.
+    fn xattrs_differ(&self, path: &Path) -> bool;
+    /// Whether a name was given, in an earlier report, to the file with this handle.
+    fn was_named(&self, target: &[u8]) -> bool;
 }
 
 #[derive(Debug)]
@@ -80,7 +84,16 @@ pub(super) struct Collector {
 pub(super) struct Verdict {
     pub(super) change: Change,
     pub(super) pid: i32,
+    /// Where a rename came from, byte for byte (the change tells it in words).
+    pub(super) old: Option<PathBuf>,
     weak: bool,
+}
+
+impl Verdict {
+    /// Whether it may be a by-product of a change that is not told yet.
+    pub(super) fn is_weak(&self) -> bool {
+        self.weak
+    }
 }
 
 impl Collector {
@@ -132,6 +145,11 @@ impl Collector {
         self.touch(old, MOVED_FROM, pid, None);
     }
 
+    /// Handles of the files that were given names.
+    pub(super) fn named(&self) -> impl Iterator<Item = &[u8]> {
+        self.touches.iter().filter(|t| t.bits & CREATED != 0).filter_map(|t| t.target.as_deref())
+    }
+
     /// An event on a name in overlay's work directory.
     pub(super) fn work(&mut self) {
         self.work_seen = true;
@@ -146,7 +164,7 @@ impl Collector {
     /// needed to tell them well.
     pub(super) fn verdicts(&self, view: &dyn View) -> (Vec<Verdict>, bool) {
         let mut links: HashMap<&[u8], usize> = HashMap::new();
-        for target in self.touches.iter().filter(|t| t.bits & CREATED != 0).filter_map(|t| t.target.as_deref()) {
+        for target in self.named() {
             *links.entry(target).or_default() += 1;
         }
         let mut verdicts = Vec::new();
@@ -155,20 +173,21 @@ impl Collector {
             let Some((kind, detail, weak)) = decide(touch, view) else { continue };
             // Another name of the same file tells more: a link made, or the name given to a file that had none.
             let own = usize::from(touch.bits & CREATED != 0);
-            if weak && touch.target.as_deref().and_then(|t| links.get(t)).is_some_and(|n| *n > own) {
+            let target = touch.target.as_deref().filter(|_| weak);
+            if target.is_some_and(|t| links.get(t).is_some_and(|n| *n > own) || own == 0 && view.was_named(t)) {
                 continue;
             }
             unclear |= weak && kind != ChangeKind::Attributes;
             let change = Change { kind, path: Path::new("/").join(&touch.path), detail, culprit: None };
-            verdicts.push(Verdict { change, pid: touch.pid, weak });
+            let old = touch.old.as_ref().filter(|_| kind == ChangeKind::Rename).map(|old| Path::new("/").join(old));
+            verdicts.push(Verdict { change, pid: touch.pid, old, weak });
         }
         unclear |= verdicts.iter().all(|v| v.weak);
         // A directory is copied up, and its times are set, for the sake of what changes below it.
         let mut above: HashSet<PathBuf> = HashSet::new();
         for verdict in &verdicts {
-            let names = [Some(verdict.change.path.as_path()), verdict.change.detail.as_deref().map(Path::new)];
-            let names = names.into_iter().flatten().take(if verdict.change.kind == ChangeKind::Rename { 2 } else { 1 });
-            for name in names {
+            let names = [Some(verdict.change.path.as_path()), verdict.old.as_deref()];
+            for name in names.into_iter().flatten() {
                 // Once an ancestor is known, so are all above it.
                 let _ = name.ancestors().skip(1).all(|ancestor| above.insert(ancestor.to_path_buf()));
             }
@@ -177,7 +196,7 @@ impl Collector {
         if verdicts.is_empty() && self.lost {
             let detail = Some("something in a directory that is gone".to_owned());
             let change = Change { kind: ChangeKind::Delete, path: PathBuf::from("/"), detail, culprit: None };
-            verdicts.push(Verdict { change, pid: 0, weak: true });
+            verdicts.push(Verdict { change, pid: 0, old: None, weak: true });
         }
         (verdicts, unclear)
     }
@@ -203,7 +222,9 @@ fn decide(touch: &Touch, view: &dyn View) -> Option<(ChangeKind, Option<String>,
             if view.looks_as_before(&touch.path) {
                 return None;
             }
-            (ChangeKind::Attributes, None, !attributes_differ(stat, &original))
+            // A time alone may be a by-product of what happens below.
+            let differ = attributes_differ(stat, &original) || view.xattrs_differ(&touch.path);
+            (ChangeKind::Attributes, None, !differ)
         } else if has(MODIFIED) {
             (ChangeKind::Modify, None, false)
         } else if has(ATTRIBUTES) {
@@ -222,7 +243,10 @@ fn decide(touch: &Touch, view: &dyn View) -> Option<(ChangeKind, Option<String>,
         return Some((ChangeKind::Delete, None, true));
     }
     if has_attributes && !(is_dir && view.looks_as_before(&touch.path)) {
-        let differs = || view.image(&touch.path).is_some_and(|original| attributes_differ(stat, &original));
+        let differs = || {
+            view.image(&touch.path).is_some_and(|original| attributes_differ(stat, &original))
+                || view.xattrs_differ(&touch.path)
+        };
         return Some((ChangeKind::Attributes, None, is_dir && !differs()));
     }
     None
@@ -285,6 +309,14 @@ mod tests {
         }
 
         fn looks_as_before(&self, _: &Path) -> bool {
+            false
+        }
+
+        fn xattrs_differ(&self, _: &Path) -> bool {
+            false
+        }
+
+        fn was_named(&self, _: &[u8]) -> bool {
             false
         }
     }

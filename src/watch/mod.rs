@@ -71,6 +71,14 @@ pub struct Change {
     pub culprit: Option<Culprit>,
 }
 
+impl Change {
+    /// The path that a rename took away.
+    #[must_use]
+    pub fn old_path(&self) -> Option<PathBuf> {
+        self.detail.as_ref().filter(|_| self.kind == ChangeKind::Rename).map(PathBuf::from)
+    }
+}
+
 /// What one call of a watch's `drain` brought.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drained {

@@ -4,12 +4,14 @@
 //! change time, which nothing in a container can set, tells that content was written.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::sys::stat::FileStat;
 
 pub use super::walk::Limits;
 
@@ -112,6 +114,7 @@ impl Baseline {
         let now = Baseline::take(dir, limits)?;
         let mut difference = Difference { truncated: self.truncated || now.truncated, ..Difference::default() };
         let (mut old, mut new) = (self.entries.iter().peekable(), now.entries.iter().peekable());
+        let mut retimed = HashSet::new();
         loop {
             let order = match (old.peek(), new.peek()) {
                 (None, None) => break,
@@ -125,14 +128,18 @@ impl Baseline {
                 (Some(was), Some(is)) => was.change_to(is),
                 (Some(was), None) if was.is_whiteout() => Some(ChangeKind::Create),
                 (Some(_), None) => Some(ChangeKind::Delete),
-                (None, Some(is)) => Some(is.arrival(path_in(&now.paths, is), image)),
+                (None, Some(is)) => is.arrival(path_in(&now.paths, is), image),
                 (None, None) => None,
             };
             let bytes = is.map_or_else(|| was.map(|e| path_in(&self.paths, e)), |e| Some(path_in(&now.paths, e)));
             if let (Some(kind), Some(bytes)) = (kind, bytes) {
+                if was.is_none() && is.is_some_and(|e| e.is_dir() && e.differs_in_time_alone(bytes, image)) {
+                    retimed.insert(difference.changes.len());
+                }
                 difference.add(kind, bytes);
             }
         }
+        difference.leave_out_times(&retimed);
         Ok(difference)
     }
 
@@ -151,7 +158,7 @@ impl Baseline {
             uid: stat.st_uid,
             gid: stat.st_gid,
             size: stat.st_size.unsigned_abs(),
-            mtime_ns: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+            mtime_ns: mtime_ns(stat),
             ctime_ns: i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec),
             ino: stat.st_ino,
             rdev: stat.st_rdev,
@@ -194,22 +201,50 @@ impl Entry {
         attributes_differ.then_some(ChangeKind::Attributes)
     }
 
-    /// How a file that was not there before came: out of the image, or anew.
-    fn arrival(&self, path: &[u8], image: Option<&Image>) -> ChangeKind {
+    /// How a file that was not there before came: out of the image, or anew. `None` for a directory that is as in the
+    /// image: it is here for the sake of something below it.
+    fn arrival(&self, path: &[u8], image: Option<&Image>) -> Option<ChangeKind> {
         if self.is_whiteout() {
-            return ChangeKind::Delete;
+            return Some(ChangeKind::Delete);
         }
-        let original = image.and_then(|image| image.lookup(Path::new(OsStr::from_bytes(path))));
+        let original = image.and_then(|image| image.find(Path::new(OsStr::from_bytes(path))));
         match original {
-            Some(stat) if stat.st_mode & libc::S_IFMT != self.mode & libc::S_IFMT => ChangeKind::Create,
-            Some(stat) if image::is_dir(&stat) => ChangeKind::Attributes,
-            Some(_) => ChangeKind::Modify,
-            None => ChangeKind::Create,
+            Some((_, stat)) if stat.st_mode & libc::S_IFMT != self.mode & libc::S_IFMT => Some(ChangeKind::Create),
+            Some((dir, stat)) if image::is_dir(&stat) => {
+                let same = self.mtime_ns == mtime_ns(&stat) && self.has_attributes_of(&dir, &stat);
+                (!same).then_some(ChangeKind::Attributes)
+            }
+            Some(_) => Some(ChangeKind::Modify),
+            None => Some(ChangeKind::Create),
         }
+    }
+
+    /// Whether mode, owner and extended attributes are another file's. What can't be read counts as different.
+    fn has_attributes_of(&self, other: &OwnedFd, stat: &FileStat) -> bool {
+        (stat.st_mode, stat.st_uid, stat.st_gid) == (self.mode, self.uid, self.gid)
+            && xattrs::hash_of(&xattrs::path_of(other.as_fd(), c".")).is_ok_and(|hash| hash == self.xattr_hash)
+    }
+
+    /// Whether this directory is the image's but for its time.
+    fn differs_in_time_alone(&self, path: &[u8], image: Option<&Image>) -> bool {
+        let original = image.and_then(|image| image.find(Path::new(OsStr::from_bytes(path))));
+        original.is_some_and(|(dir, stat)| self.has_attributes_of(&dir, &stat))
     }
 }
 
 impl Difference {
+    /// A directory's new time follows from what was done in it: where that is listed, the time is not.
+    fn leave_out_times(&mut self, retimed: &HashSet<usize>) {
+        let parents: HashSet<PathBuf> = self.changes.iter().filter_map(|c| c.path.parent()).map(Into::into).collect();
+        let before = self.changes.len();
+        let mut at = 0;
+        self.changes.retain(|change| {
+            at += 1;
+            !(retimed.contains(&(at - 1)) && parents.contains(&change.path))
+        });
+        self.attributes -= (before - self.changes.len()) as u64;
+    }
+
     fn add(&mut self, kind: ChangeKind, path: &[u8]) {
         *match kind {
             ChangeKind::Create => &mut self.created,
@@ -222,6 +257,10 @@ impl Difference {
             self.changes.push(Change { kind, path, detail: None, culprit: None });
         }
     }
+}
+
+fn mtime_ns(stat: &FileStat) -> i128 {
+    i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
 }
 
 fn path_in<'a>(paths: &'a [u8], entry: &Entry) -> &'a [u8] {

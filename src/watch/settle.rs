@@ -2,7 +2,7 @@
 //!
 //! Owns: the bounded wait of a drain; the look at an upper directory. Must not: know which kernel interface is read.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,15 +12,22 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, fstatat};
 
-use super::collect::{Collector, Now, View};
+use super::collect::{Collector, Now, Verdict, View};
 use super::culprit::Culprits;
 use super::{Change, ChangeKind, Drained, Image, image, xattrs};
 
 /// How long a drain may wait for the rest of an operation whose first half it has read.
 const SETTLE: Duration = Duration::from_millis(2);
 
+/// The same while all that was read may be a by-product: so far nothing has changed that a user can see, and on a busy
+/// machine the writer may have to wait for its turn.
+const SETTLE_WEAK: Duration = Duration::from_millis(10);
+
 /// Directories of the upper whose look is remembered.
 const MAX_LOOKS: usize = 512;
+
+/// Files whose naming is remembered.
+const MAX_NAMED: usize = 512;
 
 /// An upper directory, and the image below it.
 #[derive(Debug)]
@@ -29,6 +36,8 @@ pub(super) struct UpperView {
     image: Image,
     /// How directories looked when they were last told of; one that is not here came from the image as it is there.
     looks: HashMap<PathBuf, Look>,
+    /// Handles of files whose naming has been told: they may be closed, under the name that they had not, later.
+    named: HashSet<Box<[u8]>>,
 }
 
 /// What a user can see of a directory: mode, owner, group, time of modification, a hash of the attributes.
@@ -45,7 +54,7 @@ impl Look {
 
 impl UpperView {
     pub(super) fn new(upper: OwnedFd, image: Image) -> UpperView {
-        let mut view = UpperView { upper, image, looks: HashMap::new() };
+        let mut view = UpperView { upper, image, looks: HashMap::new(), named: HashSet::new() };
         view.remember(Path::new(""));
         view
     }
@@ -59,18 +68,24 @@ impl UpperView {
     }
 
     /// Remembers the directories that changes are in, and those that changed themselves.
-    fn remember_all(&mut self, changes: &[Change]) {
+    fn remember_all(&mut self, verdicts: &[Verdict]) {
         if self.looks.len() > MAX_LOOKS {
             self.looks.retain(|path, _| path.as_os_str().is_empty());
         }
         let mut paths = BTreeSet::new();
-        for change in changes {
-            let old = change.detail.as_deref().filter(|_| change.kind == ChangeKind::Rename).map(Path::new);
+        for Verdict { change, old, .. } in verdicts {
             let own = (change.kind == ChangeKind::Attributes).then_some(change.path.as_path());
-            let above = [Some(change.path.as_path()), old].into_iter().flatten().filter_map(Path::parent);
+            let above = [Some(change.path.as_path()), old.as_deref()].into_iter().flatten().filter_map(Path::parent);
             paths.extend(above.chain(own).filter_map(|p| p.strip_prefix("/").ok()).map(Path::to_path_buf));
         }
         paths.iter().take(MAX_LOOKS).for_each(|path| self.remember(path));
+    }
+
+    fn remember_named(&mut self, collector: &Collector) {
+        if self.named.len() > MAX_NAMED {
+            self.named.clear();
+        }
+        self.named.extend(collector.named().take(MAX_NAMED).map(Into::into));
     }
 
     pub(super) fn upper(&self) -> BorrowedFd<'_> {
@@ -109,6 +124,16 @@ impl View for UpperView {
         let now = open_beneath(self.upper.as_fd(), path).ok().and_then(|dir| Look::at(dir.as_fd()));
         now.is_some() && now == before
     }
+
+    fn xattrs_differ(&self, path: &Path) -> bool {
+        let hash = |dir: OwnedFd| xattrs::hash_of(&xattrs::path_of(dir.as_fd(), c".")).ok();
+        let Some((original, _)) = self.image.find(path) else { return false };
+        open_beneath(self.upper.as_fd(), path).is_ok_and(|dir| hash(dir) != hash(original))
+    }
+
+    fn was_named(&self, target: &[u8]) -> bool {
+        self.named.contains(target)
+    }
 }
 
 /// Opens a directory below another as `O_PATH`, with no symlink, no mount and no `..` on the way.
@@ -135,7 +160,7 @@ pub(super) fn until_clear(
     view: &mut UpperView,
     mut read: impl FnMut(&mut Collector, BorrowedFd<'_>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<Drained> {
-    let deadline = Instant::now() + SETTLE;
+    let start = Instant::now();
     let mut collector = Collector::default();
     let mut culprits = Culprits::default();
     loop {
@@ -146,13 +171,14 @@ pub(super) fn until_clear(
             return Ok(Drained::default());
         }
         let (verdicts, unclear) = collector.verdicts(view);
-        let left = deadline.saturating_duration_since(Instant::now());
+        let patience = if verdicts.iter().all(Verdict::is_weak) { SETTLE_WEAK } else { SETTLE };
+        let left = patience.saturating_sub(start.elapsed());
         if unclear && more && wait(fd, left)? {
             continue;
         }
-        let changes: Vec<Change> =
-            verdicts.into_iter().map(|v| Change { culprit: culprits.name(v.pid), ..v.change }).collect();
-        view.remember_all(&changes);
+        view.remember_all(&verdicts);
+        view.remember_named(&collector);
+        let changes = verdicts.into_iter().map(|v| Change { culprit: culprits.name(v.pid), ..v.change }).collect();
         return Ok(Drained { changes, overflow: collector.overflowed() });
     }
 }

@@ -1,2 +1,0 @@
-//! The CRI tests as a target of their own.
-mod cri;
