@@ -168,7 +168,6 @@ impl Collector {
             *links.entry(target).or_default() += 1;
         }
         let mut verdicts = Vec::new();
-        let mut unclear = false;
         for touch in &self.touches {
             let Some((kind, detail, weak)) = decide(touch, view) else { continue };
             // Another name of the same file tells more: a link made, or the name given to a file that had none.
@@ -177,12 +176,11 @@ impl Collector {
             if target.is_some_and(|t| links.get(t).is_some_and(|n| *n > own) || own == 0 && view.was_named(t)) {
                 continue;
             }
-            unclear |= weak && kind != ChangeKind::Attributes;
             let change = Change { kind, path: Path::new("/").join(&touch.path), detail, culprit: None };
             let old = touch.old.as_ref().filter(|_| kind == ChangeKind::Rename).map(|old| Path::new("/").join(old));
             verdicts.push(Verdict { change, pid: touch.pid, old, weak });
         }
-        unclear |= verdicts.iter().all(|v| v.weak);
+        let mut unclear = verdicts.iter().all(|v| v.weak);
         // A directory is copied up, and its times are set, for the sake of what changes below it.
         let mut above: HashSet<PathBuf> = HashSet::new();
         for verdict in &verdicts {
@@ -192,7 +190,12 @@ impl Collector {
                 let _ = name.ancestors().skip(1).all(|ancestor| above.insert(ancestor.to_path_buf()));
             }
         }
+        let is_above = |v: &Verdict| v.change.kind == ChangeKind::Attributes && above.contains(&v.change.path);
         verdicts.retain(|v| !(v.weak && above.contains(&v.change.path)));
+        // A time of what is in the middle of being copied up; the rest of it is a moment away.
+        unclear |= verdicts.iter().any(|v| v.weak);
+        // It was touched first for the sake of what is below it.
+        verdicts.sort_by_key(is_above);
         if verdicts.is_empty() && self.lost {
             let detail = Some("something in a directory that is gone".to_owned());
             let change = Change { kind: ChangeKind::Delete, path: PathBuf::from("/"), detail, culprit: None };
