@@ -330,6 +330,16 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_changed_too_is_told_after_what_changed_below_it() {
+        let mut collector = Collector::default();
+        collector.touch("newdir".into(), ATTRIBUTES, 1, None);
+        collector.touch("newdir/f".into(), CREATED, 1, None);
+        // It is not in the image, so that its attributes are what differs by themselves.
+        let order: Vec<String> = told(&collector).into_iter().map(|(_, path)| path).collect();
+        assert_eq!(order.first().map(String::as_str), Some("/newdir/f"), "{order:?}");
+    }
+
+    #[test]
     fn a_directory_s_own_event_gives_way_to_what_changed_in_it() {
         let mut collector = Collector::default();
         collector.touch("idir".into(), ARRIVED | ATTRIBUTES, 1, None);
