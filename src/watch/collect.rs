@@ -87,9 +87,16 @@ pub(super) struct Verdict {
     /// Where a rename came from, byte for byte (the change tells it in words).
     pub(super) old: Option<PathBuf>,
     weak: bool,
+    /// A directory whose new time comes from a name that arrived in it: overlay is about to put the time back.
+    passing: bool,
 }
 
 impl Verdict {
+    /// Whether it lasts for as long as overlay takes from one step of a copy-up to the next.
+    pub(super) fn is_passing(&self) -> bool {
+        self.weak && self.passing
+    }
+
     /// Whether it may be a by-product of a change that is not told yet.
     pub(super) fn is_weak(&self) -> bool {
         self.weak
@@ -167,6 +174,8 @@ impl Collector {
         for target in self.named() {
             *links.entry(target).or_default() += 1;
         }
+        let arrived = self.touches.iter().filter(|t| t.bits & ARRIVED != 0);
+        let arrived_in: HashSet<&Path> = arrived.filter_map(|t| t.path.parent()).collect();
         let mut verdicts = Vec::new();
         for touch in &self.touches {
             let Some((kind, detail, weak)) = decide(touch, view) else { continue };
@@ -178,7 +187,8 @@ impl Collector {
             }
             let change = Change { kind, path: Path::new("/").join(&touch.path), detail, culprit: None };
             let old = touch.old.as_ref().filter(|_| kind == ChangeKind::Rename).map(|old| Path::new("/").join(old));
-            verdicts.push(Verdict { change, pid: touch.pid, old, weak });
+            let passing = arrived_in.contains(touch.path.as_path());
+            verdicts.push(Verdict { change, pid: touch.pid, old, weak, passing });
         }
         let mut unclear = verdicts.iter().all(|v| v.weak);
         // A directory is copied up, and its times are set, for the sake of what changes below it.
@@ -199,7 +209,7 @@ impl Collector {
         if verdicts.is_empty() && self.lost {
             let detail = Some("something in a directory that is gone".to_owned());
             let change = Change { kind: ChangeKind::Delete, path: PathBuf::from("/"), detail, culprit: None };
-            verdicts.push(Verdict { change, pid: 0, old: None, weak: true });
+            verdicts.push(Verdict { change, pid: 0, old: None, weak: true, passing: false });
         }
         (verdicts, unclear)
     }
