@@ -71,7 +71,7 @@ pub(super) fn start(invocation: &Invocation, id: &OsStr) -> Result<i32> {
         .with_context(|| format!("failed to start {}", runtime.display()))?;
     if exit.shell_code() == 0 {
         // A workload that has ended already took its supervisor along.
-        let _ = lease.say(Intent::Started);
+        let _ = lease.tell(Intent::Started);
     }
     Ok(exit.shell_code())
 }

@@ -103,6 +103,16 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// Says something and does not wait.
+    ///
+    /// # Errors
+    /// `EPIPE` when the supervisor has ended.
+    pub fn tell(&self, intent: Intent) -> io::Result<()> {
+        send(self.0.as_fd(), &intent.encode(), &[])
+    }
+}
+
 /// The supervisor's end.
 pub struct Listener(OwnedFd);
 

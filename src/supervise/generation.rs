@@ -11,18 +11,17 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::anchor::{Order, Report, order};
+use super::calls::RUNTIME_LOG;
 use super::cgroup::Cgroups;
+use super::namespaces;
 use super::supervisor::Supervisor;
-use super::{namespaces, stdio};
 use crate::record::ProcessRef;
 use crate::runtime::layout::Layout;
 use crate::spec::{Document, generation};
-use crate::sys::process::{self, Exit};
+use crate::sys::process;
 use crate::sys::socket;
-use crate::sys::spawn::{Child, Spawn};
+use crate::sys::spawn::Child;
 
-/// How long the low-level runtime may take for one call.
-const RUNTIME_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a workload has to end by itself when its generation is renewed.
@@ -30,16 +29,10 @@ const RENEW_GRACE: Duration = Duration::from_secs(8);
 /// Controllers (v1) whose cgroup the anchor does not enter: `freezer`, so that `pause` leaves it alone; `devices`, in which
 /// runc looks for the container's processes (`ps`, `kill --all`).
 const NOT_ENTERED: [&str; 2] = ["freezer", "devices"];
-/// The first process that changes its cgroup after a quiet time waits for an RCU grace period (7 to 15 ms measured on Linux
-/// 6.18), the next ones within about that time do not. While `create` runs we have nothing else to do: a move of our own
-/// process to where it is, as often as this, spares the engine that wait.
-const CGROUP_WARMTH: Duration = Duration::from_millis(4);
-
 /// Names of files in the container's folder.
 pub(super) const INIT_PID: &str = "init.pid";
 /// The edited config.json.
 pub const CONFIG: &str = "config.json";
-const RUNTIME_LOG: &str = "runtime.log";
 /// Calls of `update` to repeat for every new generation.
 pub const UPDATES: &str = "updates.json";
 
@@ -48,7 +41,7 @@ impl Supervisor {
     /// launcher lives, and takes the container's init as our child.
     ///
     /// # Errors
-    /// The exit status of a `create` that failed by itself comes as [`RuntimeFailed`].
+    /// The exit status of a `create` that failed by itself comes as [`super::calls::RuntimeFailed`].
     pub(super) fn create(&mut self, first: Option<([OwnedFd; 3], BorrowedFd<'_>)>) -> Result<()> {
         let (first_streams, launcher) =
             first.map_or((None, None), |(streams, launcher)| (Some(streams), Some(launcher)));
@@ -137,91 +130,6 @@ impl Supervisor {
                 None => bail!("failed to reach the anchor: it has ended"),
             }
         }
-    }
-
-    /// Global flags for calls that no engine asked for: errors go to a file of ours, not to the engine's log.
-    fn own_globals(&self) -> Vec<OsString> {
-        let mut args = self.plan.quiet_globals.clone();
-        args.extend(["--log".into(), self.plan.dir.join(RUNTIME_LOG).into_os_string()]);
-        args.extend(["--log-format".into(), "json".into()]);
-        args
-    }
-
-    /// One call of the low-level runtime, waited for.
-    fn call(&self, args: &[OsString], streams: [OwnedFd; 3], launcher: Option<BorrowedFd<'_>>) -> Result<()> {
-        let words: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
-        let child = Spawn {
-            program: &self.plan.runtime,
-            args: &words,
-            stdio: [streams[0].as_fd(), streams[1].as_fd(), streams[2].as_fd()],
-            extra: self.preserved.iter().map(AsFd::as_fd).collect(),
-            mask: self.mask,
-            parent_death_signal: libc::SIGKILL,
-            listening: self.plan.listening,
-        }
-        .start()
-        .with_context(|| format!("failed to start {}", self.plan.runtime.display()))?;
-        drop(streams);
-        let exit = self.wait_for(&child, launcher)?;
-        if exit != Exit::Code(0) {
-            return Err(RuntimeFailed { exit, message: self.runtime_message() }.into());
-        }
-        Ok(())
-    }
-
-    /// A call of ours with nothing to read and nowhere to write.
-    fn quiet_call(&self, verb: &[&OsStr], input: Option<OwnedFd>) -> Result<()> {
-        let mut args = self.own_globals();
-        args.extend(verb.iter().map(|word| word.to_os_string()));
-        let streams = [input.map_or_else(stdio::null, Ok)?, stdio::null()?, stdio::null()?];
-        let _ = std::fs::remove_file(self.plan.dir.join(RUNTIME_LOG));
-        self.call(&args, streams, None)
-    }
-
-    /// Waits for a child, unless the anchor or the launcher goes: then there is nobody left to do anything for.
-    fn wait_for(&self, child: &Child, launcher: Option<BorrowedFd<'_>>) -> Result<Exit> {
-        let deadline = Instant::now() + RUNTIME_PATIENCE;
-        // A first `create` is followed by the anchor's move.
-        let warm = self.init.is_none() && self.cgroups.0.is_empty();
-        loop {
-            if let Some(exit) =
-                process::reap_pidfd(child.pidfd.as_fd()).context("failed to wait for the low-level runtime")?
-            {
-                return Ok(exit);
-            }
-            let mut fds = vec![
-                PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.anchor.socket.as_fd(), PollFlags::empty()),
-            ];
-            fds.extend(launcher.map(|fd| PollFd::new(fd, PollFlags::empty())));
-            let left = deadline.saturating_duration_since(Instant::now());
-            let next = if warm { left.min(CGROUP_WARMTH) } else { left };
-            let _ = poll(&mut fds, PollTimeout::from(next.as_millis().min(u16::MAX as u128) as u16));
-            if warm && fds[0].revents().is_none_or(|r| r.is_empty()) {
-                self.home.touch();
-            }
-            let gone = fds[1..].iter().any(|fd| fd.revents().is_some_and(|r| r.contains(PollFlags::POLLHUP)));
-            if gone || left.is_zero() {
-                let _ = process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
-                let _ = process::wait_pid(child.pid);
-                bail!(
-                    "failed to wait for {}: {}",
-                    self.plan.runtime.display(),
-                    if gone { "the container was killed" } else { "no end in two minutes" }
-                );
-            }
-        }
-    }
-
-    /// What the low-level runtime logged last as an error in a call of ours.
-    fn runtime_message(&self) -> String {
-        let text = std::fs::read(self.plan.dir.join(RUNTIME_LOG)).unwrap_or_default();
-        let tail = &text[text.len().saturating_sub(64 << 10)..];
-        let lines =
-            tail.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
-        let mut messages =
-            lines.filter(|line| line["level"] == "error").filter_map(|line| line["msg"].as_str().map(str::to_owned));
-        messages.next_back().unwrap_or_default()
     }
 
     /// Lets the created container go.
@@ -420,26 +328,6 @@ pub struct Update {
     /// What it read from standard input.
     pub resources: Option<String>,
 }
-
-/// The low-level runtime was called and failed by itself; on the engine's own call it has told the engine already.
-#[derive(Debug)]
-pub(super) struct RuntimeFailed {
-    /// Its end.
-    pub exit: Exit,
-    /// Its last error, where it was logged to us.
-    pub message: String,
-}
-
-impl std::fmt::Display for RuntimeFailed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.exit {
-            Exit::Code(code) => write!(f, "the low-level runtime failed with status {code}: {}", self.message),
-            Exit::Signal(signal) => write!(f, "the low-level runtime was killed by signal {signal}: {}", self.message),
-        }
-    }
-}
-
-impl std::error::Error for RuntimeFailed {}
 
 /// Waits until one of the descriptors is readable or hung up; false at the deadline.
 fn wait_readable(fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<bool> {

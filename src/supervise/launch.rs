@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use super::anchor::{self, Order, order};
+use super::calls::RuntimeFailed;
 use super::cgroup::Cgroups;
 use super::control::Listener;
-use super::generation::{CONFIG, RuntimeFailed};
+use super::generation::CONFIG;
 use super::plan::Plan;
 use super::root::Root;
 use super::stdio::{self, Stream};

@@ -9,7 +9,9 @@
 //! ends the container if the other dies.
 
 mod anchor;
+mod calls;
 pub mod cgroup;
+mod clients;
 pub mod control;
 pub mod generation;
 pub mod launch;

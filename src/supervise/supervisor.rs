@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::anchor::{Order, Report, order};
 use super::cgroup::Cgroups;
-use super::control::{Intent, Listener};
+use super::clients::Client;
+use super::control::Listener;
 use super::machine::{Effect, Input, Machine, Phase};
 use super::plan::Plan;
 use super::root::Root;
@@ -26,20 +26,12 @@ use crate::sys::process::{self, Exit};
 use crate::sys::signals::{Mask, SignalFd};
 use crate::sys::socket;
 use crate::sys::spawn::Child;
-
-/// Verbs that may be connected at once; more wait in the socket's backlog.
-const MAX_CLIENTS: usize = 64;
+use crate::watch::{Change, ChangeKind};
 
 /// The engine's side: the process whose pid it has.
 pub(super) struct Anchor {
     pub pid: i32,
     pub socket: OwnedFd,
-}
-
-/// A verb that has told what it is about.
-struct Client {
-    socket: OwnedFd,
-    intent: Option<Intent>,
 }
 
 /// One container's supervisor.
@@ -78,12 +70,12 @@ pub(super) struct Supervisor {
     pub told: HashSet<PathBuf>,
     /// How the workload ended, once it has.
     pub exit: Option<Exit>,
-    control: Listener,
-    clients: Vec<Client>,
+    pub control: Listener,
+    pub clients: Vec<Client>,
     epoch: Instant,
     renew_at: Option<Duration>,
     /// The engine's `start` is under way: what changes from now on is the workload's doing.
-    armed: bool,
+    pub armed: bool,
     /// The anchor has been told, or is gone.
     over: bool,
 }
@@ -217,7 +209,7 @@ impl Supervisor {
             }
             Heard::Message(message) => {
                 if let Some(Report::Signal(signal)) = Report::decode(&message)
-                    && !self.clients.iter().any(|c| c.intent == Some(Intent::KillAll))
+                    && !self.is_killing_all()
                 {
                     self.forward(signal);
                 }
@@ -226,67 +218,9 @@ impl Supervisor {
     }
 
     /// A signal that was sent to the pid the engine has was meant for the workload.
-    fn forward(&self, signal: i32) {
+    pub(super) fn forward(&self, signal: i32) {
         if let Some(init) = &self.init {
             let _ = process::pidfd_send_signal(init.pidfd.as_fd(), signal);
-        }
-    }
-
-    fn hear_clients(&mut self) {
-        while self.clients.len() < MAX_CLIENTS {
-            match self.control.accept() {
-                Some(socket) => self.clients.push(Client { socket, intent: None }),
-                None => break,
-            }
-        }
-        let mut at = 0;
-        while at < self.clients.len() {
-            match receive_now(self.clients[at].socket.as_fd()) {
-                Heard::Nothing => at += 1,
-                Heard::Gone => {
-                    self.clients.swap_remove(at);
-                }
-                Heard::Message(message) => {
-                    let intent = Intent::decode(&message);
-                    self.clients[at].intent = intent;
-                    let answer = match intent {
-                        Some(intent) => self.oblige(intent).map_err(|e| format!("{e:#}")),
-                        None => Err("unknown request".to_owned()),
-                    };
-                    let answer = answer.err().unwrap_or_else(|| "ok".to_owned());
-                    let _ = socket::send(self.clients[at].socket.as_fd(), answer.as_bytes(), &[]);
-                    at += 1;
-                }
-            }
-        }
-    }
-
-    fn oblige(&mut self, intent: Intent) -> Result<()> {
-        match intent {
-            Intent::Use | Intent::KillAll => Ok(()),
-            Intent::Starting => {
-                // Up to here the engine prepared the container: mount points, /etc/hosts, files copied in.
-                self.watches.settle().context("failed to arm the watch")?;
-                self.storm = Storm::default();
-                self.armed = true;
-                Ok(())
-            }
-            Intent::Deleting => self.home.enter(self.anchor.pid, &[]),
-            Intent::Started => {
-                self.started();
-                Ok(())
-            }
-            Intent::Resumed => {
-                self.take(Input::Resumed);
-                if self.record.phase == record::Phase::Paused {
-                    self.set_phase(record::Phase::Running);
-                }
-                Ok(())
-            }
-            Intent::Forward(signal) => {
-                self.forward(signal);
-                Ok(())
-            }
         }
     }
 
@@ -304,23 +238,6 @@ impl Supervisor {
         self.set_phase(record::Phase::Running);
         self.tell_started();
         settle_down();
-    }
-
-    /// Waits, within bounds, for verbs that are under way: a low-level runtime in the middle of `kill` or `exec` is to find
-    /// the container there.
-    pub(super) fn let_verbs_finish(&mut self) {
-        let deadline = self.now() + Duration::from_millis(500);
-        loop {
-            // What they have to say is heard after the restart.
-            self.clients.retain(|c| !hung_up(c.socket.as_fd()));
-            if self.clients.is_empty() || self.now() >= deadline {
-                return;
-            }
-            let mut fds: Vec<PollFd<'_>> =
-                self.clients.iter().map(|c| PollFd::new(c.socket.as_fd(), PollFlags::empty())).collect();
-            let left = deadline.saturating_sub(self.now()).as_millis() as u16 + 1;
-            let _ = poll(&mut fds, PollTimeout::from(left));
-        }
     }
 
     fn look(&mut self) {
@@ -504,13 +421,13 @@ pub(super) fn hung_up(fd: BorrowedFd<'_>) -> bool {
     fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))
 }
 
-enum Heard {
+pub(super) enum Heard {
     Nothing,
     Gone,
     Message(Vec<u8>),
 }
 
-fn receive_now(fd: BorrowedFd<'_>) -> Heard {
+pub(super) fn receive_now(fd: BorrowedFd<'_>) -> Heard {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     if !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0) {
         return Heard::Nothing;

@@ -1,0 +1,107 @@
+//! The verbs that have connected to the supervisor, and what it does for them.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::control::Intent;
+use super::machine::Input;
+use super::storm::Storm;
+use super::supervisor::{Heard, Supervisor, hung_up, receive_now};
+use crate::record;
+use crate::sys::socket;
+
+/// Verbs that may be connected at once; more wait in the socket's backlog.
+const MAX_CLIENTS: usize = 64;
+
+/// A verb that has told what it is about.
+pub(super) struct Client {
+    pub socket: OwnedFd,
+    intent: Option<Intent>,
+}
+
+impl Supervisor {
+    pub(super) fn hear_clients(&mut self) {
+        while self.clients.len() < MAX_CLIENTS {
+            match self.control.accept() {
+                Some(socket) => self.clients.push(Client { socket, intent: None }),
+                None => break,
+            }
+        }
+        let mut at = 0;
+        while at < self.clients.len() {
+            match receive_now(self.clients[at].socket.as_fd()) {
+                Heard::Nothing => at += 1,
+                Heard::Gone => {
+                    self.clients.swap_remove(at);
+                }
+                Heard::Message(message) => {
+                    let intent = Intent::decode(&message);
+                    self.clients[at].intent = intent;
+                    if intent == Some(Intent::Started) {
+                        // Nobody waits for an answer: `start` is over.
+                        self.started();
+                        at += 1;
+                        continue;
+                    }
+                    let answer = match intent {
+                        Some(intent) => self.oblige(intent).map_err(|e| format!("{e:#}")),
+                        None => Err("unknown request".to_owned()),
+                    };
+                    let answer = answer.err().unwrap_or_else(|| "ok".to_owned());
+                    let _ = socket::send(self.clients[at].socket.as_fd(), answer.as_bytes(), &[]);
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    fn oblige(&mut self, intent: Intent) -> Result<()> {
+        match intent {
+            Intent::Use | Intent::KillAll | Intent::Started => Ok(()),
+            Intent::Starting => {
+                // Up to here the engine prepared the container: mount points, /etc/hosts, files copied in.
+                self.watches.settle().context("failed to arm the watch")?;
+                self.storm = Storm::default();
+                self.armed = true;
+                Ok(())
+            }
+            Intent::Deleting => self.home.enter(self.anchor.pid, &[]),
+            Intent::Resumed => {
+                self.take(Input::Resumed);
+                if self.record.phase == record::Phase::Paused {
+                    self.set_phase(record::Phase::Running);
+                }
+                Ok(())
+            }
+            Intent::Forward(signal) => {
+                self.forward(signal);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a `kill --all` is under way, which hits the anchor too.
+    pub(super) fn is_killing_all(&self) -> bool {
+        self.clients.iter().any(|c| c.intent == Some(Intent::KillAll))
+    }
+
+    /// Waits, within bounds, for verbs that are under way: a low-level runtime in the middle of `kill` or `exec` is to find
+    /// the container there.
+    pub(super) fn let_verbs_finish(&mut self) {
+        let deadline = self.now() + Duration::from_millis(500);
+        loop {
+            // What they have to say is heard after the restart.
+            self.clients.retain(|c| !hung_up(c.socket.as_fd()));
+            if self.clients.is_empty() || self.now() >= deadline {
+                return;
+            }
+            let mut fds: Vec<PollFd<'_>> =
+                self.clients.iter().map(|c| PollFd::new(c.socket.as_fd(), PollFlags::empty())).collect();
+            let left = deadline.saturating_sub(self.now()).as_millis() as u16 + 1;
+            let _ = poll(&mut fds, PollTimeout::from(left));
+        }
+    }
+}
