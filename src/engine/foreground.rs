@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use crate::supervise::control::{Intent, Lease};
 use crate::supervise::generation::console_path;
@@ -257,6 +257,8 @@ impl RawTerminal {
         let Ok(before) = tcgetattr(io::stdin()) else { return RawTerminal(None) };
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
+        // Line ends are translated here, once, and no longer on the container's side; runc does the same.
+        raw.output_flags.insert(OutputFlags::OPOST);
         let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &raw);
         RawTerminal(Some(before))
     }

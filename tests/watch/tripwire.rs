@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 use lithify::sys::fanotify::Reports;
 use lithify::watch::{ChangeKind, Drained, Image, TripwireWatch, WatchError};
 use nix::mount::{MntFlags, umount2};
-use nix::poll::PollFlags;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use crate::ops::{self, OPS};
-use crate::world::{USER, World, open_dir, private_mounts, ready, told, until, without_any};
+use crate::world::{USER, World, open_dir, private_mounts, told, until, without_any};
 
 fn watch(world: &World) -> TripwireWatch {
     TripwireWatch::new(world.open("tmpfs"), Path::new("upper"), world.image()).expect("fanotify works here")
