@@ -70,8 +70,10 @@ fn a_thousand_random_writes_on_a_tripwire_are_each_a_breach_with_the_right_path_
     }
     let warm = warm.context("no footprint was taken")?;
     eventually("the supervisor as small as it was", Duration::from_secs(10), || {
-        warm.not_outgrown_by(&Footprint::of(&corner, &setup)?).map(Some)
-    })?;
+        let now = Footprint::of(&corner, &setup)?;
+        warm.not_outgrown_by(&now).map(|()| Some(now))
+    })
+    .map(|now| println!("the supervisor after {WARM} and after {SEQUENCES} restarts: {warm:?}, {now:?}"))?;
     writer.end()?;
     let journal = setup.journal();
     journal.wait_for(EXITED, "storm", 1)?;

@@ -46,7 +46,9 @@ impl<'c> Image<'c> {
         let program = rootfs.join("storm");
         let mut compile = Command::new("cc");
         compile.args(["-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program);
-        run(compile.arg(sources.join("storm.c")))?.success().context("failed to compile the writer")?;
+        run(compile.args(["storm.c", "tree.c", "targets.c", "ops.c"].map(|name| sources.join(name))))?
+            .success()
+            .context("failed to compile the writer")?;
         for (tree, uid) in [("srv/tree", "0"), ("srv/user", &USER.to_string())] {
             run(Command::new(&program).arg("plant").arg(rootfs.join(tree)).args([uid, "7"]))?.success()?;
         }

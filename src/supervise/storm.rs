@@ -1,5 +1,7 @@
 //! Coalescing: a storm of changes becomes few events, with exact counts.
 
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::watch::{Change, ChangeKind};
@@ -76,9 +78,27 @@ impl Storm {
     }
 }
 
+/// The paths that changes name.
+pub fn paths_of(changes: &[Change]) -> impl Iterator<Item = PathBuf> {
+    changes.iter().flat_map(|change| [Some(change.path.clone()), change.old_path()]).flatten()
+}
+
+/// Leaves out what has been told, and the new time of a directory in which something was told to have changed.
+pub fn leave_out(changes: &mut Vec<Change>, told: &HashSet<PathBuf>) {
+    // A rename's old path was told as text.
+    let is_told = |c: &Change| told.contains(&c.path) || told.contains(Path::new(&*c.path.to_string_lossy()));
+    let is_around = |c: &Change| {
+        let text = PathBuf::from(&*c.path.to_string_lossy());
+        let below = |path: &PathBuf| path.parent().is_some_and(|p| p.starts_with(&c.path) || p.starts_with(&text));
+        c.kind == ChangeKind::Attributes && told.iter().any(below)
+    };
+    changes.retain(|c| !is_told(c) && !is_around(c));
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     use super::*;
 
@@ -116,5 +136,26 @@ mod tests {
         let named = storm.take(Duration::ZERO).expect("changes").named;
         let told: Vec<(u64, &str)> = named.iter().map(|(n, c)| (*n, c.path.to_str().expect("text"))).collect();
         assert_eq!(told, [(1, "/z"), (2, "/a"), (1, "/m")]);
+    }
+
+    #[test]
+    fn what_was_told_is_left_out_with_the_old_name_of_a_rename_and_the_times_around_it() {
+        let bytes = |b: &[u8]| PathBuf::from(OsStr::from_bytes(b));
+        let mut rename = change("/d/new");
+        rename.kind = ChangeKind::Rename;
+        rename.detail = Some(bytes(b"/\xff/old\xfe").to_string_lossy().into_owned());
+        let told: HashSet<PathBuf> = paths_of(&[rename]).collect();
+        let with = |kind, path| Change { kind, path, detail: None, culprit: None };
+        let mut changes = vec![
+            with(ChangeKind::Create, bytes(b"/d/new")),
+            with(ChangeKind::Delete, bytes(b"/\xff/old\xfe")),
+            with(ChangeKind::Attributes, bytes(b"/\xff")),
+            with(ChangeKind::Attributes, bytes(b"/d")),
+            with(ChangeKind::Attributes, bytes(b"/other")),
+            with(ChangeKind::Modify, bytes(b"/d/more")),
+        ];
+        leave_out(&mut changes, &told);
+        let left: Vec<&Path> = changes.iter().map(|c| c.path.as_path()).collect();
+        assert_eq!(left, [Path::new("/other"), Path::new("/d/more")]);
     }
 }

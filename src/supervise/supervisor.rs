@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ use super::machine::{Effect, Input, Machine, Phase};
 use super::plan::Plan;
 use super::root::Root;
 use super::stdio::Stream;
-use super::storm::Storm;
+use super::storm::{Storm, leave_out, paths_of};
 use super::watches::Watches;
 use crate::events::{Recorder, clock};
 use crate::policy::{Response, RootfsKind};
@@ -26,7 +26,6 @@ use crate::sys::process::{self, Exit};
 use crate::sys::signals::{Mask, SignalFd};
 use crate::sys::socket;
 use crate::sys::spawn::Child;
-use crate::watch::{Change, ChangeKind};
 
 /// Verbs that may be connected at once; more wait in the socket's backlog.
 const MAX_CLIENTS: usize = 64;
@@ -503,23 +502,6 @@ pub(super) fn hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::empty())];
     let _ = poll(&mut fds, PollTimeout::ZERO);
     fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))
-}
-
-/// The paths that changes name.
-pub(super) fn paths_of(changes: &[Change]) -> impl Iterator<Item = PathBuf> {
-    changes.iter().flat_map(|change| [Some(change.path.clone()), change.old_path()]).flatten()
-}
-
-/// Leaves out what has been told, and the new time of a directory in which something was told to have changed.
-fn leave_out(changes: &mut Vec<Change>, told: &HashSet<PathBuf>) {
-    // A rename's old path was told as text.
-    let is_told = |c: &Change| told.contains(&c.path) || told.contains(Path::new(&*c.path.to_string_lossy()));
-    let is_around = |c: &Change| {
-        let text = PathBuf::from(&*c.path.to_string_lossy());
-        let below = |path: &PathBuf| path.parent().is_some_and(|p| p.starts_with(&c.path) || p.starts_with(&text));
-        c.kind == ChangeKind::Attributes && told.iter().any(below)
-    };
-    changes.retain(|c| !is_told(c) && !is_around(c));
 }
 
 enum Heard {

@@ -87,9 +87,16 @@ pub(super) struct Verdict {
     /// Where a rename came from, byte for byte (the change tells it in words).
     pub(super) old: Option<PathBuf>,
     weak: bool,
+    /// A directory whose new time comes from a name that arrived in it: overlay is about to put the time back.
+    passing: bool,
 }
 
 impl Verdict {
+    /// Whether it lasts for as long as overlay takes from one step of a copy-up to the next.
+    pub(super) fn is_passing(&self) -> bool {
+        self.weak && self.passing
+    }
+
     /// Whether it may be a by-product of a change that is not told yet.
     pub(super) fn is_weak(&self) -> bool {
         self.weak
@@ -167,8 +174,9 @@ impl Collector {
         for target in self.named() {
             *links.entry(target).or_default() += 1;
         }
+        let arrived = self.touches.iter().filter(|t| t.bits & ARRIVED != 0);
+        let arrived_in: HashSet<&Path> = arrived.filter_map(|t| t.path.parent()).collect();
         let mut verdicts = Vec::new();
-        let mut unclear = false;
         for touch in &self.touches {
             let Some((kind, detail, weak)) = decide(touch, view) else { continue };
             // Another name of the same file tells more: a link made, or the name given to a file that had none.
@@ -177,12 +185,12 @@ impl Collector {
             if target.is_some_and(|t| links.get(t).is_some_and(|n| *n > own) || own == 0 && view.was_named(t)) {
                 continue;
             }
-            unclear |= weak && kind != ChangeKind::Attributes;
             let change = Change { kind, path: Path::new("/").join(&touch.path), detail, culprit: None };
             let old = touch.old.as_ref().filter(|_| kind == ChangeKind::Rename).map(|old| Path::new("/").join(old));
-            verdicts.push(Verdict { change, pid: touch.pid, old, weak });
+            let passing = arrived_in.contains(touch.path.as_path());
+            verdicts.push(Verdict { change, pid: touch.pid, old, weak, passing });
         }
-        unclear |= verdicts.iter().all(|v| v.weak);
+        let mut unclear = verdicts.iter().all(|v| v.weak);
         // A directory is copied up, and its times are set, for the sake of what changes below it.
         let mut above: HashSet<PathBuf> = HashSet::new();
         for verdict in &verdicts {
@@ -192,11 +200,16 @@ impl Collector {
                 let _ = name.ancestors().skip(1).all(|ancestor| above.insert(ancestor.to_path_buf()));
             }
         }
+        let is_above = |v: &Verdict| v.change.kind == ChangeKind::Attributes && above.contains(&v.change.path);
         verdicts.retain(|v| !(v.weak && above.contains(&v.change.path)));
+        // A time of what is in the middle of being copied up; the rest of it is a moment away.
+        unclear |= verdicts.iter().any(|v| v.weak);
+        // It was touched first for the sake of what is below it.
+        verdicts.sort_by_key(is_above);
         if verdicts.is_empty() && self.lost {
             let detail = Some("something in a directory that is gone".to_owned());
             let change = Change { kind: ChangeKind::Delete, path: PathBuf::from("/"), detail, culprit: None };
-            verdicts.push(Verdict { change, pid: 0, old: None, weak: true });
+            verdicts.push(Verdict { change, pid: 0, old: None, weak: true, passing: false });
         }
         (verdicts, unclear)
     }
@@ -324,6 +337,16 @@ mod tests {
     fn told(collector: &Collector) -> Vec<(ChangeKind, String)> {
         let (verdicts, _) = collector.verdicts(&Names);
         verdicts.into_iter().map(|v| (v.change.kind, v.change.path.display().to_string())).collect()
+    }
+
+    #[test]
+    fn a_directory_that_changed_too_is_told_after_what_changed_below_it() {
+        let mut collector = Collector::default();
+        collector.touch("newdir".into(), ATTRIBUTES, 1, None);
+        collector.touch("newdir/f".into(), CREATED, 1, None);
+        // It is not in the image, so that its attributes are what differs by themselves.
+        let order: Vec<String> = told(&collector).into_iter().map(|(_, path)| path).collect();
+        assert_eq!(order.first().map(String::as_str), Some("/newdir/f"), "{order:?}");
     }
 
     #[test]

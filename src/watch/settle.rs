@@ -23,6 +23,9 @@ const SETTLE: Duration = Duration::from_millis(2);
 /// machine the writer may have to wait for its turn.
 const SETTLE_WEAK: Duration = Duration::from_millis(10);
 
+/// The same where it surely is one, in the middle of a copy-up.
+const SETTLE_PASSING: Duration = Duration::from_millis(100);
+
 /// Directories of the upper whose look is remembered.
 const MAX_LOOKS: usize = 512;
 
@@ -171,7 +174,13 @@ pub(super) fn until_clear(
             return Ok(Drained::default());
         }
         let (verdicts, unclear) = collector.verdicts(view);
-        let patience = if verdicts.iter().all(Verdict::is_weak) { SETTLE_WEAK } else { SETTLE };
+        let patience = if !verdicts.iter().all(Verdict::is_weak) {
+            SETTLE
+        } else if verdicts.iter().any(Verdict::is_passing) {
+            SETTLE_PASSING
+        } else {
+            SETTLE_WEAK
+        };
         let left = patience.saturating_sub(start.elapsed());
         if unclear && more && wait(fd, left)? {
             continue;

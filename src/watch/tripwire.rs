@@ -97,7 +97,7 @@ impl TripwireWatch {
     /// Takes what has happened, at most about 1000 events (the descriptor stays readable when there are more).
     ///
     /// Does not block, with one exception: when what was read can only be the first half of an operation (a parent
-    /// being copied up, say), it polls up to 10 ms for the rest, so that the change is told with its own path and kind.
+    /// being copied up, say), it polls up to 100 ms for the rest, so that the change is told with its own path and kind.
     ///
     /// # Errors
     /// When the group can't be read.

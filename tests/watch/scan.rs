@@ -103,3 +103,26 @@ fn a_scan_of_the_upper_finds_what_every_operation_left() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn a_directory_that_was_copied_up_for_something_below_it_is_told_only_if_it_changed_itself() {
+    private_mounts();
+    let changes = |act: fn(&std::path::Path)| {
+        let world = World::new();
+        let root = open_dir(&world.path("tmpfs/upper"));
+        let baseline = Baseline::take(root.as_fd(), Limits::default()).expect("taken");
+        act(&world.merged());
+        listed(&baseline.diff(root.as_fd(), Limits::default(), Some(&world.image())).expect("compared"))
+    };
+    assert_eq!(changes(|r| fs::write(r.join("w/sub/new"), "x").expect("written")), [(Create, "/w/sub/new".to_owned())]);
+    let both = changes(|r| {
+        fs::write(r.join("w/sub/new"), "x").expect("written");
+        fs::set_permissions(r.join("w/sub"), fs::Permissions::from_mode(0o700)).expect("changed");
+    });
+    assert_eq!(both, [(Attributes, "/w/sub".to_owned()), (Create, "/w/sub/new".to_owned())]);
+    let touched = changes(|r| {
+        let time = std::time::SystemTime::UNIX_EPOCH;
+        fs::File::open(r.join("w/sub")).and_then(|d| d.set_modified(time)).expect("set");
+    });
+    assert_eq!(touched, [(Attributes, "/w/sub".to_owned())]);
+}
