@@ -26,6 +26,7 @@ use crate::sys::process::{self, Exit};
 use crate::sys::signals::{Mask, SignalFd};
 use crate::sys::socket;
 use crate::sys::spawn::Child;
+use crate::watch::{Change, ChangeKind};
 
 /// Verbs that may be connected at once; more wait in the socket's backlog.
 const MAX_CLIENTS: usize = 64;
