@@ -46,7 +46,7 @@ impl Node {
         config["process"]["args"] = json!(["/bin/busybox", "sh", "-c", script]);
         config["process"]["terminal"] = json!(false);
         config["process"].as_object_mut().unwrap().remove("rlimits");
-        config["linux"]["cgroupsPath"] = json!(format!("/lithify-core-{}/{name}", std::process::id()));
+        config["linux"]["cgroupsPath"] = json!(format!("/lithify-core-{}-{name}", std::process::id()));
         edit(&mut config);
         fs::write(bundle.join("config.json"), config.to_string()).unwrap();
         bundle

@@ -12,48 +12,65 @@ fn asked_for(runtime: &str, root: &std::path::Path, line: &[String]) -> Option<S
     let mut command = Command::new(runtime);
     let output = command.arg("--root").arg(root).args(line).current_dir(root).output().expect("the runtime runs");
     let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success(), "{runtime} {line:?} made something");
+    let helped = text.contains("USAGE:") || text.contains("Usage:");
+    assert!(helped || !output.status.success(), "{runtime} {line:?} made something");
     let rest = text.split("chdir ").nth(1)?;
     let rest = rest.trim_start_matches('`');
     rest.split([':', '`', ' ']).next().map(str::to_owned)
 }
 
-fn piece() -> impl Strategy<Value = Vec<String>> {
-    let place = || prop::sample::select(vec!["/none/a", "/none/b", "/none/c"]);
-    let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-    let fixed = prop::sample::select(vec![
-        &["id"][..],
-        &["id"],
-        &["other"],
-        &["--no-pivot"],
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|w| (*w).to_owned()).collect()
+}
+
+/// A bundle, in the spellings that there are.
+fn bundle() -> impl Strategy<Value = Vec<String>> {
+    let place = prop::sample::select(vec!["/none/a", "/none/b", "/none/c"]);
+    let spelling = prop::sample::select(vec!["--bundle ", "-b ", "-bundle=", "--bundle=", "-b=", "--bun=", "-b"]);
+    (spelling, place).prop_map(|(spelling, place)| format!("{spelling}{place}").split(' ').map(str::to_owned).collect())
+}
+
+/// A flag without much effect, or something odd.
+fn other() -> impl Strategy<Value = Vec<String>> {
+    let plain = prop::sample::select(vec![
+        &["--no-pivot"][..],
         &["--no-pivot=false"],
-        &["-no-new-keyring"],
-        &["--"],
         &["--pid-file", "/none/p"],
         &["--pid-file=/none/p"],
+        &["--preserve-fds", "0"],
+        &["--console-socket", "--no-pivot"],
+        &["--"],
+    ]);
+    let odd = prop::sample::select(vec![
+        &["id"][..],
+        &["-"],
         &["--bundle"],
         &["-b"],
-        &["--preserve-fds", "0"],
-        &["-"],
         &["--unknown"],
-        &["--console-socket", "--no-pivot"],
+        &["other"],
+        &["--help"],
     ]);
-    prop_oneof![
-        3 => fixed.prop_map(words),
-        1 => place().prop_map(|p| vec!["--bundle".to_owned(), p.to_owned()]),
-        1 => place().prop_map(|p| vec!["-b".to_owned(), p.to_owned()]),
-        1 => place().prop_map(|p| vec![format!("-bundle={p}")]),
-        1 => place().prop_map(|p| vec![format!("--bundle={p}")]),
-        1 => place().prop_map(|p| vec![format!("--bun={p}")]),
-        1 => place().prop_map(|p| vec![format!("-b{p}")]),
-    ]
+    prop_oneof![4 => plain.prop_map(words), 1 => odd.prop_map(words)]
+}
+
+/// Mostly a bundle and an id, in any order, with more among them.
+fn pieces() -> impl Strategy<Value = Vec<Vec<String>>> {
+    let likely = (proptest::collection::vec(bundle(), 1..3), proptest::collection::vec(other(), 0..2), any::<bool>())
+        .prop_flat_map(|(bundles, others, last)| {
+            let all: Vec<Vec<String>> = bundles.into_iter().chain(others).collect();
+            let id = words(&["id"]);
+            let shuffled = if last { all } else { all.into_iter().chain([id.clone()]).collect() };
+            (Just(shuffled).prop_shuffle(), Just(last.then_some(id)))
+        })
+        .prop_map(|(shuffled, id)| shuffled.into_iter().chain(id).collect());
+    prop_oneof![4 => likely, 1 => proptest::collection::vec(prop_oneof![bundle(), other()], 1..4)]
 }
 
 fn compare(runtime: &'static str, cases: u32) {
     let root = tempfile::tempdir().expect("a folder");
     let lines = (
         prop::sample::select(vec![&["create"][..], &["run"], &["--", "create"], &["--debug=false", "create"]]),
-        proptest::collection::vec(piece(), 1..4),
+        pieces(),
     );
     let reached = std::cell::Cell::new(0);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
