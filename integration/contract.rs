@@ -60,7 +60,7 @@ fn run_adds_nothing_to_stdout_or_stderr_and_gives_the_workloads_status() -> Resu
 fn create_start_state_exec_ps_kill_and_delete_print_what_runc_prints() -> Result<()> {
     let script = r#"
         $R create --bundle $B --pid-file $B/pid $ID >$B/out 2>&1 </dev/null; echo "create $? $(cat $B/out)"
-        $R state $ID | jq -c 'del(.pid, .created, .bundle, .rootfs)'
+        $R state $ID | jq -c --argjson pid $(cat $B/pid) '.pid = (.pid == $pid) | del(.created, .bundle, .rootfs)'
         $R start $ID; echo "start $?"
         $R start $ID; echo "start again $?"
         $R exec $ID sh -c 'echo out; echo err >&2; exit 3'; echo "exec $?"
@@ -164,6 +164,23 @@ fn programs_that_are_missing_or_not_executable_give_runcs_words_status_and_error
         all_as_runc(&ask(&corner, "", script, |spec| spec["process"]["args"] = json!([program]))?)?;
     }
     Ok(())
+}
+
+#[test]
+fn a_run_with_a_terminal_that_fails_tells_the_caller_why_in_runcs_words() -> Result<()> {
+    let script = r#"
+        export R B ID
+        script -qec '$R run --bundle $B $ID 2>$B/err' /dev/null </dev/null >/dev/null; echo "status $?"
+        script -qec '$R --debug run --bundle $B $ID 2>$B/debug' /dev/null </dev/null >/dev/null; echo "status $?"
+        grep -c 'level=debug .*nsexec container setup' $B/debug; cat $B/err"#;
+    let corner = Corner::new()?;
+    let answers = ask(&corner, "", script, |spec| {
+        spec["process"]["terminal"] = json!(true);
+        spec["process"]["args"] = json!(["/no/such"]);
+    })?;
+    ensure!(answers[0].1.stdout.starts_with("status 1\nstatus 1\n2\n"), "{answers:?}");
+    ensure!(answers[0].1.stdout.contains("stat /no/such: no such file or directory"), "{answers:?}");
+    all_as_runc(&answers)
 }
 
 #[test]

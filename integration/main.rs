@@ -24,6 +24,7 @@ mod alike;
 mod bad_input;
 mod contract;
 mod cri;
+mod crun;
 mod killed;
 mod plain;
 mod sealed;

@@ -148,7 +148,9 @@ pub enum Verb {
         /// `--resources`, as given (`-` for standard input).
         resources: Option<OsString>,
     },
-    /// A verb that is over soon and only names a container: `state`, `pause`.
+    /// `state`.
+    State(OsString),
+    /// A verb that is over soon and only names a container: `pause`.
     Brief(OsString),
     /// `resume`.
     Resume(OsString),
@@ -318,7 +320,8 @@ fn read_verb(verb: &[u8], rest: &[OsString]) -> Verb {
             let parsed = Parsed::read("update", rest);
             Verb::Update { resources: parsed.last(&["resources", "r"]).map(OsStr::to_owned), id: parsed.id() }
         }
-        b"state" | b"pause" => Verb::Brief(first(rest, "state")),
+        b"state" => Verb::State(first(rest, "state")),
+        b"pause" => Verb::Brief(first(rest, "pause")),
         b"resume" => Verb::Resume(first(rest, "resume")),
         _ => Verb::Other,
     }

@@ -75,7 +75,10 @@ impl Front {
             Kind::Terminal { .. } => {
                 let null =
                     || -> io::Result<OwnedFd> { Ok(File::options().read(true).write(true).open("/dev/null")?.into()) };
-                Ok(Some([null()?, null()?, null()?]))
+                // The container has the terminal alone. What the low-level runtime has to say of it is the caller's: to be
+                // written where runc itself writes it, for a terminal of the caller's in colours.
+                let error = fds::dup_above(io::stderr().as_fd(), 3)?;
+                Ok(Some([null()?, null()?, error]))
             }
         }
     }

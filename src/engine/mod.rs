@@ -55,6 +55,7 @@ fn carry_out(invocation: &Invocation) -> Result<i32> {
         Verb::Kill { id, all } => verbs::kill(invocation, id, *all),
         Verb::Ps { id, json } => verbs::ps(invocation, id, *json),
         Verb::Update { id, resources } => verbs::update(invocation, id, resources.as_deref()),
+        Verb::State(id) => verbs::state(invocation, id),
         Verb::Brief(id) => verbs::brief(invocation, id),
         Verb::Resume(id) => verbs::resume(invocation, id),
         Verb::Other => forward(invocation, &node(invocation)),

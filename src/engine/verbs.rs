@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{forward, node, place, updates};
+use super::{Node, forward, node, place, updates};
 use crate::cli::Invocation;
 use crate::runtime;
 use crate::supervise::control::{Intent, Lease};
@@ -17,8 +17,40 @@ use crate::sys::process;
 use crate::sys::signals::Mask;
 use crate::sys::spawn::Spawn;
 
-/// Most of what `update` reads from standard input, and `ps` prints, in bytes.
+/// Most of what `update` reads from standard input, in bytes.
 const MAX_TEXT: u64 = 1 << 20;
+/// Most of what `state` and `ps` print, in bytes: a state has all annotations in it, escaped.
+const MAX_OUTPUT: u64 = 64 << 20;
+
+/// `state`: the pid in it is the one that the engine was given, over all generations; all else is the low-level runtime's.
+pub(super) fn state(invocation: &Invocation, id: &OsStr) -> Result<i32> {
+    let node = node(invocation);
+    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    if !place::is_name(id) || !dir.exists() {
+        return forward(invocation, &node);
+    }
+    let Ok(_lease) = Lease::take(&dir, Intent::Use) else { return forward(invocation, &node) };
+    // After the lease: which process is the container's init changes with a restart.
+    let pids = place::record(&dir).and_then(|record| Some((record.init?.pid, record.anchor.pid)));
+    retold(invocation, &node, |text| match pids {
+        Some((init, anchor)) => with_pid(text, init, anchor),
+        None => text.to_owned(),
+    })
+}
+
+/// A state with another pid in the place of `init`, otherwise byte for byte as it was.
+fn with_pid(text: &str, init: i32, anchor: i32) -> String {
+    let Ok(mut meant) = serde_json::from_str::<Value>(text) else { return text.to_owned() };
+    if meant["pid"].as_i64() != Some(init.into()) {
+        return text.to_owned();
+    }
+    meant["pid"] = anchor.into();
+    let edited = ["\"pid\": ", "\"pid\":"].iter().find_map(|key| {
+        let edited = text.replacen(&format!("{key}{init}"), &format!("{key}{anchor}"), 1);
+        (serde_json::from_str::<Value>(&edited).ok()? == meant).then_some(edited)
+    });
+    edited.unwrap_or_else(|| text.to_owned())
+}
 
 /// A verb that only needs the container to be there.
 pub(super) fn brief(invocation: &Invocation, id: &OsStr) -> Result<i32> {
@@ -82,6 +114,12 @@ pub(super) fn ps(invocation: &Invocation, id: &OsStr, json: bool) -> Result<i32>
     let dir = place::of(&node.state_dir, &invocation.globals, id);
     let Some(record) = place::record(&dir).filter(|_| place::is_name(id)) else { return forward(invocation, &node) };
     let Ok(_lease) = Lease::take(&dir, Intent::Use) else { return forward(invocation, &node) };
+    let pid = record.anchor.pid;
+    retold(invocation, &node, |text| if json { without_pid_json(text, pid) } else { without_pid_table(text, pid) })
+}
+
+/// Runs the low-level runtime as it was called, and writes its output, edited where it is text, to ours.
+fn retold(invocation: &Invocation, node: &Node, edit: impl FnOnce(&str) -> String) -> Result<i32> {
     let runtime = runtime::find(&node.runtimes)?;
     let (mut reader, writer) = std::io::pipe().context("failed to make a pipe")?;
     let words: Vec<&OsStr> = invocation.argv.iter().map(OsString::as_os_str).collect();
@@ -98,12 +136,20 @@ pub(super) fn ps(invocation: &Invocation, id: &OsStr, json: bool) -> Result<i32>
     .start()
     .with_context(|| format!("failed to start {}", runtime.display()))?;
     drop(writer);
-    let mut text = String::new();
-    reader.by_ref().take(MAX_TEXT).read_to_string(&mut text).context("failed to read the processes")?;
+    let mut told = Vec::new();
+    reader
+        .by_ref()
+        .take(MAX_OUTPUT)
+        .read_to_end(&mut told)
+        .context("failed to read what the low-level runtime says")?;
+    drop(reader);
     let exit = process::wait_pid(child.pid).context("failed to wait for the low-level runtime")?;
-    let text =
-        if json { without_pid_json(&text, record.anchor.pid) } else { without_pid_table(&text, record.anchor.pid) };
-    std::io::stdout().write_all(text.as_bytes()).context("failed to write the processes")?;
+    if let Ok(text) = std::str::from_utf8(&told) {
+        told = edit(text).into_bytes();
+    }
+    let mut out = std::io::stdout();
+    // runc's state does not end in a newline, behind which standard output would be flushed by itself.
+    out.write_all(&told).and_then(|()| out.flush()).context("failed to write what the low-level runtime says")?;
     Ok(exit.shell_code())
 }
 
@@ -112,7 +158,9 @@ fn without_pid_json(text: &str, pid: i32) -> String {
         Ok(Value::Array(pids)) if pids.iter().any(|p| p.as_i64() == Some(pid.into())) => {
             let rest: Vec<Value> = pids.into_iter().filter(|p| p.as_i64() != Some(pid.into())).collect();
             let end = if text.ends_with('\n') { "\n" } else { "" };
-            format!("{}{end}", Value::Array(rest))
+            let rest = Value::Array(rest);
+            // crun writes a line for each.
+            if text.starts_with("[\n") { format!("{rest:#}{end}") } else { format!("{rest}{end}") }
         }
         _ => text.to_owned(),
     }
@@ -190,10 +238,22 @@ mod tests {
         assert_eq!(without_pid_json("[10,11,12]\n", 11), "[10,12]\n");
         assert_eq!(without_pid_json("[10, 12]", 11), "[10, 12]", "untouched where there is nothing to leave out");
         assert_eq!(without_pid_json("not json", 11), "not json");
+        assert_eq!(without_pid_json("[\n  10,\n  11,\n  12\n]\n", 11), "[\n  10,\n  12\n]\n", "as crun writes it");
         let table = "UID   PID  PPID CMD\nroot   10     1 init\nroot   11     1 lithify\nroot  111     1 sh -c 11\n";
         assert_eq!(
             without_pid_table(table, 11),
             "UID   PID  PPID CMD\nroot   10     1 init\nroot  111     1 sh -c 11\n"
         );
+    }
+
+    #[test]
+    fn state_gives_the_engines_pid_and_everything_else_as_it_was() {
+        let runc = "{\n  \"id\": \"pid\",\n  \"pid\": 12,\n  \"status\": \"running\",\n  \"annotations\": {\"pid\": \"12\"}\n}";
+        assert_eq!(with_pid(runc, 12, 7), runc.replace("\"pid\": 12,", "\"pid\": 7,"));
+        assert_eq!(with_pid(runc, 13, 7), runc, "not the process that is supervised");
+        assert_eq!(with_pid("{\"pid\":12,\"n\":12}", 12, 7), "{\"pid\":7,\"n\":12}");
+        let nested = "{\"a\": {\"pid\": 12}, \"pid\": 12}";
+        assert_eq!(with_pid(nested, 12, 7), nested, "a pid of something else is not touched");
+        assert_eq!(with_pid("not json", 12, 7), "not json");
     }
 }
