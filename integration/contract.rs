@@ -83,7 +83,7 @@ fn a_signal_to_a_foreground_run_reaches_the_workload_once() -> Result<()> {
         while :; do sleep 0.1; done";
     let script = r#"
         until_line() { for i in $(seq 200); do grep -q "$1" $B/out && return; sleep 0.05; done; echo "no $1"; }
-        $R run --bundle $B $ID >$B/out & p=$!
+        : >$B/out; $R run --bundle $B $ID >$B/out & p=$!
         until_line up; kill -TERM $p; until_line TERM; kill -USR1 $p; until_line USR1; kill -HUP $p
         wait $p; echo "status $?"; cat $B/out"#;
     let corner = Corner::new()?;

@@ -165,6 +165,18 @@ fn a_pod_with_a_shared_pid_namespace_under_lithify_sees_itself_only() -> Result<
 }
 
 #[test]
+fn a_container_with_mode_off_cannot_get_the_nodes_pids_by_way_of_a_protected_pod() -> Result<()> {
+    let annotations = Wishes::annotated(&[("lithify.dev/mode.second", "off")]).annotations;
+    let mut pod = Pod::run(Handler::Lithify, Wishes { annotations, shared_pids: true })?;
+    pod.container("first", WORKLOAD)?;
+    match pod.container("second", WORKLOAD) {
+        Ok(_) => bail!("a container with mode off was started in the pid namespace of a protected pod"),
+        Err(e) => ensure!(format!("{e:#}").contains("which is protected"), "the kubelet is told: {e:#}"),
+    }
+    Ok(())
+}
+
+#[test]
 fn a_restart_in_a_shared_pid_namespace_ends_the_intruder_and_spares_the_rest_of_the_pod() -> Result<()> {
     let annotations = Wishes::annotated(&[("lithify.dev/rootfs.second", "tripwire")]).annotations;
     let mut pod = Pod::run(Handler::Lithify, Wishes { annotations, shared_pids: true })?;

@@ -1,7 +1,37 @@
-//! lithify: an OCI runtime that decorates runc or crun.
+//! lithify: an OCI runtime that decorates runc or crun. It seals a container's root filesystem, sees every change, tells
+//! it, and starts the container again from its image, in place.
 //!
-//! Data walks one way: argv → request → policy → edits to config.json → low-level runtime → supervisor → breach →
-//! response → journal. Each folder is one stage; its `mod.rs` says what it owns and must not do.
+//! # The way through
+//!
+//! Data walks one way:
+//!
+//! ```text
+//! argv → cli → engine → policy → spec, rootfs → runtime (runc or crun)
+//!                  └──→ supervise ← watch          (anchor and supervisor, as long as the container lives)
+//!                           └──→ events → journal ← ctl (lithifyctl)
+//! ```
+//!
+//! Deciding is pure (values in, values out); acting is at the edges. Each folder's `mod.rs` says what it owns and must not
+//! do, and each behaviour has one place:
+//!
+//! | you look for | it is in |
+//! | --- | --- |
+//! | a flag of runc or of ours, which verb a call is | [`cli`] |
+//! | what a verb does to a protected container; the only place where the stages meet | [`engine`]: `create.rs` for `create` and `run`, `exec.rs`, `delete.rs`, `verbs.rs` for the rest |
+//! | config.toml, annotations, what may loosen what | [`policy`]: `config.rs` and `document.rs`, `annotations.rs`, `tighten.rs`, `values.rs` |
+//! | what is changed in config.json | [`spec`] |
+//! | finding runc or crun, calling it, its own state folder | [`runtime`] |
+//! | layers, sealed and tripwire overlays, scratch, evidence | [`rootfs`] |
+//! | the processes that stay: restarts, responses, limits, cgroups, stdio | [`supervise`]: `supervisor.rs` is the loop, `machine.rs` decides, `generation.rs` does, `tell.rs` says it |
+//! | how a change is seen | [`watch`]: `tripwire.rs` (fanotify), `upper.rs` (inotify), `mounts.rs`, `scan.rs` |
+//! | the event types, the journal's files, reading them back | [`events`] |
+//! | a container's live state on disk | [`record`] |
+//! | what a failure looks like to an engine | [`logging`] |
+//! | `lithifyctl`, one file a verb | [`ctl`] |
+//! | system calls, and every `unsafe` | [`sys`] |
+//!
+//! The supervisor never reads configuration, annotations or argv: it is given a [`supervise::Plan`] as plain data.
+//! Nothing here needs a daemon or a network.
 
 pub mod cli;
 pub mod ctl;

@@ -33,7 +33,7 @@ impl Footprint {
         let pid = record["supervisor"]["pid"].as_i64().context("no supervisor in the record")?;
         let proc = corner.inside(format!("/proc/{pid}"));
         let rollup = fs::read_to_string(proc.join("smaps_rollup"))?;
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
+        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).context("no Pss_Anon")?;
         let children = fs::read_to_string(proc.join(format!("task/{pid}/children")))?;
         Ok(Footprint {
             descriptors: entries(&proc.join("fd"))?,

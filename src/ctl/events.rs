@@ -86,8 +86,8 @@ fn print(call: &mut Call<'_>, event: &Event) -> Result<()> {
     }
     let id: String = event.subject.chars().take(12).collect();
     let mut line = format!("{} {:<12} {:<9}", event.time, id, event.event_type.short_name());
-    // What tells most comes first; lists and objects are for --json.
-    const FIRST: [&str; 6] = ["workload", "generation", "kind", "path", "exe", "response"];
+    // What tells most comes first; most lists and objects are for --json.
+    const FIRST: [&str; 7] = ["workload", "generation", "kind", "path", "exe", "cmdline", "response"];
     let first = FIRST.iter().filter_map(|key| event.data.get_key_value(*key));
     let rest = event.data.iter().filter(|(key, _)| !FIRST.contains(&key.as_str()));
     for (key, value) in first.chain(rest) {
@@ -95,6 +95,11 @@ fn print(call: &mut Call<'_>, event: &Event) -> Result<()> {
             serde_json::Value::String(text) if text.contains([' ', '"']) => line.push_str(&format!(" {key}={text:?}")),
             serde_json::Value::String(text) => line.push_str(&format!(" {key}={text}")),
             serde_json::Value::Number(_) | serde_json::Value::Bool(_) => line.push_str(&format!(" {key}={value}")),
+            // What ran, and what of it was refused, is what an exec is about.
+            serde_json::Value::Array(words) if key == "cmdline" || key == "refused" => {
+                let words: Vec<&str> = words.iter().filter_map(serde_json::Value::as_str).collect();
+                line.push_str(&format!(" {key}={:?}", words.join(" ")));
+            }
             _ => {}
         }
     }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::claim::{Claim, claim};
-use super::{Node, delete, foreground, forward, node, overrides, place};
+use super::{Node, delete, foreground, forward, join, node, overrides, place};
 use crate::cli::{CreateArgs, Globals, Invocation};
 use crate::events::{EngineNames, clock};
 use crate::policy::{self, Config, Mode, Policy, RootfsKind};
 use crate::runtime;
-use crate::spec::{Document, generation, seal};
+use crate::spec::{Document, seal};
 use crate::supervise::launch::{Outcome, launch};
 use crate::supervise::{Plan, RootPlan, root};
 use crate::sys::fds;
@@ -121,6 +121,7 @@ fn decide(invocation: &Invocation, args: &CreateArgs) -> Result<Decision> {
     let policy = policy::resolve(&config, &overrides, &annotations, names.container.as_deref())
         .with_context(|| format!("failed to protect container {}", args.id.to_string_lossy()))?;
     if policy.mode == Mode::Off {
+        join::refuse_hosts(&document, &config.state_dir, &args.id)?;
         return Ok(node(config));
     }
     Ok(Decision::Protect(Box::new(Protect { config, policy, names, document, bundle })))
@@ -159,7 +160,7 @@ fn make(
 ) -> Result<i32> {
     let Protect { config, policy, names, mut document, bundle } = protect;
     let engine_rootfs = document.rootfs(&bundle)?;
-    rejoin_protected(&mut document, &config.state_dir)?;
+    join::to_init(&mut document, &config.state_dir)?;
     let host_namespace = policy.rootfs != RootfsKind::Engine && document.propagates_to_host()?;
     let (target, given_bundle) = if host_namespace {
         let target = dir.join(root::ROOTFS);
@@ -291,27 +292,6 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
         std::fs::rename(&new, path)
     };
     write().with_context(|| format!("failed to write pid file {}", path.display()))
-}
-
-/// An engine that joins another container's pid or user namespace names it by that container's pid, which is an anchor if
-/// that container is protected too: the anchor lives in the host's. The join is meant for the container's init.
-fn rejoin_protected(document: &mut Document, state_dir: &Path) -> Result<()> {
-    let joined = generation::joined_through_proc(document);
-    if joined.is_empty() {
-        return Ok(());
-    }
-    for (dir, record) in crate::record::Record::list(state_dir)? {
-        let Ok(record) = record else { continue };
-        // A stopped container's pid may be anybody's by now.
-        let named = |pid: i32| pid == record.anchor.pid && place::is_alive(record.anchor);
-        for (pid, _) in joined.iter().filter(|(pid, _)| named(*pid)) {
-            let init = record.init.filter(|init| place::is_alive(*init));
-            let init =
-                init.with_context(|| format!("failed to join the namespaces of {}: it has no init", dir.display()))?;
-            generation::rejoin(document, *pid, init.pid);
-        }
-    }
-    Ok(())
 }
 
 /// What stays the same over updates: the annotation's name, else the engine's for the container and its image, else the

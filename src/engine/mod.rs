@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod exec;
 mod foreground;
+mod join;
 mod place;
 mod updates;
 mod verbs;

@@ -28,6 +28,9 @@ use crate::sys::socket;
 use crate::sys::spawn::Child;
 use crate::watch::{Change, ChangeKind};
 
+/// How long nothing has to happen before a supervisor gives back what it does not need for waiting.
+const SETTLING: Duration = Duration::from_secs(1);
+
 /// The engine's side: the process whose pid it has.
 pub(super) struct Anchor {
     pub pid: i32,
@@ -74,6 +77,8 @@ pub(super) struct Supervisor {
     pub clients: Vec<Client>,
     epoch: Instant,
     renew_at: Option<Duration>,
+    /// Something happened since it last settled down.
+    restless: bool,
     /// The engine's `start` is under way: what changes from now on is the workload's doing.
     pub armed: bool,
     /// The anchor has been told, or is gone.
@@ -132,6 +137,7 @@ impl Supervisor {
             clients: Vec::new(),
             epoch: Instant::now(),
             renew_at: None,
+            restless: true,
             armed: false,
             over: false,
         }
@@ -144,7 +150,6 @@ impl Supervisor {
 
     /// Supervises until the container is over.
     pub(super) fn run(&mut self) {
-        settle_down();
         let steps = [Self::reap, Self::hear_anchor, Self::hear_clients, Self::look, Self::keep_time];
         while !self.over {
             self.wait();
@@ -164,18 +169,29 @@ impl Supervisor {
     }
 
     /// Sleeps until something happens. Idle, nothing does.
-    fn wait(&self) {
+    fn wait(&mut self) {
+        let quiet = self.next_deadline().is_none().then_some(SETTLING);
+        if self.sleep(quiet.filter(|_| self.restless)) == 0 && self.restless && quiet.is_some() {
+            settle_down();
+            self.restless = false;
+            self.sleep(None);
+        }
+        self.restless = true;
+    }
+
+    /// Sleeps until something happens, the next deadline, or at most for a time; says how much has happened.
+    fn sleep(&self, at_most: Option<Duration>) -> i32 {
         let (watched, mounts) = self.watches.fds();
         let readable = [self.signals.as_fd(), self.anchor.socket.as_fd(), self.control.as_fd()].into_iter();
         let readable = readable.chain(self.init.iter().map(|i| i.pidfd.as_fd()));
         let readable = readable.chain(self.clients.iter().map(|c| c.socket.as_fd())).chain(watched);
         let mut fds: Vec<PollFd<'_>> = readable.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         fds.extend(mounts.map(|fd| PollFd::new(fd, PollFlags::POLLPRI)));
-        let timeout = self.next_deadline().map_or(PollTimeout::NONE, |at| {
-            let left = at.saturating_sub(self.now()) + Duration::from_millis(1);
+        let deadline = self.next_deadline().map(|at| at.saturating_sub(self.now()) + Duration::from_millis(1));
+        let timeout = [deadline, at_most].into_iter().flatten().min().map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left.as_millis().min(i32::MAX as u128) as i32).unwrap_or(PollTimeout::MAX)
         });
-        let _ = poll(&mut fds, timeout);
+        poll(&mut fds, timeout).unwrap_or(0)
     }
 
     fn next_deadline(&self) -> Option<Duration> {
@@ -237,7 +253,6 @@ impl Supervisor {
         }
         self.set_phase(record::Phase::Running);
         self.tell_started();
-        settle_down();
     }
 
     fn look(&mut self) {
