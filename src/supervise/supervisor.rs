@@ -359,7 +359,6 @@ impl Supervisor {
                 for signal in std::mem::take(&mut self.late_signals) {
                     self.forward(signal);
                 }
-                settle_down();
             }
             Err(error) => {
                 self.record.degraded.push(format!("the restart failed: {error:#}"));
@@ -423,7 +422,7 @@ impl Supervisor {
         self.told = told;
         let now = self.now();
         self.storm.add(seen.changes, now);
-        if self.storm.due().is_some() {
+        if self.storm.has_changes() {
             self.tell_breach("scan");
         }
     }
