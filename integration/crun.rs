@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
 use crate::bare::{Bundle, Runtime};
 use crate::command::eventually;
@@ -81,21 +82,25 @@ fn every_verb_over_crun_prints_and_does_what_crun_does() -> Result<()> {
 }
 
 #[test]
-fn a_tripwire_over_crun_restarts_in_place_and_keeps_pid_network_limits_and_output() -> Result<()> {
+fn a_tripwire_over_crun_restarts_in_place_and_keeps_pid_network_cgroups_limits_and_output() -> Result<()> {
     let (corner, setup) = over_crun()?;
     let before = corner.traces()?;
     let bundle = Bundle::new(&corner, "trip", "trap 'exit 7' TERM; echo up; while :; do sleep 1000 & wait $!; done")?;
+    let ended = corner.path("ended");
+    bundle.edit(|spec| {
+        spec["hooks"]["poststop"] = json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("echo x >>{ended}")] }]);
+    })?;
     let runtime = Runtime::lithify(&setup, &["--rootfs", "tripwire"]);
     bundle.bash(&runtime, START)?.success()?;
     bundle.bash(&runtime, r#"echo '{"pids":{"limit":77}}' | $R update --resources - $ID"#)?.success()?;
     let identity = format!(
         "p=$(cat $B/pid); $R state $ID | jq -c '[.pid, .status]'; readlink /proc/$p/ns/net; \
          [ $(readlink /proc/$p/ns/net) = $($R exec $ID readlink /proc/self/ns/net) ] && echo one network; \
-         cat /sys/fs/cgroup/pids{}/$ID/pids.max",
+         cd /sys/fs/cgroup/pids{}/$ID; stat -c %i . ; cat pids.max",
         corner.cgroup()
     );
     let first = bundle.bash(&runtime, &identity)?.success()?;
-    ensure!(first.ends_with("one network\n77") && first.contains("running"), "{first}");
+    ensure!(first.contains("one network\n") && first.ends_with("\n77") && first.contains("running"), "{first}");
     for (n, path) in ["/srv/first", "/second"].into_iter().enumerate() {
         // The session ends with the generation that it ran in.
         bundle.bash(&runtime, &format!("$R exec $ID sh -c 'echo implant >{path}; sleep 10'"))?;
@@ -108,8 +113,10 @@ fn a_tripwire_over_crun_restarts_in_place_and_keeps_pid_network_limits_and_outpu
             Ok((fs::read_to_string(bundle.path.join("out"))? == "up\n".repeat(n + 2)).then_some(()))
         })?;
     }
+    ensure!(!fs::exists(&ended)?, "a restart is no stop, but poststop hooks ran");
     bundle.bash(&runtime, "$R kill $ID TERM")?.success()?;
     delete(&bundle, &runtime)?;
+    assert_eq!(fs::read_to_string(&ended)?, "x\n");
     corner.left_nothing_since(&before)
 }
 
