@@ -1,9 +1,11 @@
 //! crun as the low-level runtime, whose state folder has another layout than runc's: every verb, and restarts in place.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lithify::runtime::layout::Layout;
 use serde_json::json;
 
 use crate::bare::{Bundle, Runtime};
@@ -118,6 +120,32 @@ fn a_tripwire_over_crun_restarts_in_place_and_keeps_pid_network_cgroups_limits_a
     delete(&bundle, &runtime)?;
     assert_eq!(fs::read_to_string(&ended)?, "x\n");
     corner.left_nothing_since(&before)
+}
+
+#[test]
+fn a_delete_between_generations_runs_no_poststop_hooks_under_either_runtime() -> Result<()> {
+    for (program, corner) in [(RUNC, Corner::new()?), (CRUN, Corner::without_unified()?)] {
+        let (before, ended) = (corner.traces()?, corner.path("ended"));
+        for (id, left_out) in [("ends", false), ("goes-on", true)] {
+            let bundle = Bundle::new(&corner, id, "exec sleep 1000")?;
+            bundle.edit(|spec| {
+                spec["hooks"]["poststop"] =
+                    json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("echo {id} >>{ended}")] }]);
+            })?;
+            let runtime = Runtime::plain(program);
+            let create = "$R create --bundle $B --pid-file $B/pid $ID >/dev/null 2>&1 </dev/null && cat $B/pid";
+            let pid: i32 = bundle.bash(&runtime, create)?.success()?.parse()?;
+            let layout = Layout::created(Some(Path::new(&bundle.root())), id, pid).context("an unknown layout")?;
+            bundle.bash(&runtime, "$R start $ID && $R kill $ID KILL")?.success()?;
+            if left_out {
+                layout.leave_out_poststop()?;
+            }
+            delete(&bundle, &runtime)?;
+        }
+        assert_eq!(fs::read_to_string(&ended)?, "ends\n", "{program}");
+        corner.left_nothing_since(&before)?;
+    }
+    Ok(())
 }
 
 #[test]

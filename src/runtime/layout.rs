@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Most of crun's `status` that is read, in bytes: its longest members are a few paths.
 const MAX_STATUS: u64 = 1 << 20;
+/// Most of a container's configuration as a runtime keeps it, in bytes: config.json and what it made of it.
+const MAX_REMEMBERED: u64 = 64 << 20;
 
 /// A container's folder under the low-level runtime's root.
 #[derive(Debug, Clone)]
@@ -70,19 +72,41 @@ impl Layout {
     pub fn forget(&self) -> io::Result<()> {
         std::fs::remove_dir_all(&self.dir)
     }
+
+    /// Where only the low-level runtime's own `delete` will do (systemd keeps the cgroups): takes `poststop` hooks, which
+    /// tear a container's network down, out of what it remembers, for the container has not stopped.
+    ///
+    /// # Errors
+    /// When what it remembers can't be read or replaced.
+    pub fn leave_out_poststop(&self) -> io::Result<()> {
+        let (name, hooks) = if self.has_gate { ("state.json", "/config/Hooks") } else { ("config.json", "/hooks") };
+        let (path, new) = (self.dir.join(name), self.dir.join(format!("{name}.new")));
+        let mut text = Vec::new();
+        open_file(&path)?.take(MAX_REMEMBERED).read_to_end(&mut text)?;
+        let mut remembered: serde_json::Value = serde_json::from_slice(&text)?;
+        let hooks = remembered.pointer_mut(hooks).and_then(serde_json::Value::as_object_mut);
+        if hooks.and_then(|hooks| hooks.remove("poststop")).is_none() {
+            return Ok(());
+        }
+        std::fs::write(&new, serde_json::to_vec(&remembered)?)?;
+        std::fs::rename(&new, &path)
+    }
 }
 
 fn is_file(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|m| m.is_file())
 }
 
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)
+}
+
 /// Whether crun's `status` is that of a container with init `pid`: without `--root` its folder has a fixed place, where a
 /// container of another caller's may have the same id.
 fn status_names(path: &Path, pid: i32) -> bool {
     let read = || -> io::Result<serde_json::Value> {
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
         let mut text = Vec::new();
-        file.take(MAX_STATUS).read_to_end(&mut text)?;
+        open_file(path)?.take(MAX_STATUS).read_to_end(&mut text)?;
         Ok(serde_json::from_slice(&text)?)
     };
     read().is_ok_and(|status| status["pid"] == pid)

@@ -296,7 +296,10 @@ impl Supervisor {
                     self.home.enter(self.anchor.pid, &[])?;
                 }
             }
-            _ => {
+            layout => {
+                if let Some(layout) = layout.filter(|_| self.plan.poststop_hooks) {
+                    layout.leave_out_poststop().context("failed to keep poststop hooks for the container's end")?;
+                }
                 self.home.enter(self.anchor.pid, &[])?;
                 let id = OsString::from(&self.plan.id);
                 self.quiet_call(&[OsStr::new("delete"), &id], None).context("failed to delete the last generation")?;
