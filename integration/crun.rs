@@ -42,7 +42,7 @@ fn every_verb_over_crun_prints_and_does_what_crun_does() -> Result<()> {
         limit() { cat /sys/fs/cgroup/pids$CGROUP/$ID/pids.max; }
         $R create --bundle $B --pid-file $B/pid $ID >$B/out 2>&1 </dev/null; echo "create $? $(cat $B/out)"
         state() { $R state $ID | sed 's/: '$(cat $B/pid)',/: PID,/; /created/d' | jq -Rrs 'split("\n")[0:5][]'; }
-        state; $R start $ID; echo "start $?"
+        state; $R list | grep -c "^$ID *$(cat $B/pid) *created"; $R start $ID; echo "start $?"
         $R start $ID; echo "start again $?"
         $R exec $ID sh -c 'echo out; echo err >&2; exit 3'; echo "exec $?"
         $R exec --detach --pid-file $B/session $ID sleep 1000; echo "exec $?"; kill -0 $(cat $B/session) && echo "a session"
