@@ -61,6 +61,7 @@ fn create_start_state_exec_ps_kill_and_delete_print_what_runc_prints() -> Result
     let script = r#"
         $R create --bundle $B --pid-file $B/pid $ID >$B/out 2>&1 </dev/null; echo "create $? $(cat $B/out)"
         $R state $ID | jq -c --argjson pid $(cat $B/pid) '.pid = (.pid == $pid) | del(.created, .bundle, .rootfs)'
+        $R list | grep -c "^$ID *$(cat $B/pid) *created"; $R list --format json | jq -c --argjson pid $(cat $B/pid) '[.[].pid == $pid]'
         $R start $ID; echo "start $?"
         $R start $ID; echo "start again $?"
         $R exec $ID sh -c 'echo out; echo err >&2; exit 3'; echo "exec $?"

@@ -1,9 +1,12 @@
 //! crun as the low-level runtime, whose state folder has another layout than runc's: every verb, and restarts in place.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lithify::runtime::layout::Layout;
+use serde_json::json;
 
 use crate::bare::{Bundle, Runtime};
 use crate::command::eventually;
@@ -39,7 +42,7 @@ fn every_verb_over_crun_prints_and_does_what_crun_does() -> Result<()> {
         limit() { cat /sys/fs/cgroup/pids$CGROUP/$ID/pids.max; }
         $R create --bundle $B --pid-file $B/pid $ID >$B/out 2>&1 </dev/null; echo "create $? $(cat $B/out)"
         state() { $R state $ID | sed 's/: '$(cat $B/pid)',/: PID,/; /created/d' | jq -Rrs 'split("\n")[0:5][]'; }
-        state; $R start $ID; echo "start $?"
+        state; $R list | grep -c "^$ID *$(cat $B/pid) *created"; $R start $ID; echo "start $?"
         $R start $ID; echo "start again $?"
         $R exec $ID sh -c 'echo out; echo err >&2; exit 3'; echo "exec $?"
         $R exec --detach --pid-file $B/session $ID sleep 1000; echo "exec $?"; kill -0 $(cat $B/session) && echo "a session"
@@ -81,21 +84,25 @@ fn every_verb_over_crun_prints_and_does_what_crun_does() -> Result<()> {
 }
 
 #[test]
-fn a_tripwire_over_crun_restarts_in_place_and_keeps_pid_network_limits_and_output() -> Result<()> {
+fn a_tripwire_over_crun_restarts_in_place_and_keeps_pid_network_cgroups_limits_and_output() -> Result<()> {
     let (corner, setup) = over_crun()?;
     let before = corner.traces()?;
     let bundle = Bundle::new(&corner, "trip", "trap 'exit 7' TERM; echo up; while :; do sleep 1000 & wait $!; done")?;
+    let ended = corner.path("ended");
+    bundle.edit(|spec| {
+        spec["hooks"]["poststop"] = json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("echo x >>{ended}")] }]);
+    })?;
     let runtime = Runtime::lithify(&setup, &["--rootfs", "tripwire"]);
     bundle.bash(&runtime, START)?.success()?;
     bundle.bash(&runtime, r#"echo '{"pids":{"limit":77}}' | $R update --resources - $ID"#)?.success()?;
     let identity = format!(
         "p=$(cat $B/pid); $R state $ID | jq -c '[.pid, .status]'; readlink /proc/$p/ns/net; \
          [ $(readlink /proc/$p/ns/net) = $($R exec $ID readlink /proc/self/ns/net) ] && echo one network; \
-         cat /sys/fs/cgroup/pids{}/$ID/pids.max",
+         cd /sys/fs/cgroup/pids{}/$ID; stat -c %i . ; cat pids.max",
         corner.cgroup()
     );
     let first = bundle.bash(&runtime, &identity)?.success()?;
-    ensure!(first.ends_with("one network\n77") && first.contains("running"), "{first}");
+    ensure!(first.contains("one network\n") && first.ends_with("\n77") && first.contains("running"), "{first}");
     for (n, path) in ["/srv/first", "/second"].into_iter().enumerate() {
         // The session ends with the generation that it ran in.
         bundle.bash(&runtime, &format!("$R exec $ID sh -c 'echo implant >{path}; sleep 10'"))?;
@@ -108,9 +115,37 @@ fn a_tripwire_over_crun_restarts_in_place_and_keeps_pid_network_limits_and_outpu
             Ok((fs::read_to_string(bundle.path.join("out"))? == "up\n".repeat(n + 2)).then_some(()))
         })?;
     }
+    ensure!(!fs::exists(&ended)?, "a restart is no stop, but poststop hooks ran");
     bundle.bash(&runtime, "$R kill $ID TERM")?.success()?;
     delete(&bundle, &runtime)?;
+    assert_eq!(fs::read_to_string(&ended)?, "x\n");
     corner.left_nothing_since(&before)
+}
+
+#[test]
+fn a_delete_between_generations_runs_no_poststop_hooks_under_either_runtime() -> Result<()> {
+    for (program, corner) in [(RUNC, Corner::new()?), (CRUN, Corner::without_unified()?)] {
+        let (before, ended) = (corner.traces()?, corner.path("ended"));
+        for (id, left_out) in [("ends", false), ("goes-on", true)] {
+            let bundle = Bundle::new(&corner, id, "exec sleep 1000")?;
+            bundle.edit(|spec| {
+                spec["hooks"]["poststop"] =
+                    json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("echo {id} >>{ended}")] }]);
+            })?;
+            let runtime = Runtime::plain(program);
+            let create = "$R create --bundle $B --pid-file $B/pid $ID >/dev/null 2>&1 </dev/null && cat $B/pid";
+            let pid: i32 = bundle.bash(&runtime, create)?.success()?.parse()?;
+            let layout = Layout::created(Some(Path::new(&bundle.root())), id, pid).context("an unknown layout")?;
+            bundle.bash(&runtime, "$R start $ID && $R kill $ID KILL")?.success()?;
+            if left_out {
+                layout.leave_out_poststop()?;
+            }
+            delete(&bundle, &runtime)?;
+        }
+        assert_eq!(fs::read_to_string(&ended)?, "ends\n", "{program}");
+        corner.left_nothing_since(&before)?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -150,6 +150,8 @@ pub enum Verb {
     },
     /// `state`.
     State(OsString),
+    /// `list`.
+    List,
     /// A verb that is over soon and only names a container: `pause`.
     Brief(OsString),
     /// `resume`.
@@ -321,6 +323,7 @@ fn read_verb(verb: &[u8], rest: &[OsString]) -> Verb {
             Verb::Update { resources: parsed.last(&["resources", "r"]).map(OsStr::to_owned), id: parsed.id() }
         }
         b"state" => Verb::State(first(rest, "state")),
+        b"list" => Verb::List,
         b"pause" => Verb::Brief(first(rest, "pause")),
         b"resume" => Verb::Resume(first(rest, "resume")),
         _ => Verb::Other,

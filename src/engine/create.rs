@@ -203,6 +203,7 @@ fn make(
         terminal,
         systemd_cgroup: invocation.globals.systemd_cgroup,
         poststart_hooks: document.has_hooks("poststart"),
+        poststop_hooks: document.has_hooks("poststop"),
         start_at_once: run,
         workload: workload(&policy, &names, &document, &id),
         policy,

@@ -9,6 +9,7 @@ mod delete;
 mod exec;
 mod foreground;
 mod join;
+mod pids;
 mod place;
 mod updates;
 mod verbs;
@@ -57,6 +58,7 @@ fn carry_out(invocation: &Invocation) -> Result<i32> {
         Verb::Ps { id, json } => verbs::ps(invocation, id, *json),
         Verb::Update { id, resources } => verbs::update(invocation, id, resources.as_deref()),
         Verb::State(id) => verbs::state(invocation, id),
+        Verb::List => verbs::list(invocation),
         Verb::Brief(id) => verbs::brief(invocation, id),
         Verb::Resume(id) => verbs::resume(invocation, id),
         Verb::Other => forward(invocation, &node(invocation)),

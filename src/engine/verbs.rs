@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
-use super::{Node, forward, node, place, updates};
+use super::{Node, forward, node, pids, place, updates};
 use crate::cli::Invocation;
+use crate::record::Record;
 use crate::runtime;
 use crate::supervise::control::{Intent, Lease};
 use crate::sys::process;
@@ -32,24 +32,23 @@ pub(super) fn state(invocation: &Invocation, id: &OsStr) -> Result<i32> {
     let Ok(_lease) = Lease::take(&dir, Intent::Use) else { return forward(invocation, &node) };
     // After the lease: which process is the container's init changes with a restart.
     let pids = place::record(&dir).and_then(|record| Some((record.init?.pid, record.anchor.pid)));
-    retold(invocation, &node, |text| match pids {
-        Some((init, anchor)) => with_pid(text, init, anchor),
-        None => text.to_owned(),
-    })
+    let pids: Vec<(i32, i32)> = pids.into_iter().collect();
+    retold(invocation, &node, |text| pids::replaced(text, &pids))
 }
 
-/// A state with another pid in the place of `init`, otherwise byte for byte as it was.
-fn with_pid(text: &str, init: i32, anchor: i32) -> String {
-    let Ok(mut meant) = serde_json::from_str::<Value>(text) else { return text.to_owned() };
-    if meant["pid"].as_i64() != Some(init.into()) {
-        return text.to_owned();
-    }
-    meant["pid"] = anchor.into();
-    let edited = ["\"pid\": ", "\"pid\":"].iter().find_map(|key| {
-        let edited = text.replacen(&format!("{key}{init}"), &format!("{key}{anchor}"), 1);
-        (serde_json::from_str::<Value>(&edited).ok()? == meant).then_some(edited)
+/// `list`: with the engines' pids, as in `state`.
+pub(super) fn list(invocation: &Invocation) -> Result<i32> {
+    let node = node(invocation);
+    let records = Record::list(&node.state_dir).unwrap_or_default().into_iter().filter_map(|(dir, record)| {
+        let record = record.ok()?;
+        let of_this_root = place::of(&node.state_dir, &invocation.globals, OsStr::new(&record.id)) == dir;
+        Some((record.init.filter(|_| of_this_root)?.pid, record.anchor.pid))
     });
-    edited.unwrap_or_else(|| text.to_owned())
+    let pids: Vec<(i32, i32)> = records.collect();
+    if pids.is_empty() {
+        return forward(invocation, &node);
+    }
+    retold(invocation, &node, |text| pids::replaced(text, &pids))
 }
 
 /// A verb that only needs the container to be there.
@@ -115,7 +114,11 @@ pub(super) fn ps(invocation: &Invocation, id: &OsStr, json: bool) -> Result<i32>
     let Some(record) = place::record(&dir).filter(|_| place::is_name(id)) else { return forward(invocation, &node) };
     let Ok(_lease) = Lease::take(&dir, Intent::Use) else { return forward(invocation, &node) };
     let pid = record.anchor.pid;
-    retold(invocation, &node, |text| if json { without_pid_json(text, pid) } else { without_pid_table(text, pid) })
+    retold(
+        invocation,
+        &node,
+        |text| if json { pids::without_in_json(text, pid) } else { pids::without_in_table(text, pid) },
+    )
 }
 
 /// Runs the low-level runtime as it was called, and writes its output, edited where it is text, to ours.
@@ -151,26 +154,6 @@ fn retold(invocation: &Invocation, node: &Node, edit: impl FnOnce(&str) -> Strin
     // runc's state does not end in a newline, behind which standard output would be flushed by itself.
     out.write_all(&told).and_then(|()| out.flush()).context("failed to write what the low-level runtime says")?;
     Ok(exit.shell_code())
-}
-
-fn without_pid_json(text: &str, pid: i32) -> String {
-    match serde_json::from_str::<Value>(text) {
-        Ok(Value::Array(pids)) if pids.iter().any(|p| p.as_i64() == Some(pid.into())) => {
-            let rest: Vec<Value> = pids.into_iter().filter(|p| p.as_i64() != Some(pid.into())).collect();
-            let end = if text.ends_with('\n') { "\n" } else { "" };
-            let rest = Value::Array(rest);
-            // crun writes a line for each.
-            if text.starts_with("[\n") { format!("{rest:#}{end}") } else { format!("{rest}{end}") }
-        }
-        _ => text.to_owned(),
-    }
-}
-
-fn without_pid_table(text: &str, pid: i32) -> String {
-    let column = text.lines().next().and_then(|head| head.split_whitespace().position(|name| name == "PID"));
-    let Some(column) = column else { return text.to_owned() };
-    let other = |line: &&str| line.split_whitespace().nth(column) != Some(pid.to_string().as_str());
-    text.split_inclusive('\n').filter(other).collect()
 }
 
 /// `update`: done, and remembered for the generations to come.
@@ -227,33 +210,4 @@ fn read_bounded(from: &mut impl Read) -> Result<String> {
         bail!("more than {MAX_TEXT} bytes");
     }
     Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ps_leaves_the_anchor_out_and_everything_else_as_it_was() {
-        assert_eq!(without_pid_json("[10,11,12]\n", 11), "[10,12]\n");
-        assert_eq!(without_pid_json("[10, 12]", 11), "[10, 12]", "untouched where there is nothing to leave out");
-        assert_eq!(without_pid_json("not json", 11), "not json");
-        assert_eq!(without_pid_json("[\n  10,\n  11,\n  12\n]\n", 11), "[\n  10,\n  12\n]\n", "as crun writes it");
-        let table = "UID   PID  PPID CMD\nroot   10     1 init\nroot   11     1 lithify\nroot  111     1 sh -c 11\n";
-        assert_eq!(
-            without_pid_table(table, 11),
-            "UID   PID  PPID CMD\nroot   10     1 init\nroot  111     1 sh -c 11\n"
-        );
-    }
-
-    #[test]
-    fn state_gives_the_engines_pid_and_everything_else_as_it_was() {
-        let runc = "{\n  \"id\": \"pid\",\n  \"pid\": 12,\n  \"status\": \"running\",\n  \"annotations\": {\"pid\": \"12\"}\n}";
-        assert_eq!(with_pid(runc, 12, 7), runc.replace("\"pid\": 12,", "\"pid\": 7,"));
-        assert_eq!(with_pid(runc, 13, 7), runc, "not the process that is supervised");
-        assert_eq!(with_pid("{\"pid\":12,\"n\":12}", 12, 7), "{\"pid\":7,\"n\":12}");
-        let nested = "{\"a\": {\"pid\": 12}, \"pid\": 12}";
-        assert_eq!(with_pid(nested, 12, 7), nested, "a pid of something else is not touched");
-        assert_eq!(with_pid("not json", 12, 7), "not json");
-    }
 }

@@ -82,7 +82,7 @@ impl Supervisor {
             self.plan.runtime.display()
         );
         self.init = Some(Child { pid, pidfd });
-        self.layout = Layout::created(self.plan.root.as_deref(), &self.plan.id);
+        self.layout = Layout::created(self.plan.root.as_deref(), &self.plan.id, pid);
         // Now: a process that has ended is in no cgroup of its own any more.
         let cgroups = Cgroups::of(pid)?.apart_from(&self.home);
         self.anchor_stays = cgroups == self.cgroups && !cgroups.has_v2();
@@ -138,7 +138,7 @@ impl Supervisor {
     /// When the low-level runtime says so, or init ends before the workload has begun.
     pub(super) fn begin(&mut self) -> Result<()> {
         let gate = match &self.layout {
-            Some(layout) if !self.plan.poststart_hooks => layout.open_gate().ok(),
+            Some(layout) if layout.has_gate() && !self.plan.poststart_hooks => layout.open_gate().ok(),
             _ => None,
         };
         let Some(gate) = gate else {
@@ -204,7 +204,10 @@ impl Supervisor {
                     self.home.enter(self.anchor.pid, &[])?;
                 }
             }
-            _ => {
+            layout => {
+                if let Some(layout) = layout.filter(|_| self.plan.poststop_hooks) {
+                    layout.leave_out_poststop().context("failed to keep poststop hooks for the container's end")?;
+                }
                 self.home.enter(self.anchor.pid, &[])?;
                 let id = OsString::from(&self.plan.id);
                 self.quiet_call(&[OsStr::new("delete"), &id], None).context("failed to delete the last generation")?;

@@ -63,6 +63,8 @@ pub struct Plan {
     pub systemd_cgroup: bool,
     /// config.json has `poststart` hooks, which only the low-level runtime's own `start` runs.
     pub poststart_hooks: bool,
+    /// config.json has `poststop` hooks, which run when the container ends and not between generations.
+    pub poststop_hooks: bool,
     /// `run`: start at once, without waiting for the engine's `start`.
     pub start_at_once: bool,
     /// What was decided.

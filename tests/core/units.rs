@@ -78,7 +78,7 @@ fn runcs_folder_is_told_by_what_is_in_it_and_its_gate_by_a_fifo() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("c");
     fs::create_dir(&dir).unwrap();
-    let created = || Layout::created(Some(root.path()), "c");
+    let created = || Layout::created(Some(root.path()), "c", 12);
     assert!(Layout::started(Some(root.path()), "c").is_none() && created().is_none());
     fs::write(dir.join("state.json"), "{}").unwrap();
     assert!(Layout::started(Some(root.path()), "c").is_some() && created().is_none());
