@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use lithify::policy::annotations::{is_off_regardless, resolve};
+use lithify::policy::annotations::resolve;
 use lithify::policy::config::{Config, Loosen, Overrides};
 use lithify::policy::{Mode, Policy, Response, RootfsKind, tighten, word};
 
@@ -85,6 +85,12 @@ fn what_the_node_does_not_set_an_annotation_may_choose() {
     let policy = with("", &[("rootfs", "tripwire"), ("on-write", "report"), ("restart-limit", "9/60s")]).unwrap();
     assert_eq!((policy.rootfs, policy.on_write), (RootfsKind::Tripwire, Response::Report));
     assert_eq!(with("", &[("mode", "off")]).unwrap().mode, Mode::Off);
+}
+
+#[test]
+fn a_node_that_sets_anything_that_binds_binds_the_mode_too() {
+    assert!(refused("rootfs = \"sealed\"", &[("mode", "off")]).contains("lithify.dev/mode"));
+    assert_eq!(with("rootfs = \"sealed\"\nallow-loosen = [\"mode\"]", &[("mode", "off")]).unwrap().mode, Mode::Off);
 }
 
 #[test]
@@ -292,15 +298,4 @@ fn no_combination_of_annotations_is_weaker_than_the_node() {
         }
     }
     assert!(accepted > 20, "{accepted}");
-}
-
-#[test]
-fn an_unreadable_configuration_lets_only_those_pass_that_the_nodes_flag_turned_off() {
-    let off = Overrides { mode: Some(Mode::Off), ..Overrides::default() };
-    let said = |mode: &str| BTreeMap::from([("lithify.dev/mode".to_string(), mode.to_string())]);
-    assert!(is_off_regardless(&off, &BTreeMap::new(), None));
-    assert!(is_off_regardless(&off, &said("off"), None));
-    assert!(!is_off_regardless(&off, &said("enforce"), None));
-    assert!(!is_off_regardless(&off, &said("of"), None));
-    assert!(!is_off_regardless(&Overrides::default(), &said("off"), None));
 }

@@ -56,6 +56,7 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
     let mut event = Event::new(EventType::Exec, &record.id, Default::default())
         .with("workload", record.workload.clone())
         .with("generation", record.generation)
+        .named(&record.names)
         .with("cmdline", json!(program))
         .with("user", process["user"].clone());
     if !taken.is_empty() {

@@ -145,6 +145,19 @@ impl Event {
         self
     }
 
+    /// Adds what the engine calls the container, as far as it says.
+    #[must_use]
+    pub fn named(self, names: &EngineNames) -> Event {
+        let pairs = [
+            ("namespace", &names.namespace),
+            ("pod", &names.pod),
+            ("container", &names.container),
+            ("image", &names.image),
+        ];
+        let known = pairs.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
+        known.fold(self, |event, (key, value)| event.with(key, value))
+    }
+
     /// The event as one line of JSON with its newline, at most [`MAX_LINE`]: where it would be longer, strings and lists
     /// in `data` are cut and say so.
     pub fn to_line(&self) -> Vec<u8> {

@@ -110,17 +110,6 @@ pub fn resolve(
     Ok(policy)
 }
 
-/// Whether a container is off whatever config.toml says: the program's own flag says so, and no annotation wants more.
-/// It is for the case that the configuration can't be read, which must not stop such a container.
-pub fn is_off_regardless(
-    overrides: &Overrides,
-    annotations: &BTreeMap<String, String>,
-    container_name: Option<&str>,
-) -> bool {
-    let off = |text: &str| values::mode(text) == Ok(Mode::Off);
-    overrides.mode == Some(Mode::Off) && pick(annotations, "mode", container_name).is_none_or(|(_, text)| off(text))
-}
-
 /// The response where nobody chose one: a restart, which an engine's own rootfs can't have.
 fn default_response(rootfs: RootfsKind) -> Response {
     match rootfs {
@@ -180,7 +169,9 @@ impl<'c> Node<'c> {
             Loosen::OnWrite => self.overrides.on_write.is_some(),
             Loosen::RestartLimit | Loosen::RenewEvery | Loosen::Scratch | Loosen::ScratchExec => false,
         };
-        let binding = set_by_flag || self.config.binding.contains(&key);
+        // Whoever sets anything means it to be in force: then the mode is not anybody's to turn off.
+        let mode_of_set = key == Loosen::Mode && !self.config.binding.is_empty();
+        let binding = set_by_flag || mode_of_set || self.config.binding.contains(&key);
         if !binding || as_strict(value, node) || self.config.allow_loosen.contains(&key) {
             return Ok(value);
         }

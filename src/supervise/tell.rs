@@ -18,21 +18,10 @@ use crate::watch::{Change, ChangeKind};
 impl Supervisor {
     fn event(&self, event_type: EventType) -> Event {
         let record = &self.record;
-        let mut event = Event::new(event_type, &record.id, Default::default())
+        Event::new(event_type, &record.id, Default::default())
             .with("workload", record.workload.clone())
-            .with("generation", record.generation);
-        let names = &record.names;
-        for (key, value) in [
-            ("namespace", &names.namespace),
-            ("pod", &names.pod),
-            ("container", &names.container),
-            ("image", &names.image),
-        ] {
-            if let Some(value) = value {
-                event = event.with(key, value.clone());
-            }
-        }
-        event
+            .with("generation", record.generation)
+            .named(&record.names)
     }
 
     /// The first generation runs.
