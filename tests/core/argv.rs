@@ -233,7 +233,7 @@ fn switches_follow_gos_truth_and_the_last_word_counts() {
 
 #[test]
 fn containers_may_be_called_like_verbs_and_flags_of_ours() {
-    assert_eq!(parse(&["state", "resume"]).verb, Verb::Brief("resume".into()));
+    assert_eq!(parse(&["state", "resume"]).verb, Verb::State("resume".into()));
     assert_eq!(parse(&["resume", "state"]).verb, Verb::Resume("state".into()));
     assert_eq!(parse(&["delete", "--force", "mode"]).verb, Verb::Delete { id: "mode".into(), force: true });
     assert_eq!(parse(&["kill", "--all", "create", "9"]).verb, Verb::Kill { id: "create".into(), all: true });
