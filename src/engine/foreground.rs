@@ -97,6 +97,17 @@ impl Front {
         }
     }
 
+    /// Our own ends. A forked process that keeps one keeps the container from seeing the end of its input, or that nobody
+    /// reads its output any more.
+    pub(super) fn descriptors(&self) -> Vec<i32> {
+        match &self.0 {
+            Kind::Pipes { input, outputs, .. } => {
+                input.iter().chain(outputs.iter().flatten()).map(AsRawFd::as_raw_fd).collect()
+            }
+            Kind::Terminal { listener, .. } => vec![listener.as_raw_fd()],
+        }
+    }
+
     /// Relays until the anchor ends, and returns the status to end with.
     pub(super) fn relay(self, dir: &Path, anchor: i32) -> Result<i32> {
         let pidfd = process::pidfd_open(anchor).context("failed to find the anchor")?;

@@ -82,6 +82,8 @@ impl Supervisor {
             self.plan.runtime.display()
         );
         self.init = Some(Child { pid, pidfd });
+        // Init has its final root now, and runs nothing of the image yet.
+        self.root.is_root_of(pid)?;
         self.layout = Layout::created(self.plan.root.as_deref(), &self.plan.id);
         // Now: a process that has ended is in no cgroup of its own any more.
         let cgroups = Cgroups::of(pid)?.apart_from(&self.home);

@@ -76,6 +76,8 @@ pub(super) struct Supervisor {
     renew_at: Option<Duration>,
     /// The engine's `start` is under way: what changes from now on is the workload's doing.
     pub armed: bool,
+    /// A session was let in before the engine's `start`.
+    pub entered: bool,
     /// The anchor has been told, or is gone.
     over: bool,
 }
@@ -133,6 +135,7 @@ impl Supervisor {
             epoch: Instant::now(),
             renew_at: None,
             armed: false,
+            entered: false,
             over: false,
         }
     }
