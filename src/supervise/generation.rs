@@ -202,6 +202,7 @@ impl Supervisor {
         match self.layout.take() {
             Some(layout) if !self.plan.systemd_cgroup => {
                 layout.forget().context("failed to remove the low-level runtime's state of the last generation")?;
+                self.cgroups.lift_pids();
                 if self.cgroups.has_v2() {
                     self.home.enter(self.anchor.pid, &[])?;
                 }

@@ -95,3 +95,53 @@ fn what_a_session_writes_before_the_start_is_a_breach_once_it_has_started() {
     eventually("the breach", || node.events().iter().any(|event| event["data"]["path"] == "/planted"));
     eventually("the end", || node.events().iter().any(|event| event["type"] == "dev.lithify.container.exited"));
 }
+
+#[test]
+fn a_signal_reaches_a_container_in_the_foreground_whose_output_nobody_reads() {
+    let mut node = Node::new();
+    let script = "trap 'exit 7' TERM; /bin/busybox yes & : >/tmp/ready; while :; do /bin/busybox usleep 20000; done";
+    let bundle = node.bundle("b", script, |config| {
+        let mount = json!({ "destination": "/tmp", "type": "bind", "source": "seen", "options": ["rbind", "rw"] });
+        config["mounts"].as_array_mut().expect("mounts").push(mount);
+    });
+    fs::create_dir(bundle.join("seen")).expect("a folder");
+    let root = node.path("root");
+    let mut command = node.command("c");
+    command.arg("--root").arg(root).args(["run", "--bundle", text(&bundle), "c"]);
+    let mut child = Helper(command.stdout(Stdio::piped()).spawn().expect("lithify runs"));
+    eventually("the workload runs", || bundle.join("seen/ready").exists());
+    // Until the caller's pipe is full.
+    let pipe = child.0.stdout.take().expect("a pipe");
+    let queued = || {
+        let mut fds = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&pipe), nix::poll::PollFlags::POLLIN)];
+        nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).expect("polled") > 0
+    };
+    eventually("output", queued);
+    let pid = nix::unistd::Pid::from_raw(child.0.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("sent");
+    // What is left in the pipes is the caller's to read.
+    eventually("the workload's end", || {
+        node.events().iter().any(|e| e["type"] == "dev.lithify.container.exited" && e["data"]["status"] == 7)
+    });
+    drop(pipe);
+    eventually("the run ends", || child.0.try_wait().expect("our child").is_some());
+    assert_eq!(child.0.wait().expect("our child").code(), Some(7));
+}
+
+#[test]
+fn a_limit_of_one_process_does_not_hinder_the_restart() {
+    let mut node = Node::new();
+    node.write_config("rootfs = \"tripwire\"\n");
+    let bundle =
+        node.bundle("b", "[ -e /seen/1 ] || { : >/seen/1; : >/planted; }; exec /bin/busybox sleep 1000", |config| {
+            writable(config);
+            config["linux"]["resources"]["pids"] = json!({ "limit": 1 });
+            let mount = json!({ "destination": "/seen", "type": "bind", "source": "seen", "options": ["rbind", "rw"] });
+            config["mounts"].as_array_mut().expect("mounts").push(mount);
+        });
+    fs::create_dir(bundle.join("seen")).expect("a folder");
+    ok(node.call("c", &["create", "--bundle", text(&bundle), "c"]));
+    ok(node.call("c", &["start", "c"]));
+    eventually("the restart", || node.events().iter().any(|e| e["type"] == "dev.lithify.container.restarted"));
+    assert_eq!(node.records()[0].generation, 2);
+}
