@@ -216,7 +216,8 @@ fn make(
         id,
         runtime,
     };
-    let launched = launch(plan, stdio)?;
+    let callers = front.as_ref().map(foreground::Front::descriptors).unwrap_or_default();
+    let launched = launch(plan, stdio, &callers)?;
     match launched.outcome {
         Outcome::Ready => {}
         Outcome::RuntimeFailed(code) => {

@@ -39,7 +39,7 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
         return forward(invocation, &node);
     }
     // Held until the low-level runtime takes over.
-    let _lease = Lease::take(&dir, Intent::Use).with_context(|| {
+    let _lease = Lease::take(&dir, Intent::Session).with_context(|| {
         format!("failed to exec in container {id}: its supervisor does not answer; delete it and create it again")
     })?;
     let path = dir.join(CONFIG);

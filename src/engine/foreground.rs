@@ -100,6 +100,17 @@ impl Front {
         }
     }
 
+    /// Our own ends. A forked process that keeps one keeps the container from seeing the end of its input, or that nobody
+    /// reads its output any more.
+    pub(super) fn descriptors(&self) -> Vec<i32> {
+        match &self.0 {
+            Kind::Pipes { input, outputs, .. } => {
+                input.iter().chain(outputs.iter().flatten()).map(AsRawFd::as_raw_fd).collect()
+            }
+            Kind::Terminal { listener, .. } => vec![listener.as_raw_fd()],
+        }
+    }
+
     /// Relays until the anchor ends, and returns the status to end with.
     pub(super) fn relay(self, dir: &Path, anchor: i32) -> Result<i32> {
         let pidfd = process::pidfd_open(anchor).context("failed to find the anchor")?;
@@ -131,18 +142,24 @@ fn pass_signals(signals: &SignalFd, forward: &impl Fn(i32)) -> bool {
 
 fn relay_pipes(
     mut input: Option<File>,
-    mut outputs: [Option<File>; 2],
+    outputs: [Option<File>; 2],
     signals: &SignalFd,
     anchor: BorrowedFd<'_>,
     forward: impl Fn(i32),
 ) -> Result<Exit> {
-    let stdin = io::stdin();
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let callers = [stdout.as_fd(), stderr.as_fd()];
+    let mut outputs = outputs.map(|from| Output { from, pending: Vec::new() });
     let mut pending: Vec<u8> = Vec::new();
     loop {
         let mut polled = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(anchor, PollFlags::POLLIN)];
         let outputs_at = polled.len();
-        for output in outputs.iter().flatten() {
-            polled.push(PollFd::new(output.as_fd(), PollFlags::POLLIN));
+        for (output, to) in outputs.iter().zip(callers) {
+            match &output.from {
+                Some(_) if !output.pending.is_empty() => polled.push(PollFd::new(to, PollFlags::POLLOUT)),
+                Some(from) => polled.push(PollFd::new(from.as_fd(), PollFlags::POLLIN)),
+                None => {}
+            }
         }
         let input_at = polled.len();
         match &input {
@@ -155,10 +172,10 @@ fn relay_pipes(
         drop(polled);
         pass_signals(signals, &forward);
         let mut at = outputs_at;
-        for (number, output) in outputs.iter_mut().enumerate() {
-            if output.is_some() {
-                if ready[at] && !pump(output.as_ref(), number + 1) {
-                    *output = None;
+        for (output, to) in outputs.iter_mut().zip(callers) {
+            if output.from.is_some() {
+                if ready[at] {
+                    output.pass(to);
                 }
                 at += 1;
             }
@@ -171,9 +188,46 @@ fn relay_pipes(
         {
             // What is in the pipes still is the container's last words.
             for (number, output) in outputs.iter_mut().enumerate() {
-                while output.as_ref().is_some_and(|o| readable_now(o.as_fd())) && pump(output.as_ref(), number + 1) {}
+                let written = write_out(callers[number], &output.pending);
+                let from = output.from.take().filter(|_| written);
+                while from.as_ref().is_some_and(|o| readable_now(o.as_fd())) && pump(from.as_ref(), number + 1) {}
             }
             return Ok(exit);
+        }
+    }
+}
+
+/// One stream from the container, and what the caller has not taken of it yet.
+struct Output {
+    from: Option<File>,
+    pending: Vec<u8>,
+}
+
+impl Output {
+    /// Moves on what there is, without ever waiting for the caller to read: signals must get through meanwhile.
+    fn pass(&mut self, to: BorrowedFd<'_>) {
+        let Some(from) = &mut self.from else { return };
+        if self.pending.is_empty() {
+            let mut chunk = [0; CHUNK];
+            match from.read(&mut chunk) {
+                Ok(n) if n > 0 => self.pending.extend_from_slice(&chunk[..n]),
+                _ => {
+                    self.from = None;
+                    return;
+                }
+            }
+        }
+        while !self.pending.is_empty() && ready_now(to, PollFlags::POLLOUT | PollFlags::POLLERR) {
+            // A pipe that polls writable takes at least a page without blocking (pipe(7)).
+            match nix::unistd::write(to, &self.pending[..self.pending.len().min(4096)]) {
+                Ok(n) => drop(self.pending.drain(..n)),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(nix::errno::Errno::EAGAIN) => return,
+                Err(_) => {
+                    self.pending.clear();
+                    self.from = None;
+                }
+            }
         }
     }
 }

@@ -11,10 +11,15 @@ use crate::record::{ProcessRef, Record};
 use crate::spec::seal::clean;
 use crate::sys::process;
 
+/// What `--root` is where it is not given: runc's and crun's, run as root.
+const DEFAULT_ROOTS: [&str; 2] = ["/run/runc", "/run/crun"];
+
 /// The folder of a container: its id, and a tag of the engine's `--root`, as ids are unique under one root only.
 pub(super) fn of(state_dir: &Path, globals: &Globals, id: &OsStr) -> PathBuf {
     // FNV-1a: a short name, not a secret.
-    let root = globals.root.as_deref().map(resolved).unwrap_or_default();
+    // One of runc's and crun's own folders may be named or not: that is the same container.
+    let named = globals.root.as_deref().map(resolved);
+    let root = named.filter(|root| DEFAULT_ROOTS.iter().all(|d| resolved(Path::new(d)) != *root)).unwrap_or_default();
     let bytes = root.as_os_str().as_bytes();
     let tag = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     let mut name = id.to_owned();
@@ -97,6 +102,13 @@ mod tests {
         assert_eq!(tagged(Some(&real.join("var/new/root"))), first, "and when it is");
         assert_ne!(tagged(Some(&real.join("run/new/other"))), first);
         assert_ne!(tagged(None), first);
+    }
+
+    #[test]
+    fn the_default_root_is_the_same_named_or_not() {
+        for name in ["/run/runc", "/run/./runc/", "/var/../run/runc", "/run/crun"] {
+            assert_eq!(tagged(Some(Path::new(name))), tagged(None), "{name}");
+        }
     }
 
     #[test]

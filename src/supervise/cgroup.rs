@@ -105,6 +105,16 @@ impl Cgroups {
         Cgroups(self.0.iter().filter(|c| c.has(controllers)).cloned().collect())
     }
 
+    /// Lifts the limit of processes, for a low-level runtime that makes the next generation in the same cgroups: it needs
+    /// some five before it sets that limit again, the workload perhaps one.
+    pub fn lift_pids(&self) {
+        for cgroup in self.0.iter().filter(|c| c.is_v2() || c.has(&["pids"])) {
+            // In v2 the file is there only where the controller is.
+            let file = std::fs::OpenOptions::new().write(true).open(cgroup.path.join("pids.max"));
+            let _ = file.and_then(|mut file| std::io::Write::write_all(&mut file, b"max"));
+        }
+    }
+
     /// Whether one of them is v2.
     pub fn has_v2(&self) -> bool {
         self.0.iter().any(Cgroup::is_v2)

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::control::Intent;
-use super::machine::Input;
+use super::machine::{Input, Phase};
 use super::storm::Storm;
 use super::supervisor::{Heard, Supervisor, hung_up, receive_now};
 use crate::record;
@@ -61,13 +61,16 @@ impl Supervisor {
     fn oblige(&mut self, intent: Intent) -> Result<()> {
         match intent {
             Intent::Use | Intent::KillAll | Intent::Started => Ok(()),
-            Intent::Starting => {
-                // Up to here the engine prepared the container: mount points, /etc/hosts, files copied in.
-                self.watches.settle().context("failed to arm the watch")?;
-                self.storm = Storm::default();
-                self.armed = true;
+            Intent::Session => {
+                if self.machine.phase == Phase::Created && !self.armed {
+                    self.arm()?;
+                    self.entered = true;
+                }
                 Ok(())
             }
+            // What a session has written since must not be taken for the engine's.
+            Intent::Starting if self.entered => Ok(()),
+            Intent::Starting => self.arm(),
             Intent::Deleting => self.home.enter(self.anchor.pid, &[]),
             Intent::Resumed => {
                 self.take(Input::Resumed);
@@ -81,6 +84,14 @@ impl Supervisor {
                 Ok(())
             }
         }
+    }
+
+    /// Up to here the engine prepared the container: mount points, /etc/hosts, files copied in.
+    fn arm(&mut self) -> Result<()> {
+        self.watches.settle().context("failed to arm the watch")?;
+        self.storm = Storm::default();
+        self.armed = true;
+        Ok(())
     }
 
     /// Whether a `kill --all` is under way, which hits the anchor too.

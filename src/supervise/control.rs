@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Intent {
     /// Any verb that only needs the container to be there.
     Use,
+    /// `exec`: what it writes is the container's doing, also before `start`.
+    Session,
     /// `start`: arm everything now.
     Starting,
     /// `start` has succeeded.
@@ -43,6 +45,7 @@ impl Intent {
     fn encode(self) -> Vec<u8> {
         match self {
             Intent::Use => b"use".to_vec(),
+            Intent::Session => b"session".to_vec(),
             Intent::Starting => b"starting".to_vec(),
             Intent::Started => b"started".to_vec(),
             Intent::KillAll => b"kill-all".to_vec(),
@@ -56,6 +59,7 @@ impl Intent {
     pub fn decode(message: &[u8]) -> Option<Intent> {
         Some(match message {
             b"use" => Intent::Use,
+            b"session" => Intent::Session,
             b"starting" => Intent::Starting,
             b"started" => Intent::Started,
             b"kill-all" => Intent::KillAll,

@@ -82,6 +82,8 @@ impl Supervisor {
             self.plan.runtime.display()
         );
         self.init = Some(Child { pid, pidfd });
+        // Init has its final root now, and runs nothing of the image yet.
+        self.root.is_root_of(pid)?;
         self.layout = Layout::created(self.plan.root.as_deref(), &self.plan.id, pid);
         // Now: a process that has ended is in no cgroup of its own any more.
         let cgroups = Cgroups::of(pid)?.apart_from(&self.home);
@@ -200,6 +202,7 @@ impl Supervisor {
         match self.layout.take() {
             Some(layout) if !self.plan.systemd_cgroup => {
                 layout.forget().context("failed to remove the low-level runtime's state of the last generation")?;
+                self.cgroups.lift_pids();
                 if self.cgroups.has_v2() {
                     self.home.enter(self.anchor.pid, &[])?;
                 }

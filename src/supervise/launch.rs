@@ -49,11 +49,12 @@ pub struct Launched {
 
 /// Forks anchor and supervisor and waits until the container has been created, or not.
 ///
-/// `stdio` are the container's standard streams; with `None` it gets ours.
+/// `stdio` are the container's standard streams; with `None` it gets ours. `callers` are descriptors of the caller that
+/// nobody else may hold open; the caller keeps them.
 ///
 /// # Errors
 /// When not even the forks succeed.
-pub fn launch(plan: Plan, stdio: Option<[OwnedFd; 3]>) -> Result<Launched> {
+pub fn launch(plan: Plan, stdio: Option<[OwnedFd; 3]>, callers: &[i32]) -> Result<Launched> {
     let inherited = inherited_fds().context("failed to list open descriptors")?;
     let (ours, supervisors) = socket::pair().context("failed to make a socket pair")?;
     let mask = Mask::current();
@@ -61,6 +62,10 @@ pub fn launch(plan: Plan, stdio: Option<[OwnedFd; 3]>) -> Result<Launched> {
         Fork::Parent(pid) => pid,
         Fork::Child => {
             drop(ours);
+            // Their owners are in frames that this process never returns to.
+            for number in callers {
+                let _ = nix::unistd::close(*number);
+            }
             fork_supervisor(plan, supervisors, stdio, mask, &inherited)
         }
     };

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::plan::Plan;
 use crate::policy::RootfsKind;
@@ -96,6 +96,30 @@ impl Root {
         } else {
             sealing.tripwire = Some(mount_tripwire(&self.layers, skeleton, staging, target, tripwire_size_bytes)?);
         }
+        Ok(())
+    }
+
+    /// Makes sure that the root directory of a process is the one built here. A mount on `/` (a link in a volume may lead
+    /// there, too) or a mount namespace of somebody else's would give the container another one, which nobody watches.
+    ///
+    /// # Errors
+    /// When it is another directory, or either can't be looked at.
+    pub fn is_root_of(&self, pid: i32) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let built = match &self.sealing {
+            Some(sealing) => sealing.target.clone(),
+            None => crate::sys::proc_fd::path(self.layers.root.as_fd()).into(),
+        };
+        let facts = |path: &Path| {
+            let found = std::fs::metadata(path).with_context(|| format!("failed to look at {}", path.display()))?;
+            Ok::<_, anyhow::Error>((found.dev(), found.ino()))
+        };
+        let theirs = std::path::PathBuf::from(format!("/proc/{pid}/root/"));
+        ensure!(
+            facts(&built)? == facts(&theirs)?,
+            "the container would get another root filesystem than the protected one; mount nothing on /, and give it a \
+             mount namespace of its own"
+        );
         Ok(())
     }
 

@@ -81,6 +81,8 @@ pub(super) struct Supervisor {
     restless: bool,
     /// The engine's `start` is under way: what changes from now on is the workload's doing.
     pub armed: bool,
+    /// A session was let in before the engine's `start`.
+    pub entered: bool,
     /// The anchor has been told, or is gone.
     over: bool,
 }
@@ -139,6 +141,7 @@ impl Supervisor {
             renew_at: None,
             restless: true,
             armed: false,
+            entered: false,
             over: false,
         }
     }

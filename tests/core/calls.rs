@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// A node of its own; what it made is gone when it is dropped.
-struct Node {
+pub struct Node {
     dir: tempfile::TempDir,
     ids: Vec<String>,
 }
 
 impl Node {
-    fn new() -> Node {
+    pub fn new() -> Node {
         let dir = tempfile::tempdir().expect("a folder");
         let node = Node { dir, ids: Vec::new() };
         node.write_config("");
@@ -23,18 +23,18 @@ impl Node {
         node
     }
 
-    fn write_config(&self, more: &str) {
+    pub fn write_config(&self, more: &str) {
         let (state, data) = (self.path("state"), self.path("data"));
         let text = format!("state-dir = {state:?}\ndata-dir = {data:?}\nruntimes = [\"runc\"]\n{more}");
         fs::write(self.path("config.toml"), text).expect("a configuration");
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A bundle of busybox that runs a script.
-    fn bundle(&self, name: &str, script: &str, edit: impl FnOnce(&mut Value)) -> PathBuf {
+    pub fn bundle(&self, name: &str, script: &str, edit: impl FnOnce(&mut Value)) -> PathBuf {
         let bundle = self.path(name);
         for folder in ["bin", "proc", "dev", "tmp"] {
             fs::create_dir_all(bundle.join("rootfs").join(folder)).expect("folders");
@@ -52,14 +52,14 @@ impl Node {
         bundle
     }
 
-    fn command(&mut self, id: &str) -> Command {
+    pub fn command(&mut self, id: &str) -> Command {
         self.ids.push(id.to_owned());
         let mut command = Command::new(env!("CARGO_BIN_EXE_lithify"));
         command.arg("--config").arg(self.path("config.toml")).stdin(Stdio::null()).env_remove("LITHIFY_CONFIG");
         command
     }
 
-    fn call(&mut self, id: &str, words: &[&str]) -> Output {
+    pub fn call(&mut self, id: &str, words: &[&str]) -> Output {
         let root = self.path("root");
         // Not to be read to its end by anybody who waits: a container may hold it.
         let (out, err) = (self.path("out"), self.path("err"));
@@ -70,12 +70,12 @@ impl Node {
         Output { status, stdout: fs::read(out).unwrap(), stderr: fs::read(err).unwrap() }
     }
 
-    fn records(&self) -> Vec<lithify::record::Record> {
+    pub fn records(&self) -> Vec<lithify::record::Record> {
         let found = lithify::record::Record::list(&self.path("state")).expect("a state folder");
         found.into_iter().filter_map(|(_, record)| record.ok()).collect()
     }
 
-    fn events(&self) -> Vec<Value> {
+    pub fn events(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.path("data/events/journal.jsonl")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
@@ -95,16 +95,16 @@ impl Drop for Node {
     }
 }
 
-fn words(output: &Output) -> String {
+pub fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
 }
 
-fn ok(output: Output) -> Output {
+pub fn ok(output: Output) -> Output {
     assert!(output.status.success(), "{}", words(&output));
     output
 }
 
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
@@ -112,7 +112,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 

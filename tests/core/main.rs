@@ -6,4 +6,5 @@ mod calls;
 mod clamp;
 mod document;
 mod grammar;
+mod tricks;
 mod units;
