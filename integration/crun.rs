@@ -142,7 +142,9 @@ fn a_delete_between_generations_runs_no_poststop_hooks_under_either_runtime() ->
             }
             delete(&bundle, &runtime)?;
         }
-        assert_eq!(fs::read_to_string(&ended)?, "ends\n", "{program}");
+        // crun runs them at a delete that fails, too, when the container has not quite ended.
+        let ended = fs::read_to_string(&ended)?;
+        assert!(!ended.is_empty() && ended.lines().all(|id| id == "ends"), "{program}: {ended}");
         corner.left_nothing_since(&before)?;
     }
     Ok(())
