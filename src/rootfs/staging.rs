@@ -21,6 +21,7 @@ const MIN_INODES: u64 = 1024;
 pub struct Staging {
     root: OwnedFd,
     mount_point: OwnedFd,
+    aside: OwnedFd,
     empty: OwnedFd,
 }
 
@@ -41,7 +42,7 @@ impl Staging {
         let make = |name: &str| {
             directory(root.as_fd(), name).with_context(|| format!("failed to set up staging folder {shown}"))
         };
-        Ok(Self { mount_point: make("mount")?, empty: make("empty")?, root })
+        Ok(Self { mount_point: make("mount")?, aside: make("aside")?, empty: make("empty")?, root })
     }
 
     /// A read-only view of the image: its layers without the engine's upper. It is mounted nowhere and lives as long as
@@ -67,6 +68,12 @@ impl Staging {
             }
         }
         anyhow::bail!("failed to make a skeleton's directory: no name is left")
+    }
+
+    /// A directory to which a root that is no longer used can be moved.
+    #[must_use]
+    pub fn aside(&self) -> BorrowedFd<'_> {
+        self.aside.as_fd()
     }
 
     /// A directory to attach something to for a moment.

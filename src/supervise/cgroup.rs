@@ -115,9 +115,9 @@ impl Cgroups {
         }
     }
 
-    /// Whether one of them is v2.
-    pub fn has_v2(&self) -> bool {
-        self.0.iter().any(Cgroup::is_v2)
+    /// Whether v2 is the only hierarchy: beside v1 (hybrid) it has no controllers, and low-level runtimes look into v1.
+    pub fn is_unified(&self) -> bool {
+        self.0.iter().all(Cgroup::is_v2)
     }
 
     /// The directory that tells the container's processes: v2's, or v1's `devices`, which runc itself asks.

@@ -87,7 +87,7 @@ impl Supervisor {
         self.layout = Layout::created(self.plan.root.as_deref(), &self.plan.id, pid);
         // Now: a process that has ended is in no cgroup of its own any more.
         let cgroups = Cgroups::of(pid)?.apart_from(&self.home);
-        self.anchor_stays = cgroups == self.cgroups && !cgroups.has_v2();
+        self.anchor_stays = cgroups == self.cgroups && !cgroups.is_unified();
         self.record.cgroups = cgroups.0.iter().map(|c| c.path.clone()).collect();
         self.cgroups = cgroups;
         self.record.init = Some(ProcessRef { pid, start_time_ticks: process::start_time_ticks(pid).unwrap_or(0) });
@@ -179,8 +179,13 @@ impl Supervisor {
         self.generation_began = Instant::now();
         self.record.generation += 1;
         self.join_anchor()?;
-        // Out of `pids` again, if the low-level runtime made that cgroup anew and we entered it.
-        let _ = self.home.only(&["pids"]).enter(self.anchor.pid, &[]);
+        if !self.anchor_stays {
+            // Out of `pids` again: the low-level runtime made that cgroup anew and we entered it.
+            let _ = self.home.only(&["pids"]).enter(self.anchor.pid, &[]);
+        }
+        // The kernel waits for a grace period before it lets go of a mount or a watch: not while the workload waits.
+        self.root.let_go();
+        self.watches.let_go();
         Ok(())
     }
 
@@ -203,7 +208,7 @@ impl Supervisor {
             Some(layout) if !self.plan.systemd_cgroup => {
                 layout.forget().context("failed to remove the low-level runtime's state of the last generation")?;
                 self.cgroups.lift_pids();
-                if self.cgroups.has_v2() {
+                if self.cgroups.is_unified() {
                     self.home.enter(self.anchor.pid, &[])?;
                 }
             }
@@ -249,7 +254,7 @@ impl Supervisor {
 
     /// Freezes the container through the low-level runtime.
     pub(super) fn pause(&self) -> Result<()> {
-        if self.cgroups.has_v2() {
+        if self.cgroups.is_unified() {
             self.home.enter(self.anchor.pid, &[])?;
         }
         let id = OsString::from(&self.plan.id);

@@ -12,6 +12,7 @@ use crate::rootfs::scratch_options;
 use crate::rootfs::{Baseline, Layers, Mounted, Skeleton, Staging, Tripwire, mount_sealed, mount_tripwire, seal_mark};
 use crate::spec::seal::{self, ScratchMount};
 use crate::spec::{Document, mounts};
+use crate::sys::mount::attach;
 
 /// Content that a skeleton may have: what the engine wrote before the first start is in it.
 const STAGING_BYTES: u64 = 128 << 20;
@@ -35,6 +36,8 @@ struct Sealing {
     target: std::path::PathBuf,
     mounted: Option<Mounted>,
     tripwire: Option<Tripwire>,
+    /// The last generation's root, moved out of the way.
+    aside: Option<Mounted>,
     /// The last generation's upper, until it has been kept as evidence.
     spent: Option<OwnedFd>,
 }
@@ -80,7 +83,8 @@ impl Root {
         let baseline = instant.map(Baseline::until);
         let skeleton = staging.skeleton(&root.layers, &points, &document.cwd(), baseline.as_ref())?;
         let target = plan.rootfs.target.clone();
-        root.sealing = Some(Sealing { staging, skeleton, target, mounted: None, tripwire: None, spent: None });
+        root.sealing =
+            Some(Sealing { staging, skeleton, target, mounted: None, tripwire: None, aside: None, spent: None });
         root.mount(plan.policy.tripwire_size_bytes)?;
         if kind == RootfsKind::Sealed {
             seal::read_only_root(document);
@@ -131,8 +135,19 @@ impl Root {
         let Some(sealing) = &mut self.sealing else { return Ok(()) };
         let Some(tripwire) = sealing.tripwire.take() else { return Ok(()) };
         sealing.spent = Some(tripwire.upper);
-        tripwire.mounted.detach()?;
+        // Out of the way first and unmounted later: that takes the kernel a grace period.
+        match attach(tripwire.mounted.root(), sealing.staging.aside()) {
+            Ok(()) => sealing.aside = Some(tripwire.mounted),
+            Err(_) => tripwire.mounted.detach()?,
+        }
         self.mount(tripwire_size_bytes)
+    }
+
+    /// Unmounts what the last generation had.
+    pub fn let_go(&mut self) {
+        if let Some(aside) = self.sealing.as_mut().and_then(|sealing| sealing.aside.take()) {
+            let _ = aside.detach();
+        }
     }
 
     /// The upper of the generation that has ended, once.
@@ -177,6 +192,7 @@ impl Root {
 
     /// Takes the mounts away again. In a private mount namespace they go with it.
     pub fn unmount(&mut self) {
+        self.let_go();
         if let Some(sealing) = self.sealing.take()
             && self.host_namespace
         {

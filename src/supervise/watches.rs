@@ -38,6 +38,8 @@ pub struct Watches {
     upper: Option<UpperWatch>,
     mounts: Option<MountWatch>,
     guarded: Vec<Guarded>,
+    /// Those of the last generation: closing them takes the kernel a grace period.
+    spent: (Option<TripwireWatch>, Option<MountWatch>),
 }
 
 /// Raises node limits where the configuration allows it.
@@ -79,12 +81,17 @@ impl Watches {
     /// # Errors
     /// When the tripwire can't even be scanned.
     pub fn renew(&mut self, root: &Root, raise_limits: bool, degraded: &mut Vec<String>) -> Result<()> {
-        self.mounts = None;
-        if self.tripwire.take().is_none() && root.tripwire().is_some() {
+        self.spent = (self.tripwire.take(), self.mounts.take());
+        if self.spent.0.is_none() && root.tripwire().is_some() {
             self.upper = None;
         }
         self.guarded.retain(|guarded| guarded.kinds == Kinds::HostWrite);
         self.on_tripwire(root, raise_limits, degraded)
+    }
+
+    /// Closes what watched the last generation.
+    pub fn let_go(&mut self) {
+        self.spent = (None, None);
     }
 
     fn on_tripwire(&mut self, root: &Root, raise_limits: bool, degraded: &mut Vec<String>) -> Result<()> {
