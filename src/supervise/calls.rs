@@ -16,7 +16,7 @@ use crate::sys::spawn::{Child, Spawn};
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(120);
 /// The first process that changes its cgroup after a quiet time waits for an RCU grace period (7 to 15 ms measured on Linux
 /// 6.18), the next ones within about that time do not. While `create` runs we have nothing else to do: a move of our own
-/// process to where it is, as often as this, spares the engine that wait.
+/// process to where it is, at once and as often as this, begins that time while the low-level runtime still loads.
 const CGROUP_WARMTH: Duration = Duration::from_millis(4);
 /// Where calls of ours log, in the container's folder.
 pub(super) const RUNTIME_LOG: &str = "runtime.log";
@@ -69,8 +69,11 @@ impl Supervisor {
     /// Waits for a child, unless the anchor or the launcher goes: then there is nobody left to do anything for.
     fn wait_for(&self, child: &Child, launcher: Option<BorrowedFd<'_>>) -> Result<Exit> {
         let deadline = Instant::now() + RUNTIME_PATIENCE;
-        // A first `create` is followed by the anchor's move.
-        let warm = self.init.is_none() && self.cgroups.0.is_empty();
+        // Without an init this is a `create`, which moves processes between cgroups, and so does what follows it.
+        let warm = self.init.is_none();
+        if warm {
+            self.home.touch();
+        }
         loop {
             if let Some(exit) =
                 process::reap_pidfd(child.pidfd.as_fd()).context("failed to wait for the low-level runtime")?
