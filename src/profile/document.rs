@@ -1,0 +1,100 @@
+//! The profile of one revision: the fold of its observations.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::behaviour::Behaviour;
+use super::observation::{Loss, Peaks};
+use super::revision::Revision;
+
+/// Format version; readers refuse others.
+pub const VERSION: u32 = 1;
+/// Generations whose ids an item keeps; of more, the earliest ids, which is a lattice, too.
+pub const MAX_WITNESSES: usize = 32;
+
+/// Evidence of one item over generations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Support {
+    /// Observation id → windows of it that saw the item; at most [`MAX_WITNESSES`].
+    pub generations: BTreeMap<String, u32>,
+    /// RFC 3339, UTC.
+    pub first: String,
+    /// RFC 3339, UTC.
+    pub last: String,
+}
+
+/// What the profile keeps of each observation that went into it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Generation {
+    /// Node and container.
+    pub node: String,
+    /// Container id.
+    pub container: String,
+    /// RFC 3339, UTC.
+    pub started: String,
+    /// RFC 3339, UTC.
+    pub until: String,
+    /// It ended, and was seen to.
+    pub ended: bool,
+    /// Windows in which it did anything.
+    pub windows: u32,
+    /// Loss.
+    #[serde(default)]
+    pub loss: Loss,
+    /// What the sensor could not see.
+    #[serde(default)]
+    pub unseen: Vec<String>,
+}
+
+/// Where a profile stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Behaviour is added.
+    Learning,
+    /// Complete; what goes beyond it is reported.
+    Observing,
+    /// Complete; what goes beyond it is refused.
+    Enforcing,
+}
+
+/// A revision's profile: `<data-dir>/profiles/<workload>/<revision>.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Profile {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What stays the same over updates.
+    pub workload: String,
+    /// Image and parameters.
+    pub revision: Revision,
+    /// `x86_64`.
+    pub architecture: String,
+    /// Stage.
+    pub stage: Stage,
+    /// Observation id → what is kept of it.
+    pub generations: BTreeMap<String, Generation>,
+    /// The workload.
+    pub workload_behaviour: Behaviour<Support>,
+    /// Sessions let in later.
+    pub exec_behaviour: Behaviour<Support>,
+    /// What the baseline forbids and was seen all the same. Never part of what is allowed.
+    #[serde(default)]
+    pub forbidden: BTreeMap<String, Forbidden>,
+    /// Peaks.
+    #[serde(default)]
+    pub peaks: Peaks,
+}
+
+/// Something that is never learnt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forbidden {
+    /// Why the baseline forbids it.
+    pub reason: String,
+    /// Evidence.
+    pub seen: Support,
+}

@@ -1,0 +1,14 @@
+//! What workloads were seen to do: observations, and the profiles that they fold into.
+//!
+//! Owns: the two documents, how they merge, where they are kept, what is never learnt, and what a profile becomes for
+//! other tools. Deciding is pure. Must not: look at a live container, or know how anything was seen.
+
+pub mod behaviour;
+pub mod document;
+pub mod observation;
+pub mod revision;
+
+pub use behaviour::Behaviour;
+pub use document::{Profile, Stage, Support};
+pub use observation::{Observation, Sighting};
+pub use revision::Revision;
