@@ -7,6 +7,7 @@ pub mod behaviour;
 pub mod document;
 pub mod observation;
 pub mod revision;
+pub mod syscalls;
 
 pub use behaviour::Behaviour;
 pub use document::{Profile, Stage, Support};
