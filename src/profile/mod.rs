@@ -5,6 +5,8 @@
 
 pub mod behaviour;
 pub mod document;
+pub mod items;
+pub mod merge;
 pub mod observation;
 pub mod revision;
 pub mod syscalls;
