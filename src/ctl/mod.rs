@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod events;
 pub mod inspect;
 pub mod install;
+pub mod profile;
 pub mod status;
 
 use std::ffi::OsString;
@@ -186,7 +187,7 @@ fn is_closed(e: &io::Error) -> bool {
 /// # Errors
 /// What the verb failed on; [`Usage`] for a mistake in the arguments.
 pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
-    const VERBS: [&str; 6] = ["status", "inspect", "events", "doctor", "install", "config"];
+    const VERBS: [&str; 7] = ["status", "inspect", "events", "doctor", "install", "config", "profile"];
     let mut call = Call { config: None, json: false, out, help: false };
     let verb = match call.next(&mut args)? {
         None => {
@@ -214,6 +215,7 @@ pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
         "events" => events::run(&mut call, &mut args),
         "doctor" => doctor::run(&mut call, &mut args),
         "install" => install::run(&mut call, &mut args),
+        "profile" => profile::run(&mut call, &mut args),
         "config" => config::run(&mut call, &mut args),
         _ => Err(usage(format!("unknown verb {}; {}", quote(&verb), remedy(&verb, &VERBS)))),
     }
