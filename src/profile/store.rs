@@ -208,6 +208,32 @@ pub fn update_profile(
     Ok(new)
 }
 
+/// Rewrites a workload's profiles in the form that this version writes; each with whether that changed its file.
+///
+/// # Errors
+/// When the folder can't be opened, locked or listed.
+pub fn migrate(data_dir: &Path, workload: &str) -> Result<Vec<Stored<bool>>> {
+    let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(Vec::new()) };
+    let _lock = folder.lock()?;
+    let mut all = Vec::new();
+    for name in folder.names()?.into_iter().filter(|n| n.ends_with(".json")) {
+        let path = folder.path().join(&name);
+        let rewrite = || -> Result<Option<bool>> {
+            let Some(old) = folder.read(&name)? else { return Ok(None) };
+            let new = encode(&Profile::parse(&old)?)?;
+            if new != old {
+                folder.write(&name, &new)?;
+            }
+            Ok(Some(new != old))
+        };
+        let migrated = rewrite().with_context(|| format!("failed to migrate profile {}", path.display()));
+        if let Some(document) = migrated.transpose() {
+            all.push(Stored { path, workload: workload.to_string(), document });
+        }
+    }
+    Ok(all)
+}
+
 /// Removes a revision's profile.
 ///
 /// # Errors
