@@ -24,7 +24,7 @@ fn misfit(root: &Value, schema: &Value, value: &Value) -> Option<String> {
             },
             "const" => value == want,
             "enum" => want.as_array().unwrap().contains(value),
-            "minimum" => value.as_u64().is_none_or(|n| n >= want.as_u64().unwrap()),
+            "minimum" => value.as_number().is_none_or(|_| value.as_u64().is_some_and(|n| n >= want.as_u64().unwrap())),
             "maximum" => value.as_u64().is_none_or(|n| n <= want.as_u64().unwrap()),
             "minLength" => value.as_str().is_none_or(|s| s.chars().count() as u64 >= want.as_u64().unwrap()),
             "maxLength" => value.as_str().is_none_or(|s| s.chars().count() as u64 <= want.as_u64().unwrap()),

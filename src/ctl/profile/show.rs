@@ -33,7 +33,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     }
     head(call, &profile, &progress)?;
     behaviour(call, &profile, &profile.workload_behaviour, "")?;
-    behaviour(call, &profile, &profile.exec_behaviour, "of sessions let in later, ")?;
+    behaviour(call, &profile, &profile.exec_behaviour, "exec sessions: ")?;
     if !profile.forbidden.is_empty() {
         writeln!(call.out, "\nFORBIDDEN, and never learnt ({})", profile.forbidden.len())?;
         for (item, forbidden) in &profile.forbidden {
@@ -101,7 +101,7 @@ fn behaviour(call: &mut Call<'_>, profile: &Profile, behaviour: &Behaviour<Suppo
         }
         let title = match section {
             Section::Syscalls => "system calls",
-            Section::DeniedSyscalls => "system calls that the engine's filter refused",
+            Section::DeniedSyscalls => "system calls refused",
             Section::Arguments => "arguments",
             Section::Capabilities => "capabilities used",
             Section::Writes => "paths written",
