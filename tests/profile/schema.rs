@@ -162,41 +162,42 @@ fn places(value: &Value, at: String, all: &mut Vec<String>) {
 #[test]
 fn the_schema_and_the_reader_agree_on_every_field_that_is_missing_added_or_of_another_type() {
     let (observation, profile) = documents();
-    let read_observation = |v: &Value| lithify::profile::Observation::parse(v.to_string().as_bytes()).is_ok();
-    let read_profile = |v: &Value| Profile::parse(v.to_string().as_bytes()).is_ok();
-    let kinds: [(&str, &Value, &dyn Fn(&Value) -> bool); 2] =
-        [(schema::OBSERVATION, &observation, &read_observation), (schema::PROFILE, &profile, &read_profile)];
-    for (schema, document, reads) in kinds {
-        let mut all = Vec::new();
-        places(document, String::new(), &mut all);
-        assert!(all.len() > 100);
-        for place in &all {
-            let mut changes: Vec<Value> = Vec::new();
-            for wrong in [json!("x"), json!(true), json!(-1), json!([[]])] {
-                let mut changed = document.clone();
-                *changed.pointer_mut(place).unwrap() = wrong;
-                changes.push(changed);
-            }
-            if let Some((parent, key)) = place.rsplit_once('/') {
-                let mut changed = document.clone();
-                if let Some(Value::Object(map)) = changed.pointer_mut(parent) {
-                    map.remove(&key.replace("~1", "/").replace("~0", "~"));
-                    changes.push(changed);
-                }
-            }
+    let reads_observation = |v: &Value| lithify::profile::Observation::parse(v.to_string().as_bytes()).is_ok();
+    let reads_profile = |v: &Value| Profile::parse(v.to_string().as_bytes()).is_ok();
+    agree(schema::OBSERVATION, &observation, reads_observation);
+    agree(schema::PROFILE, &profile, reads_profile);
+}
+
+fn agree(schema: &str, document: &Value, reads: impl Fn(&Value) -> bool) {
+    let mut all = Vec::new();
+    places(document, String::new(), &mut all);
+    assert!(all.len() > 100);
+    for place in &all {
+        let mut changes: Vec<Value> = Vec::new();
+        for wrong in [json!("x"), json!(true), json!(-1), json!([[]])] {
             let mut changed = document.clone();
-            if let Some(Value::Object(map)) = changed.pointer_mut(place) {
-                map.insert("unknown-key".to_string(), json!(1));
+            *changed.pointer_mut(place).unwrap() = wrong;
+            changes.push(changed);
+        }
+        if let Some((parent, key)) = place.rsplit_once('/') {
+            let mut changed = document.clone();
+            if let Some(Value::Object(map)) = changed.pointer_mut(parent) {
+                map.remove(&key.replace("~1", "/").replace("~0", "~"));
                 changes.push(changed);
             }
-            for changed in changes {
-                // The reader may refuse more (what contradicts itself), never less.
-                let why = check(schema, &changed);
-                assert!(why.is_none() || !reads(&changed), "{place}: read, but not by the schema: {why:?}");
-                if why.is_none() && !reads(&changed) {
-                    let cross = lithify_refuses_across_fields(place);
-                    assert!(cross, "{place}: by the schema, but not read: {:?}", changed.pointer(place));
-                }
+        }
+        let mut changed = document.clone();
+        if let Some(Value::Object(map)) = changed.pointer_mut(place) {
+            map.insert("unknown-key".to_string(), json!(1));
+            changes.push(changed);
+        }
+        for changed in changes {
+            // The reader may refuse more (what contradicts itself), never less.
+            let why = check(schema, &changed);
+            assert!(why.is_none() || !reads(&changed), "{place}: read, but not by the schema: {why:?}");
+            if why.is_none() && !reads(&changed) {
+                let cross = lithify_refuses_across_fields(place);
+                assert!(cross, "{place}: by the schema, but not read: {:?}", changed.pointer(place));
             }
         }
     }
