@@ -136,7 +136,8 @@ fn ten_megabytes_and_more_are_not_read() {
 fn what_another_user_could_have_changed_is_refused_with_the_remedy() {
     let dir = stored();
     let path = profile_path(dir.path());
-    for place in [path.clone(), dir.path().join("profiles/web"), dir.path().join("profiles")] {
+    for place in [path.clone(), dir.path().join("profiles/web"), dir.path().join("profiles"), dir.path().to_path_buf()]
+    {
         chown(&place, Some(1000), None).unwrap();
         let text = refusal(dir.path());
         assert!(text.contains("it belongs to uid 1000") && text.contains("'chown root'"), "{text}");

@@ -1,7 +1,7 @@
 //! `lithifyctl profile finish`: ends learning; from then on the profile is what is compared with. Must not: call a profile
 //! complete that is known not to be, unless told to.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::super::{Call, Outcome, plain, usage};
@@ -44,7 +44,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
         let outcome = profile.and_then(|p| {
             store::update_profile(&data_dir, &p.workload, &p.revision.digest, |stored| {
                 // What is stored now counts: an observation may have been folded in the meantime.
-                finished(stored.unwrap_or(p.clone()), force)
+                finished(stored.context("it was removed in the meantime")?, force)
             })
         });
         match outcome {
