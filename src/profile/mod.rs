@@ -3,19 +3,21 @@
 //! Owns: the two documents, how they merge, where they are kept, what is never learnt, and what a profile becomes for
 //! other tools. Deciding is pure. Must not: look at a live container, or know how anything was seen.
 
+pub mod baseline;
 pub mod behaviour;
 pub mod check;
 pub mod document;
 pub mod estimate;
 pub mod export;
 pub mod filename;
-mod folder;
+pub(crate) mod folder;
 pub mod gc;
 pub mod items;
 pub mod layers;
 pub mod merge;
 pub mod observation;
 pub mod revision;
+pub mod schema;
 pub mod store;
 pub mod syscalls;
 

@@ -12,7 +12,7 @@ use crate::profile::export::{Document, Format, Plan, docker, kubernetes, oci_sec
 use crate::sys::durable;
 
 const HELP: &str = "\
-usage: lithifyctl profile export WORKLOAD[@REVISION] --format FORMAT [OPTIONS]
+usage: lithifyctl profile export WORKLOAD[@REVISION]|FILE --format FORMAT [OPTIONS]
 
 Prints what a profile means for another tool, so that it holds without lithify. Notes go to standard error.
 
@@ -56,7 +56,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let Some(format) = format else {
         return Err(usage(format!("expected --format, one of {}", Format::WORDS.join(", "))));
     };
-    let profile = super::find(&call.settings()?.data_dir, &name)?;
+    let profile = super::resolve(&call.settings()?.data_dir, &name)?;
     let partial = Progress::of(&profile).partial;
     if !partial.is_empty() && !force {
         bail!(

@@ -98,7 +98,8 @@ pub fn filter(
         names.extend(layer.names(no_new_privileges).map(str::to_owned));
     }
 
-    let tried = |name: &str| sides.iter().any(|s| s.syscalls.contains_key(name) || s.denied_syscalls.contains_key(name));
+    let tried =
+        |name: &str| sides.iter().any(|s| s.syscalls.contains_key(name) || s.denied_syscalls.contains_key(name));
     let mut conditional = BTreeSet::new();
     // clone3's flags are behind a pointer, where no filter looks; without it, programs use clone.
     let hides_clone3 = tried("clone3") && arguments(&sides, "clone3").is_empty();
@@ -108,9 +109,8 @@ pub fn filter(
     for (name, mask) in [("clone", CLONE_NAMESPACES), ("unshare", UNSHARE_NAMESPACES)] {
         if names.remove(name) {
             let learnt = arguments(&sides, name).into_iter().map(|flags| flags & mask);
-            conditional.extend(
-                learnt.chain([0]).map(|value| Conditional { name, first: Compare::Masked { mask, value } }),
-            );
+            conditional
+                .extend(learnt.chain([0]).map(|value| Conditional { name, first: Compare::Masked { mask, value } }));
         }
     }
     if names.remove("personality") {

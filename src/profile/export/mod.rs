@@ -102,7 +102,9 @@ impl Plan {
         notes.iter_mut().for_each(|reason| reason.insert_str(0, "the profile is partial: "));
         let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
         if !profile.exec_behaviour.syscalls.is_empty() {
-            notes.push("what exec sessions and health probes did is allowed as well: an engine has one filter for both".into());
+            notes.push(
+                "what exec sessions and health probes did is allowed as well: an engine has one filter for both".into(),
+            );
         }
         let programs = sides.iter().flat_map(|side| &side.programs);
         let privileged: Vec<&str> = programs.filter(|(_, p)| p.privileged).map(|(path, _)| path.as_str()).collect();
@@ -144,9 +146,8 @@ fn capabilities(profile: &Profile, notes: &mut Vec<String>) -> BTreeSet<String> 
     }
     let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
     let used = sides.iter().flat_map(|side| side.capabilities.keys());
-    let (named, nameless): (BTreeSet<String>, BTreeSet<String>) = used
-        .cloned()
-        .partition(|c| !c.starts_with('#') && syscalls::capability_number(c).is_some());
+    let (named, nameless): (BTreeSet<String>, BTreeSet<String>) =
+        used.cloned().partition(|c| !c.starts_with('#') && syscalls::capability_number(c).is_some());
     if !nameless.is_empty() {
         notes.push(format!(
             "capabilities that have no name can't be exported: {}",

@@ -88,9 +88,9 @@ pub fn places(profile: &Profile, notes: &mut Vec<String>) -> Vec<Place> {
     // Sorted, so that a directory comes before what is below it.
     for path in holders {
         let below: Vec<_> = writes.iter().filter(|(at, _)| is_below(at, &path)).collect();
-        let covered = places.iter().any(|p| {
-            is_below(&path, &p.path) && (p.kind == Kind::Volume || is_made(&writes, &path, &p.path))
-        });
+        let covered = places
+            .iter()
+            .any(|p| is_below(&path, &p.path) && (p.kind == Kind::Volume || is_made(&writes, &path, &p.path)));
         if covered {
             continue;
         }

@@ -20,7 +20,8 @@ pub fn quote(text: &str) -> String {
 
 /// A sentence as comment lines, each at most 110 characters wide. Nothing in it can end the comment.
 pub fn comment(text: &str) -> String {
-    let safe: String = text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    let safe: String =
+        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
     let mut lines = vec!["#".to_string()];
     for word in safe.split(' ') {
         if lines.last().is_some_and(|line| line.len() + word.len() > 110 && line.len() > 1) {
