@@ -28,6 +28,8 @@ use places::{Place, places};
 const PIDS_HEADROOM: (u64, u64) = (2, 16);
 /// What a sensor that saw no capabilities says.
 const UNSEEN_CAPABILITIES: &str = "capabilities";
+/// What binds a port below 1024, where the node's `net.ipv4.ip_unprivileged_port_start` does not let everyone.
+const BIND: &str = "CAP_NET_BIND_SERVICE";
 
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +148,7 @@ fn capabilities(profile: &Profile, notes: &mut Vec<String>) -> BTreeSet<String> 
     }
     let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
     let used = sides.iter().flat_map(|side| side.capabilities.keys());
-    let (named, nameless): (BTreeSet<String>, BTreeSet<String>) =
+    let (mut named, nameless): (BTreeSet<String>, BTreeSet<String>) =
         used.cloned().partition(|c| !c.starts_with('#') && syscalls::capability_number(c).is_some());
     if !nameless.is_empty() {
         notes.push(format!(
@@ -154,7 +156,23 @@ fn capabilities(profile: &Profile, notes: &mut Vec<String>) -> BTreeSet<String> 
             nameless.into_iter().collect::<Vec<_>>().join(", ")
         ));
     }
+    // Docker lets everyone bind any port, so that nothing asks for the capability there; other engines do not.
+    let low = sides.iter().flat_map(|side| side.listens.keys()).find(|address| is_low_port(address));
+    let granted = profile.revision.capabilities.iter().any(|c| c == BIND);
+    if let Some(address) = low.filter(|_| granted)
+        && named.insert(BIND.into())
+    {
+        let address = address.escape_debug();
+        notes.push(format!(
+            "{BIND} is kept for {address}, though it was not used: whether it is needed is the node's to say"
+        ));
+    }
     named
+}
+
+fn is_low_port(address: &str) -> bool {
+    let inet = address.starts_with("tcp ") || address.starts_with("udp ");
+    inet && address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).is_some_and(|port| port < 1024)
 }
 
 /// A name that files, Kubernetes and shells take: of the workload what is possible, and the revision's beginning.

@@ -202,6 +202,19 @@ fn capabilities_that_no_sensor_could_see_are_kept() {
 }
 
 #[test]
+fn a_low_port_keeps_the_capability_that_another_node_may_ask_for_if_it_was_granted() {
+    let mut profile = profile("0:0");
+    profile.workload_behaviour.listens = set(&["tcp [::]:80", "unix /run/x:1", "tcp 0.0.0.0:8080", "tcp *:*"]);
+    assert!(plan(&profile).capabilities.is_empty());
+    profile.revision.capabilities.push("CAP_NET_BIND_SERVICE".into());
+    let kept = plan(&profile);
+    assert_eq!(kept.capabilities, BTreeSet::from(["CAP_NET_BIND_SERVICE".to_string()]));
+    assert!(kept.notes.iter().any(|note| note.contains("tcp [::]:80")), "{:?}", kept.notes);
+    profile.workload_behaviour.listens.remove("tcp [::]:80");
+    assert!(plan(&profile).capabilities.is_empty());
+}
+
+#[test]
 fn writes_become_places_by_where_they_are_and_what_was_there() {
     let mut profile = profile("101:102");
     profile.workload_behaviour.writes = BTreeMap::from([
