@@ -87,18 +87,22 @@ pub fn show_duration(value: Duration) -> String {
     if shown.is_empty() { "0s".to_string() } else { shown }
 }
 
-/// `mode`: `off` or `enforce`.
+/// `mode`: `off`, `learn`, `observe` or `enforce`.
 ///
 /// # Errors
-/// For another word; the words of learning say that this version does not have it.
+/// For another word; `auto` says that this version does not have it.
 pub fn mode(text: &str) -> Parsed<Mode> {
     match text {
         "off" => Ok(Mode::Off),
+        "learn" => Ok(Mode::Learn),
+        "observe" => Ok(Mode::Observe),
         "enforce" => Ok(Mode::Enforce),
-        "learn" | "observe" | "auto" => Err(format!(
-            "mode {text:?} is not supported by this version, which does not learn; use \"enforce\" or \"off\""
-        )),
-        _ => Err(format!("{} is not a mode; {}", quote(text), remedy(text, &["off", "enforce"]))),
+        "auto" => {
+            Err("mode \"auto\" is not supported by this version, which does not go from learning to enforcing by \
+                       itself; use \"learn\", \"observe\", \"enforce\" or \"off\""
+                .to_string())
+        }
+        _ => Err(format!("{} is not a mode; {}", quote(text), remedy(text, &["off", "learn", "observe", "enforce"]))),
     }
 }
 
@@ -196,6 +200,23 @@ pub fn workload(text: &str) -> Parsed<String> {
     ))
 }
 
+/// `profile`: a workload's name, or `WORKLOAD@DIGEST` for one revision of it: 1 to 512 printable ASCII characters without
+/// blanks or quotes, a letter or digit first.
+///
+/// # Errors
+/// When it is not of that form.
+pub fn profile(text: &str) -> Parsed<String> {
+    let ok = |b: u8| b.is_ascii_graphic() && !b"\"'\\`".contains(&b);
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if first && text.len() <= 512 && text.bytes().all(ok) {
+        return Ok(text.to_string());
+    }
+    Err(format!(
+        "{} is not a profile's name; write WORKLOAD or WORKLOAD@DIGEST, as 'lithifyctl profile list' does",
+        quote(text)
+    ))
+}
+
 /// `scratch`: a comma-separated list of `PATH[:SIZE][:exec]`; empty means none. At most [`MAX_SCRATCH`].
 ///
 /// # Errors
@@ -288,11 +309,22 @@ mod tests {
 
     #[test]
     fn names_of_later_versions_are_refused_with_what_to_use() {
-        let e = mode("learn").unwrap_err();
-        assert!(e.contains("does not learn") && e.contains("\"enforce\""), "{e}");
+        let e = mode("auto").unwrap_err();
+        assert!(e.contains("not supported by this version") && e.contains("\"enforce\""), "{e}");
+        assert!(mode("lern").unwrap_err().contains("did you mean \"learn\"?"));
         assert!(mode("enfroce").unwrap_err().contains("did you mean \"enforce\"?"));
         assert!(rootfs("Sealed").unwrap_err().contains("did you mean \"sealed\"?"));
         assert!(escalation("restart").unwrap_err().contains("\"stop\" or \"pause\""));
+    }
+
+    #[test]
+    fn a_profile_is_named_as_the_store_lists_it_and_nothing_else() {
+        for good in ["web", "shop/web", "docker.io/library/nginx:1", "web@0123456789abcdef"] {
+            assert_eq!(profile(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "-x", "../x", "a b", "a\nb", "a\"b", "é", &"x".repeat(513)] {
+            assert!(profile(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]
@@ -356,7 +388,7 @@ mod tests {
         #[test]
         fn no_text_makes_a_parser_panic(text in ".{0,80}") {
             let _ = (size(&text), duration(&text), restart_limit(&text), renew_every(&text), workload(&text));
-            let _ = (scratch(&text), mode(&text), rootfs(&text), response(&text));
+            let _ = (scratch(&text), mode(&text), rootfs(&text), response(&text), profile(&text));
         }
 
         #[test]
