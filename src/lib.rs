@@ -37,6 +37,7 @@ pub mod cli;
 pub mod ctl;
 pub mod engine;
 pub mod events;
+pub mod learn;
 pub mod logging;
 pub mod mountinfo;
 pub mod policy;
