@@ -7,6 +7,7 @@ pub mod config;
 pub mod diff;
 pub mod doctor;
 pub mod events;
+pub mod hook;
 pub mod inspect;
 pub mod install;
 pub mod status;
@@ -32,6 +33,7 @@ usage: lithifyctl [--config FILE] VERB [OPTIONS]
   events      what happened
   doctor      what this host has and lacks
   install     register the runtime with an engine
+  hook        learn under a plain runc or crun: what OCI hooks call
   config      check a configuration file
 
 options of every verb:
@@ -186,7 +188,7 @@ fn is_closed(e: &io::Error) -> bool {
 /// # Errors
 /// What the verb failed on; [`Usage`] for a mistake in the arguments.
 pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
-    const VERBS: [&str; 6] = ["status", "inspect", "events", "doctor", "install", "config"];
+    const VERBS: [&str; 7] = ["status", "inspect", "events", "doctor", "install", "hook", "config"];
     let mut call = Call { config: None, json: false, out, help: false };
     let verb = match call.next(&mut args)? {
         None => {
@@ -214,6 +216,7 @@ pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
         "events" => events::run(&mut call, &mut args),
         "doctor" => doctor::run(&mut call, &mut args),
         "install" => install::run(&mut call, &mut args),
+        "hook" => hook::run(&mut call, &mut args),
         "config" => config::run(&mut call, &mut args),
         _ => Err(usage(format!("unknown verb {}; {}", quote(&verb), remedy(&verb, &VERBS)))),
     }
