@@ -279,6 +279,35 @@ fn a_workload_that_is_learnt_sees_what_it_would_see_under_runc() -> Result<()> {
 }
 
 #[test]
+fn a_mount_that_a_container_shares_reaches_the_host_while_it_is_learnt_as_under_runc() -> Result<()> {
+    let corner = Corner::new()?;
+    let setup = Setup::new(&corner)?;
+    let shared = corner.path("shared");
+    let engine = ["--rootfs", "engine"];
+    for (n, flags) in [None, Some(&["--mode", "learn"][..]), Some(&engine[..])].into_iter().enumerate() {
+        let runtime = flags.map_or_else(|| Runtime::plain(RUNC), |flags| Runtime::lithify(&setup, flags));
+        let script = format!("mkdir -p /shared/{n} && mount -t tmpfs none /shared/{n} && touch /shared/{n}/seen");
+        let bundle = Bundle::new(&corner, &format!("shares{n}"), &script)?;
+        bundle.edit(|spec| {
+            spec["linux"]["rootfsPropagation"] = json!("rshared");
+            for set in ["bounding", "effective", "permitted"] {
+                spec["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+            }
+            let mount =
+                json!({"destination": "/shared", "type": "bind", "source": shared, "options": ["rbind", "rshared"]});
+            spec["mounts"].as_array_mut().into_iter().for_each(|mounts| mounts.push(mount.clone()));
+        })?;
+        let around = format!(
+            "mkdir -p {shared}; mount --bind {shared} {shared}; $R run --bundle $B $ID; $R delete --force $ID 2>/dev/null; \
+             ls {shared}/{n}; umount {shared}/{n}; umount {shared}"
+        );
+        let outcome = bundle.bash(&runtime, &around)?;
+        assert_eq!(outcome.stdout, "seen\n", "{flags:?}: {outcome:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_container_goes_on_when_its_collector_is_killed_and_that_is_said() -> Result<()> {
     let corner = Corner::new()?;
     let setup = Setup::new(&corner)?;
