@@ -5,8 +5,11 @@
 
 pub mod behaviour;
 pub mod document;
+pub mod items;
+pub mod merge;
 pub mod observation;
 pub mod revision;
+pub mod syscalls;
 
 pub use behaviour::Behaviour;
 pub use document::{Profile, Stage, Support};
