@@ -14,6 +14,7 @@
 mod addresses;
 mod collector;
 mod generalise;
+pub mod identity;
 pub mod messages;
 pub mod presence;
 mod start;
