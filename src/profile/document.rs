@@ -95,6 +95,13 @@ pub struct Profile {
     pub peaks: Peaks,
 }
 
+impl Profile {
+    /// When the revision was last seen, RFC 3339; `None` if no generation was.
+    pub fn until(&self) -> Option<&str> {
+        self.generations.values().map(|g| g.until.as_str()).max()
+    }
+}
+
 /// Something that is never learnt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
