@@ -11,7 +11,10 @@
 //! | `collector.rs` | its loop: windows, intervals, the end |
 //! | `presence.rs` | which collectors live, and waiting for one to end |
 
+mod addresses;
 mod collector;
+mod generalise;
+pub mod identity;
 pub mod messages;
 pub mod presence;
 mod start;

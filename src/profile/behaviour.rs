@@ -90,6 +90,8 @@ pub struct Write<E> {
 
 /// Most command names kept for one path.
 pub const MAX_WRITERS: usize = 8;
+/// Most items kept in one section of a profile (of the arguments: for one system call).
+pub const MAX_ITEMS: usize = 2048;
 
 /// Where a program came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -4,9 +4,17 @@
 //! other tools. Deciding is pure. Must not: look at a live container, or know how anything was seen.
 
 pub mod behaviour;
+pub mod check;
 pub mod document;
+pub mod filename;
+mod folder;
+pub mod gc;
+pub mod items;
+pub mod merge;
 pub mod observation;
 pub mod revision;
+pub mod store;
+pub mod syscalls;
 
 pub use behaviour::Behaviour;
 pub use document::{Profile, Stage, Support};
