@@ -10,6 +10,7 @@ pub mod events;
 pub mod hook;
 pub mod inspect;
 pub mod install;
+pub mod learning;
 pub mod status;
 
 use std::ffi::OsString;
