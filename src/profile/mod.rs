@@ -6,6 +6,7 @@
 pub mod behaviour;
 pub mod check;
 pub mod document;
+pub mod estimate;
 pub mod filename;
 mod folder;
 pub mod gc;
@@ -18,5 +19,6 @@ pub mod syscalls;
 
 pub use behaviour::Behaviour;
 pub use document::{Profile, Stage, Support};
+pub use estimate::{Estimate, Progress};
 pub use observation::{Observation, Sighting};
 pub use revision::Revision;
