@@ -108,7 +108,10 @@ fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
         Guard::Watched | Guard::Ended => word(&r.phase),
     };
     let learning = learning.filter(|_| guard(r) == Guard::Watched).map(|l| format!(", {}", l.text(r.policy.mode)));
-    let degraded = if r.degraded.is_empty() { String::new() } else { format!(", degraded: {}", r.degraded.join("; ")) };
+    let degraded = match guard(r) {
+        Guard::Watched | Guard::Ended if !r.degraded.is_empty() => format!(", degraded: {}", r.degraded.join("; ")),
+        Guard::Watched | Guard::Ended | Guard::Gone => String::new(),
+    };
     let state = [state, learning.unwrap_or_default(), degraded].concat();
     [
         r.id.chars().take(12).collect(),
