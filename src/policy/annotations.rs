@@ -27,7 +27,7 @@ use anyhow::{Result, anyhow, bail};
 use super::config::{Config, Loosen, Overrides};
 use super::suggest::{quote, remedy};
 use super::values::{self, Parsed};
-use super::{Mode, Policy, Response, RestartLimit, RootfsKind, Scratch, tighten};
+use super::{Mode, Policy, Response, RestartLimit, RootfsKind, Scratch, names, tighten};
 
 /// What all our annotations begin with.
 pub const PREFIX: &str = "lithify.dev/";
@@ -77,7 +77,7 @@ pub fn resolve(
         policy.rootfs = node.hold(Loosen::Rootfs, name, value, policy.rootfs, tighten::rootfs)?;
     }
     if let Some((name, text)) = get("workload") {
-        policy.workload = Some(said(name, text, values::workload)?);
+        policy.workload = Some(said(name, text, names::workload)?);
     }
     if let Some((name, text)) = get("profile") {
         if mode != Mode::Observe {
@@ -88,7 +88,7 @@ pub fn resolve(
                 mode.show()
             );
         }
-        policy.profile = Some(said(name, text, values::profile)?);
+        policy.profile = Some(said(name, text, names::profile)?);
     }
     if policy.is_hands_off() {
         policy.on_write = Response::Report;
@@ -247,8 +247,8 @@ fn check_all(annotations: &BTreeMap<String, String>) -> Result<()> {
             "on-write" => drop(said(name, text, values::response)?),
             "restart-limit" => drop(said(name, text, values::restart_limit)?),
             "renew-every" => drop(said(name, text, values::renew_every)?),
-            "workload" => drop(said(name, text, values::workload)?),
-            "profile" => drop(said(name, text, values::profile)?),
+            "workload" => drop(said(name, text, names::workload)?),
+            "profile" => drop(said(name, text, names::profile)?),
             "scratch" => drop(said(name, text, values::scratch)?),
             _ if LATER_KEYS.contains(&key) => {
                 bail!(

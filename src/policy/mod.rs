@@ -6,6 +6,7 @@
 pub mod annotations;
 pub mod config;
 pub mod document;
+pub mod names;
 pub mod suggest;
 pub mod tighten;
 pub mod values;

@@ -184,39 +184,6 @@ pub fn renew_every(text: &str) -> Parsed<Option<Duration>> {
     Ok(Some(every))
 }
 
-/// `workload`: 1 to 128 letters, digits, `.`, `_` or `-`, the first a letter or digit. It becomes a file name.
-///
-/// # Errors
-/// When it is not of that form.
-pub fn workload(text: &str) -> Parsed<String> {
-    let ok = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    if first && text.len() <= 128 && text.bytes().all(ok) {
-        return Ok(text.to_string());
-    }
-    Err(format!(
-        "{} is not a workload name; use 1 to 128 letters, digits, '.', '_' and '-', a letter or digit first",
-        quote(text)
-    ))
-}
-
-/// `profile`: a workload's name, or `WORKLOAD@DIGEST` for one revision of it: 1 to 512 printable ASCII characters without
-/// blanks or quotes, a letter or digit first.
-///
-/// # Errors
-/// When it is not of that form.
-pub fn profile(text: &str) -> Parsed<String> {
-    let ok = |b: u8| b.is_ascii_graphic() && !b"\"'\\`".contains(&b);
-    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    if first && text.len() <= 512 && text.bytes().all(ok) {
-        return Ok(text.to_string());
-    }
-    Err(format!(
-        "{} is not a profile's name; write WORKLOAD or WORKLOAD@DIGEST, as 'lithifyctl profile list' does",
-        quote(text)
-    ))
-}
-
 /// `scratch`: a comma-separated list of `PATH[:SIZE][:exec]`; empty means none. At most [`MAX_SCRATCH`].
 ///
 /// # Errors
@@ -318,16 +285,6 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_is_named_as_the_store_lists_it_and_nothing_else() {
-        for good in ["web", "shop/web", "docker.io/library/nginx:1", "web@0123456789abcdef"] {
-            assert_eq!(profile(good).as_deref(), Ok(good));
-        }
-        for bad in ["", "-x", "../x", "a b", "a\nb", "a\"b", "é", &"x".repeat(513)] {
-            assert!(profile(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
     fn a_restart_limit_has_bounds() {
         let want = RestartLimit { count: 5, window: Duration::from_secs(60) };
         assert_eq!(restart_limit("5/60s"), Ok(want));
@@ -387,8 +344,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in ".{0,80}") {
-            let _ = (size(&text), duration(&text), restart_limit(&text), renew_every(&text), workload(&text));
-            let _ = (scratch(&text), mode(&text), rootfs(&text), response(&text), profile(&text));
+            let _ = (size(&text), duration(&text), restart_limit(&text), renew_every(&text));
+            let _ = (scratch(&text), mode(&text), rootfs(&text), response(&text));
         }
 
         #[test]

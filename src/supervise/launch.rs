@@ -282,12 +282,11 @@ fn first_generation(
     }
     let anchor = anchor.take().context("no anchor")?;
     let mut degraded: Vec<String> = root.degraded().map(str::to_owned).into_iter().collect();
-    let watches = if plan.policy.is_hands_off() {
-        Watches::default()
-    } else {
-        Watches::on_root(&root, plan.raise_limits, &mut degraded)?
-    };
     degraded.extend(plan.degraded.iter().cloned());
+    let watches = match plan.policy.is_hands_off() {
+        true => Watches::default(),
+        false => Watches::on_root(&root, plan.raise_limits, &mut degraded)?,
+    };
     if !process::protect_from_oom(anchor.pid) {
         degraded.push("without CAP_SYS_RESOURCE the anchor is not protected from the OOM killer".to_owned());
     }
