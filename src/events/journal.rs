@@ -265,7 +265,7 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Tries for a lock until it is had or the patience ends. flock(2) has no deadline and no descriptor to poll.
-pub(super) fn wait_for_lock(
+pub(crate) fn wait_for_lock(
     patience: Duration,
     mut attempt: impl FnMut() -> Result<(), TryLockError>,
 ) -> io::Result<bool> {
