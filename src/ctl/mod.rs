@@ -11,6 +11,7 @@ pub mod hook;
 pub mod inspect;
 pub mod install;
 pub mod learning;
+pub mod sensor;
 pub mod status;
 
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ usage: lithifyctl [--config FILE] VERB [OPTIONS]
   install     register the runtime with an engine
   hook        learn under a plain runc or crun: what OCI hooks call
   config      check a configuration file
+  sensor      what records containers while they are learnt
 
 options of every verb:
   --config FILE   the configuration, instead of /etc/lithify/config.toml or $LITHIFY_CONFIG
@@ -189,7 +191,7 @@ fn is_closed(e: &io::Error) -> bool {
 /// # Errors
 /// What the verb failed on; [`Usage`] for a mistake in the arguments.
 pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
-    const VERBS: [&str; 7] = ["status", "inspect", "events", "doctor", "install", "hook", "config"];
+    const VERBS: [&str; 8] = ["status", "inspect", "events", "doctor", "install", "hook", "config", "sensor"];
     let mut call = Call { config: None, json: false, out, help: false };
     let verb = match call.next(&mut args)? {
         None => {
@@ -219,6 +221,7 @@ pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
         "install" => install::run(&mut call, &mut args),
         "hook" => hook::run(&mut call, &mut args),
         "config" => config::run(&mut call, &mut args),
+        "sensor" => sensor::run(&mut call, &mut args),
         _ => Err(usage(format!("unknown verb {}; {}", quote(&verb), remedy(&verb, &VERBS)))),
     }
 }
