@@ -12,12 +12,14 @@
 //! | `presence.rs` | which collectors live, and waiting for one to end |
 
 pub mod addresses;
+pub mod beyond;
 mod collector;
 pub mod generalise;
 pub mod identity;
 pub mod messages;
 pub mod observe;
 pub mod presence;
+mod peaks;
 mod start;
 mod subject;
 mod written;
