@@ -11,14 +11,18 @@
 //! | `collector.rs` | its loop: windows, intervals, the end |
 //! | `presence.rs` | which collectors live, and waiting for one to end |
 
-mod addresses;
+pub mod addresses;
+pub mod beyond;
 mod collector;
-mod generalise;
+pub mod generalise;
 pub mod identity;
 pub mod messages;
+pub mod observe;
 pub mod presence;
+mod peaks;
 mod start;
 mod subject;
+mod written;
 
 pub use messages::{Reply, Request};
 pub use start::{Handle, start};
