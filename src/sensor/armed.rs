@@ -60,8 +60,9 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
         limit: table_entries,
         init: init as u32,
         owner: std::process::id(),
-        foreign: [mount_namespace("self")?, mount_namespace("1")?],
+        foreign: [namespace("self", "mnt")?, namespace("1", "mnt")?],
         bell: bell.is_some(),
+        pid_ns: namespace("self", "pid")?,
     };
     // Whoever unloads holds the lock too: what is pinned while it is held stays until the slot is claimed.
     let mut held = place.hold()?;
@@ -94,8 +95,8 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
     }
 }
 
-fn mount_namespace(of: &str) -> Result<u32> {
-    let path = format!("/proc/{of}/ns/mnt");
+fn namespace(of: &str, kind: &str) -> Result<u32> {
+    let path = format!("/proc/{of}/ns/{kind}");
     let meta = std::fs::metadata(&path).with_context(|| format!("failed to read {path}"))?;
     Ok(meta.ino() as u32)
 }
@@ -177,7 +178,7 @@ impl Armed {
 
     fn look_at_mounts(&self) {
         let Ok(state) = self.pins.state(self.slot) else { return };
-        let theirs = || mount_namespace(&self.init.to_string()).ok();
+        let theirs = || namespace(&self.init.to_string(), "mnt").ok();
         // Before its program runs, the mounts are the low-level runtime's; after its end the pid may be anybody's.
         if state.mnt_ns != 0
             && let Ok(bytes) = std::fs::read(format!("/proc/{}/mountinfo", self.init))

@@ -24,6 +24,7 @@ pub struct Slot {
     pub owner: u32,
     pub foreign: [u32; 2],
     pub bell: bool,
+    pub pid_ns: u32,
 }
 
 impl Slot {
@@ -31,7 +32,7 @@ impl Slot {
         let words = [self.window, self.limit, self.init, self.owner, self.foreign[0], self.foreign[1]];
         let mut bytes = [self.id.to_ne_bytes(), self.start_ticks.to_ne_bytes()].concat();
         bytes.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
-        bytes.extend([u32::from(self.bell), 0].iter().flat_map(|w| w.to_ne_bytes()));
+        bytes.extend([u32::from(self.bell), self.pid_ns].iter().flat_map(|w| w.to_ne_bytes()));
         bytes
     }
 }

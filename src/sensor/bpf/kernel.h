@@ -35,6 +35,18 @@ struct nsproxy {
 struct user_namespace {
 	struct ns_common ns;
 };
+struct pid_namespace {
+	struct ns_common ns;
+};
+/* A process's number in one pid namespace; `pid.numbers` has one for each level, the node's first. */
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
 struct cred {
 	struct user_namespace *user_ns;
 };
@@ -102,6 +114,7 @@ struct task_struct {
 	struct thread_info thread_info;
 	u32 pid, tgid;
 	struct task_struct *real_parent, *group_leader;
+	struct pid *thread_pid;
 	u64 start_boottime;
 	const struct cred *real_cred;
 	struct fs_struct *fs;

@@ -14,11 +14,11 @@ struct slot {
 	u64 start_ticks; /* init's start, in clock ticks since boot: a recycled pid is not init */
 	u32 window;      /* the container's clock */
 	u32 limit;       /* records of unbounded kinds that the table may hold */
-	u32 init;        /* init's tgid */
+	u32 init;        /* init's number in the owner's pid namespace */
 	u32 owner;       /* tgid of the process that armed it */
 	u32 foreign[2];  /* mount namespaces that are not the container's: the owner's, the node's */
 	u32 bell;        /* there is a bell */
-	u32 spare;
+	u32 pid_ns;      /* the owner's pid namespace, which need not be the node's */
 };
 
 /* What is counted about one container; zeroed by user space before it is armed, then written by the kernel only. */
@@ -31,7 +31,8 @@ struct state {
 	u32 entries;      /* records of unbounded kinds */
 	u32 active;       /* the last window with any activity, plus one */
 	u32 active_windows;
-	u32 pad[4];
+	u32 init; /* init's tgid, once it has executed its program */
+	u32 pad[3];
 };
 
 /* A reference to a container that may have gone: valid while the slot's id is the same. */
@@ -96,7 +97,7 @@ struct {
 	__type(value, struct state);
 } states SEC(".maps");
 
-/* Containers whose init has not executed its program yet, by tgid. */
+/* Containers whose init has not executed its program yet, by its number in the owner's pid namespace. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, SLOTS);

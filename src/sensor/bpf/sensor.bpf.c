@@ -14,10 +14,12 @@ const volatile struct {
 	/* Where the kernel guesses whether memory may be overcommitted: it asks for CAP_SYS_ADMIN there, and nothing
 	 * depends on the answer. */
 	u64 guess_from[2], guess_to[2];
-	/* The loader's own tgid: its capability checks show whether the hook is ever called. */
-	u32 canary;
 } settings SEC(".rodata.settings");
+/* Whether the hook of capability checks is ever called; the loader makes such a check. */
 u64 canary_calls;
+
+/* Nested pid namespaces, at most (MAX_PID_NS_LEVEL). */
+#define MAX_PID_LEVELS 32
 
 static __always_inline bool is_compat(struct task_struct *task)
 {
@@ -329,18 +331,46 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
+/* The container that waits for this process to execute its program, and the number it waits for: whoever armed it may
+ * live in a pid namespace below the node's.
+ */
+static __always_inline struct target *awaited(struct task_struct *task, u32 *number)
+{
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	u32 level = BPF_CORE_READ(pid, level);
+
+	for (u32 i = 0; i < MAX_PID_LEVELS && i <= level; i++) {
+		struct upid *at = (void *)pid + bpf_core_field_offset(struct pid, numbers) + i * bpf_core_type_size(struct upid);
+		u32 nr = BPF_CORE_READ(at, nr);
+		struct target *to = bpf_map_lookup_elem(&pending, &nr);
+		struct slot *slot;
+		u32 at_slot;
+
+		if (!to)
+			continue;
+		at_slot = to->slot;
+		slot = bpf_map_lookup_elem(&slots, &at_slot);
+		if (slot && slot->id == to->id && slot->pid_ns == BPF_CORE_READ(at, ns, ns.inum)) {
+			*number = nr;
+			return to;
+		}
+	}
+	return 0;
+}
+
 /* The container that a task, which is not followed yet, belongs to once it has executed its program. */
 static __always_inline bool joins(struct task_struct *task, struct subject *s, struct tracked *fresh)
 {
-	u32 tgid = task->tgid, mnt_ns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
-	struct target *to = bpf_map_lookup_elem(&pending, &tgid), target;
+	u32 tgid = task->tgid, number, mnt_ns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+	struct target *to = awaited(task, &number), target;
 
 	if (to) {
 		target = *to;
-		bpf_map_delete_elem(&pending, &tgid);
+		bpf_map_delete_elem(&pending, &number);
 		if (aim(target.slot, target.id, s) &&
 		    BPF_CORE_READ(task, group_leader, start_boottime) / 10000000 == s->slot->start_ticks) {
 			fresh->side = WORKLOAD;
+			s->state->init = tgid;
 			s->state->user_ns = (u64)BPF_CORE_READ(task, real_cred, user_ns);
 			if (mnt_ns != s->slot->foreign[0] && mnt_ns != s->slot->foreign[1]) {
 				s->state->mnt_ns = mnt_ns;
@@ -428,17 +458,17 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(exited, struct task_struct *task)
 {
-	u32 tgid = task->tgid, mnt_ns;
+	u32 number, mnt_ns;
 	struct subject s;
 	struct target *to;
 
 	if (!subject(task, &s)) {
-		if (BPF_CORE_READ(task, signal, live.counter) == 0)
-			bpf_map_delete_elem(&pending, &tgid);
+		if (BPF_CORE_READ(task, signal, live.counter) == 0 && awaited(task, &number))
+			bpf_map_delete_elem(&pending, &number);
 		return 0;
 	}
 	__sync_fetch_and_add(&s.state->tasks, -1);
-	if (tgid != s.slot->init || BPF_CORE_READ(task, signal, live.counter))
+	if (task->tgid != s.state->init || BPF_CORE_READ(task, signal, live.counter))
 		return 0;
 	/* Its namespace's number is free for another container from here on. */
 	mnt_ns = s.state->mnt_ns;
@@ -471,8 +501,8 @@ static __always_inline int capable(void *context, const struct cred *cred, struc
 	struct subject s;
 	struct room *r;
 
-	if (me->tgid == settings.canary)
-		__sync_fetch_and_add(&canary_calls, 1);
+	if (!canary_calls)
+		canary_calls = 1;
 	if (!subject(me, &s) || cap < 0 || cap > 63 || s.task->capabilities & 1ULL << (cap & 63))
 		return 0;
 	/* Other credentials than its own: the kernel acts for itself, as overlay does when it copies a file up. */
