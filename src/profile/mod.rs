@@ -3,9 +3,11 @@
 //! Owns: the two documents, how they merge, where they are kept, what is never learnt, and what a profile becomes for
 //! other tools. Deciding is pure. Must not: look at a live container, or know how anything was seen.
 
+pub mod baseline;
 pub mod behaviour;
 pub mod check;
 pub mod document;
+pub mod estimate;
 pub mod filename;
 mod folder;
 pub mod gc;
@@ -18,5 +20,6 @@ pub mod syscalls;
 
 pub use behaviour::Behaviour;
 pub use document::{Profile, Stage, Support};
+pub use estimate::{Estimate, Progress};
 pub use observation::{Observation, Sighting};
 pub use revision::Revision;

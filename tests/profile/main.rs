@@ -1,0 +1,5 @@
+//! What is learnt, as documents: merging, estimating, storing, and refusing what is not to be trusted.
+
+mod build;
+mod estimate;
+mod lattice;
