@@ -77,7 +77,8 @@ mod tests {
     #[test]
     fn many_hosts_by_one_port_are_any_host_and_few_are_told_apart() {
         let all: Vec<String> = (0..=MANY_PEERS).map(|n| format!("10.0.0.{n}:443")).collect();
-        let got = peers(all.iter().map(|a| ("tcp", a.as_str())).chain([("tcp", "10.0.0.1:5432"), ("udp", "10.0.0.1:443")]));
+        let got =
+            peers(all.iter().map(|a| ("tcp", a.as_str())).chain([("tcp", "10.0.0.1:5432"), ("udp", "10.0.0.1:443")]));
         assert_eq!(got[&("tcp".to_owned(), "10.0.0.3:443".to_owned())], "*:443");
         assert_eq!(got[&("tcp".to_owned(), "10.0.0.1:5432".to_owned())], "10.0.0.1:5432");
         assert_eq!(got[&("udp".to_owned(), "10.0.0.1:443".to_owned())], "10.0.0.1:443");

@@ -164,7 +164,8 @@ mod tests {
     fn everything_else_is_but_for_what_is_refused_or_allowed_anyway() {
         let known = items(&reading(&[0], &[("/tried", 30)], &[]));
         let seen = items(&reading(&[0, 41, 231], &[("/tried", 0), ("/refused", 13)], &["10.0.0.1:80"]));
-        let got: Vec<(Section, String)> = beyond(&profile(&known), &seen).into_iter().map(|b| (b.section, b.item)).collect();
+        let got: Vec<(Section, String)> =
+            beyond(&profile(&known), &seen).into_iter().map(|b| (b.section, b.item)).collect();
         let item = |section, name: &str| (section, name.to_owned());
         let expected = [
             item(Section::Syscalls, "socket"),

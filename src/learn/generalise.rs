@@ -11,8 +11,7 @@
 use std::collections::BTreeMap;
 
 /// System folders, in which every name counts. A folder with one of these at its beginning is one, too.
-pub const PROTECTED: [&str; 9] =
-    ["/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"];
+pub const PROTECTED: [&str; 9] = ["/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"];
 /// Where programs put what does not outlive them: numbers are process ids there.
 const VOLATILE: [&str; 6] = ["/tmp", "/var/tmp", "/run", "/var/run", "/dev/shm", "/var/lock"];
 /// Names that differ in numbers only and are one pattern.

@@ -96,7 +96,8 @@ fn image(annotations: &BTreeMap<String, String>, source: &Source) -> String {
     }
     match source {
         Source::Layers(paths) => {
-            let all: Vec<u8> = paths.iter().filter_map(|path| layer(path)).flat_map(|id| [id, vec![0]].concat()).collect();
+            let all: Vec<u8> =
+                paths.iter().filter_map(|path| layer(path)).flat_map(|id| [id, vec![0]].concat()).collect();
             format!("layers:{}", hash(&all))
         }
         Source::Directory(path) => format!("rootfs:{}", hash(clean(path).as_os_str().as_bytes())),
@@ -136,9 +137,9 @@ fn env(list: &Value) -> Vec<String> {
         .collect();
     let is_services = |name: &str| {
         services.iter().filter_map(|service| name.strip_prefix(service.as_str())).any(|rest| {
-            ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| {
-                rest.strip_prefix(end).is_some_and(|more| more.is_empty() || more.starts_with('_'))
-            })
+            ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"]
+                .iter()
+                .any(|end| rest.strip_prefix(end).is_some_and(|more| more.is_empty() || more.starts_with('_')))
         })
     };
     names.iter().filter(|name| !is_services(name)).cloned().collect()

@@ -14,14 +14,18 @@
 pub mod addresses;
 pub mod beyond;
 mod collector;
+mod contract;
 pub mod generalise;
+mod ground;
 pub mod identity;
+mod life;
 pub mod messages;
 pub mod observe;
-pub mod presence;
 mod peaks;
+pub mod presence;
 mod start;
 mod subject;
+mod tell;
 mod written;
 
 pub use messages::{Reply, Request};

@@ -40,7 +40,8 @@ impl Peaks {
     /// cgroups.
     pub(super) fn look(&mut self, now: Duration) {
         // Where the kernel keeps the peak itself it is exact; else it is the highest that was met.
-        let memory = self.first(&["memory.peak", "memory.max_usage_in_bytes", "memory.current", "memory.usage_in_bytes"]);
+        let memory =
+            self.first(&["memory.peak", "memory.max_usage_in_bytes", "memory.current", "memory.usage_in_bytes"]);
         let pids = self.first(&["pids.peak", "pids.current"]);
         self.most.memory_bytes = self.most.memory_bytes.max(memory);
         self.most.pids = self.most.pids.max(pids);
@@ -100,7 +101,8 @@ mod tests {
 
     #[test]
     fn the_kernels_own_peaks_are_taken_in_v2() {
-        let files = [("memory.current", "5\n"), ("memory.peak", "900\n"), ("pids.current", "2\n"), ("pids.peak", "7\n")];
+        let files =
+            [("memory.current", "5\n"), ("memory.peak", "900\n"), ("pids.current", "2\n"), ("pids.peak", "7\n")];
         let (_dir, mut peaks) = gauges(&files);
         peaks.look(Duration::from_secs(1));
         assert_eq!((peaks.most(3).memory_bytes, peaks.most(3).pids, peaks.most(9).pids), (Some(900), Some(7), Some(9)));

@@ -56,7 +56,8 @@ impl Written {
     /// # Errors
     /// When the root is missing or no directory.
     pub(super) fn open(rootfs: &Path) -> Result<(Written, Source, Option<String>)> {
-        let table = std::fs::read("/proc/thread-self/mountinfo").context("failed to read /proc/thread-self/mountinfo")?;
+        let table =
+            std::fs::read("/proc/thread-self/mountinfo").context("failed to read /proc/thread-self/mountinfo")?;
         let Layers { lowers, upper, degraded, .. } = Layers::of(rootfs, &table)?;
         let (place, source) = match upper {
             Some(upper) => {

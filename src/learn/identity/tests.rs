@@ -87,7 +87,8 @@ fn the_image_is_known_by_its_digest_and_else_by_its_layers() {
     let tagged = [("io.kubernetes.cri.image-name", "registry/web:1")];
     let by_layers = of(&config(), &tagged, &layers("1"));
     assert!(by_layers.image.starts_with("layers:"), "a tag is not an image");
-    let more = Source::Layers(vec!["/var/lib/docker/overlay2/bb/diff".into(), "/var/lib/docker/overlay2/aa/diff".into()]);
+    let more =
+        Source::Layers(vec!["/var/lib/docker/overlay2/bb/diff".into(), "/var/lib/docker/overlay2/aa/diff".into()]);
     assert_ne!(of(&config(), &[], &more).digest, by_layers.digest);
     let plain = of(&config(), &[], &Source::Directory("/bundle/./rootfs/".into()));
     assert_eq!(plain, of(&config(), &[], &Source::Directory("/bundle/rootfs".into())));
@@ -108,7 +109,8 @@ fn a_new_service_in_the_namespace_is_no_new_revision() {
 
 #[test]
 fn what_a_document_lacks_is_empty_and_no_panic() {
-    let bare = of(&json!({ "process": { "args": null, "env": [1, "=x"], "user": [] }, "mounts": [{}, 1] }), &[], &layers("1"));
+    let bare =
+        of(&json!({ "process": { "args": null, "env": [1, "=x"], "user": [] }, "mounts": [{}, 1] }), &[], &layers("1"));
     assert_eq!((bare.args.len(), bare.user.as_str(), bare.env), (0, "0:0", vec![String::new()]));
 }
 

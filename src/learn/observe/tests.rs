@@ -148,7 +148,10 @@ fn any_reading() -> impl Strategy<Value = Reading> {
         }
         for (path, image, first) in programs {
             let origin = if image { reading::Origin::Image } else { reading::Origin::Anonymous };
-            reading.workload.programs.insert(reading::Program { path, origin, privileged: image }, seen(first, first, 1));
+            reading
+                .workload
+                .programs
+                .insert(reading::Program { path, origin, privileged: image }, seen(first, first, 1));
         }
         for (protocol, address, listen) in peers {
             let direction = if listen { Direction::Listen } else { Direction::Connect };
