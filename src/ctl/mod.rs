@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod events;
 pub mod inspect;
 pub mod install;
+pub mod sensor;
 pub mod status;
 
 use std::ffi::OsString;
@@ -33,6 +34,7 @@ usage: lithifyctl [--config FILE] VERB [OPTIONS]
   doctor      what this host has and lacks
   install     register the runtime with an engine
   config      check a configuration file
+  sensor      what records containers while they are learnt
 
 options of every verb:
   --config FILE   the configuration, instead of /etc/lithify/config.toml or $LITHIFY_CONFIG
@@ -186,7 +188,7 @@ fn is_closed(e: &io::Error) -> bool {
 /// # Errors
 /// What the verb failed on; [`Usage`] for a mistake in the arguments.
 pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
-    const VERBS: [&str; 6] = ["status", "inspect", "events", "doctor", "install", "config"];
+    const VERBS: [&str; 7] = ["status", "inspect", "events", "doctor", "install", "config", "sensor"];
     let mut call = Call { config: None, json: false, out, help: false };
     let verb = match call.next(&mut args)? {
         None => {
@@ -215,6 +217,7 @@ pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
         "doctor" => doctor::run(&mut call, &mut args),
         "install" => install::run(&mut call, &mut args),
         "config" => config::run(&mut call, &mut args),
+        "sensor" => sensor::run(&mut call, &mut args),
         _ => Err(usage(format!("unknown verb {}; {}", quote(&verb), remedy(&verb, &VERBS)))),
     }
 }

@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use super::contract::{Place, Sensor};
 use super::identity::{self, Source};
 use super::subject::Subject;
 use super::written::Written;
 use crate::events;
 use crate::profile::Revision;
+use crate::sensor::{Place, Sensor};
 
 /// Linux's own range, where it can't be read (ip(7)).
 const EPHEMERAL: (u16, u16) = (32768, 60999);

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 
-use super::contract::{Armed, Options};
 use super::ground::Ground;
 use super::observe::{Items, Material, Windows, assemble};
 use super::peaks::Peaks;
@@ -16,7 +15,7 @@ use super::presence::{Entry, Presence};
 use super::written;
 use crate::events::{self, clock};
 use crate::profile::observation::{self, Loss, Observation};
-use crate::sensor::Reading;
+use crate::sensor::{Armed, Options, Reading};
 use crate::sys::process;
 
 /// Time since boot, suspended time included: no clock that is set moves it (clock_gettime(2), Linux 2.6.39).

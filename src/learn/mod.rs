@@ -14,7 +14,6 @@
 pub mod addresses;
 pub mod beyond;
 mod collector;
-mod contract;
 pub mod generalise;
 mod ground;
 pub mod identity;
