@@ -15,13 +15,16 @@ pub mod addresses;
 pub mod beyond;
 mod collector;
 pub mod generalise;
+mod ground;
 pub mod identity;
+mod life;
 pub mod messages;
 pub mod observe;
 mod peaks;
 pub mod presence;
 mod start;
 mod subject;
+mod tell;
 mod written;
 
 pub use messages::{Reply, Request};

@@ -111,6 +111,20 @@ pub enum Origin {
     Root,
 }
 
+impl Origin {
+    /// As in the document: `upper`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Image => "image",
+            Origin::Upper => "upper",
+            Origin::Tmpfs => "tmpfs",
+            Origin::Anonymous => "anonymous",
+            Origin::Volume => "volume",
+            Origin::Root => "root",
+        }
+    }
+}
+
 /// A program that was run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

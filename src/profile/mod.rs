@@ -3,6 +3,7 @@
 //! Owns: the two documents, how they merge, where they are kept, what is never learnt, and what a profile becomes for
 //! other tools. Deciding is pure. Must not: look at a live container, or know how anything was seen.
 
+pub mod baseline;
 pub mod behaviour;
 pub mod check;
 pub mod document;

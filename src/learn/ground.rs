@@ -1,0 +1,62 @@
+//! What stays the same over the generations of one container: who it is, where it writes, the sensor.
+//!
+//! Owns: finding that out while the low-level runtime still creates the container. Must not: fail: what can't be had is said.
+
+use std::path::Path;
+
+use super::identity::{self, Source};
+use super::subject::Subject;
+use super::written::Written;
+use crate::events;
+use crate::profile::Revision;
+use crate::sensor::{Place, Sensor};
+
+/// Linux's own range, where it can't be read (ip(7)).
+const EPHEMERAL: (u16, u16) = (32768, 60999);
+
+/// One container.
+pub(super) struct Ground {
+    pub(super) subject: Subject,
+    pub(super) revision: Revision,
+    pub(super) sensor: Option<Sensor>,
+    pub(super) written: Option<Written>,
+    pub(super) ephemeral: (u16, u16),
+    pub(super) node: String,
+    /// What will be missing, in words.
+    pub(super) degraded: Vec<String>,
+}
+
+impl Ground {
+    /// Loads the sensor first: that is what takes time.
+    pub(super) fn survey(subject: Subject) -> Ground {
+        let mut degraded = Vec::new();
+        let sensor = match Sensor::open(&Place::of(&subject.state_dir)) {
+            Ok(sensor) => Some(sensor),
+            Err(error) => {
+                degraded.push(format!("{error:#}; only files, memory, tasks and CPU are recorded"));
+                None
+            }
+        };
+        let (written, source) = match Written::open(&subject.rootfs) {
+            Ok((written, source, missing)) => {
+                degraded.extend(missing);
+                (Some(written), source)
+            }
+            Err(error) => {
+                degraded.push(format!("{error:#}; sizes of what is written are not recorded"));
+                (None, Source::Directory(subject.rootfs.clone()))
+            }
+        };
+        let annotations = subject.config.annotations().unwrap_or_default();
+        let revision = identity::revision(&subject.config, &annotations, &subject.names, &source);
+        let ephemeral = ephemeral(Path::new("/proc/sys/net/ipv4/ip_local_port_range")).unwrap_or(EPHEMERAL);
+        Ground { subject, revision, sensor, written, ephemeral, node: events::hostname(), degraded }
+    }
+}
+
+/// The host's range: a container that was given another one has its own ports told as they are.
+fn ephemeral(path: &Path) -> Option<(u16, u16)> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let mut numbers = text.split_ascii_whitespace().map(|n| n.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
