@@ -232,21 +232,20 @@ fn hooks_of_podman_learn_under_plain_runc_what_an_annotation_names_and_nothing_e
             let hook = hook(&setup, &format!("oci/{kind}/{name}"))?;
             fs::write(format!("{dir}/{name}"), serde_json::to_vec(&hook)?)?;
         }
-        let run = |name: &str, annotated: bool, argv: &[&str]| -> Result<()> {
-            let mut words = vec!["--hooks-dir", &dir, "run", "--cgroup-parent"];
+        let run = |options: &[&str], argv: &[&str]| -> Result<()> {
             let (cgroup, image) = (corner.cgroup(), Image::Busybox.reference());
-            words.extend([cgroup.as_str(), "--detach", "--name", name]);
-            words.extend(annotated.then_some(["--annotation", "lithify.dev/mode=learn"]).into_iter().flatten());
-            words.push(&image);
-            words.extend(argv);
-            podman.ok(Under::Runc, &words).map(drop)
+            let fixed = ["--hooks-dir", &dir, "run", "--cgroup-parent", &cgroup];
+            podman.ok(Under::Runc, &[&fixed, options, &[image.as_str()], argv].concat()).map(drop)
         };
-        if annotation {
-            run("other", false, &["sleep", "1000"])?;
-        }
-        run("work", annotation, &["sh", "-c", WORK])?;
+        let (learn, off) = (["--annotation", "lithify.dev/mode=learn"], ["--annotation", "lithify.dev/mode=off"]);
+        // Another one, which is not to be in the store afterwards.
+        run(&[&["--rm"][..], if annotation { &[][..] } else { &off }].concat(), &["true"])?;
+        run(
+            &[&["--detach", "--name", "work"][..], if annotation { &learn[..] } else { &[] }].concat(),
+            &["sh", "-c", WORK],
+        )?;
         session_under_podman(&podman, Under::Runc)?;
-        podman.ok(Under::Runc, &["--hooks-dir", &dir, "rm", "--force", "--time", "0", "--all"])?;
+        podman.ok(Under::Runc, &["--hooks-dir", &dir, "rm", "--force", "--time", "0", "work"])?;
         is_of_the_work(&profile(&setup)?).context(kind)?;
         nothing_is_left(&corner, &before)?;
     }
@@ -355,10 +354,12 @@ fn observing_tells_what_a_profile_does_not_have_and_adds_nothing_to_it() -> Resu
 fn what_is_never_learnt_is_told_instead() -> Result<()> {
     let corner = Corner::new()?;
     let setup = Setup::new(&corner)?;
-    let bundle = Bundle::new(&corner, "poison", "cp /bin/busybox /srv/echo; /srv/echo planted; touch /etc/planted")?;
-    let runtime = Runtime::lithify(&setup, &["--mode", "learn"]);
-    bundle.bash(&runtime, "$R run --bundle $B $ID; $R delete --force $ID")?;
-    let told = serde_json::to_string(&setup.journal().wait_for(FORBIDDEN, "poison", 2)?)?;
+    let docker = Docker::start(&corner, &setup)?;
+    docker.load(Image::Busybox)?;
+    let poison = ["sh", "-c", "cp /bin/busybox /srv/echo; /srv/echo planted; touch /etc/planted"];
+    let id = docker.start_container("learn", &[], Image::Busybox, &poison)?;
+    assert_eq!(docker.ok(&["wait", &id])?, "0");
+    let told = serde_json::to_string(&setup.journal().wait_for(FORBIDDEN, &id, 2)?)?;
     ensure!(told.contains("/etc/planted") && told.contains("/srv/echo"), "{told}");
     let learnt = profile(&setup)?;
     ensure!(!learnt.workload_behaviour.writes.contains_key("/etc/planted"), "{:?}", learnt.workload_behaviour.writes);

@@ -21,6 +21,7 @@ use super::{Call, Given, Outcome, plain, text, usage};
 use crate::engine::learning::{self, Container};
 use crate::events::{Durability, EngineNames, Event, EventType, Journal, Recorder};
 use crate::learn::{self, Handle, Reply, Request, presence};
+use crate::policy::config::Loosen;
 use crate::policy::suggest::{quote, remedy};
 use crate::policy::{self, Config, Mode, Overrides, values};
 use crate::spec::Document;
@@ -115,7 +116,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let done = settings.and_then(|()| {
         let state = State::read(std::io::stdin().lock())?;
         subject.clone_from(&state.id);
-        if stage == "poststop" { poststop(&config, &state) } else { create_runtime(&config, &state, mode) }
+        if stage == "poststop" { poststop(&config, &state) } else { create_runtime(config.clone(), &state, mode) }
     });
     let Err(error) = done else { return Ok(Outcome::Well) };
     let reason = format!("learning: {error:#}");
@@ -129,7 +130,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
 }
 
 /// The container's init is there and runs nothing of the image yet.
-fn create_runtime(config: &Config, state: &State, mode: Mode) -> Result<()> {
+fn create_runtime(mut config: Config, state: &State, mode: Mode) -> Result<()> {
     let State { id, pid, bundle } = state;
     ensure!(*pid > 0, "failed to record container {id}: its state names no process; is this a createRuntime hook?");
     if is_supervised(&config.state_dir, id) {
@@ -140,8 +141,9 @@ fn create_runtime(config: &Config, state: &State, mode: Mode) -> Result<()> {
     let annotations = document.annotations()?;
     let names = EngineNames::from_annotations(&annotations);
     // Whatever the node wants of containers under lithify, this one runs under another runtime: there is nothing to loosen.
+    config.allow_loosen.insert(Loosen::Mode);
     let overrides = Overrides { mode: Some(mode), ..Overrides::default() };
-    let policy = policy::resolve(config, &overrides, &annotations, names.container.as_deref())
+    let policy = policy::resolve(&config, &overrides, &annotations, names.container.as_deref())
         .with_context(|| format!("failed to record container {id}"))?;
     if names.sandbox {
         return Ok(());
@@ -149,7 +151,7 @@ fn create_runtime(config: &Config, state: &State, mode: Mode) -> Result<()> {
     let rootfs = document.rootfs(bundle)?;
     let workload = learning::workload(&policy, &names, &document, id);
     let container = Container { id, workload: &workload, names: &names, rootfs: &rootfs };
-    let Some(subject) = learning::subject(config, &policy, &container, &document) else { return Ok(()) };
+    let Some(subject) = learning::subject(&config, &policy, &container, &document) else { return Ok(()) };
     let handle = learn::start(learn::Subject { unattended: true, ..subject })?;
     let degraded = arm(&handle, *pid).with_context(|| format!("failed to record container {id}"))?;
     if !degraded.is_empty() {
