@@ -342,7 +342,9 @@ static __always_inline bool joins(struct task_struct *task, struct subject *s, s
 		    BPF_CORE_READ(task, group_leader, start_boottime) / 10000000 == s->slot->start_ticks) {
 			fresh->side = WORKLOAD;
 			s->state->user_ns = (u64)BPF_CORE_READ(task, real_cred, user_ns);
-			if (mnt_ns != s->slot->foreign[0] && mnt_ns != s->slot->foreign[1]) {
+			/* One that it shares with others can't tell its sessions from them. */
+			if (mnt_ns != s->slot->foreign[0] && mnt_ns != s->slot->foreign[1] &&
+			    mnt_ns != BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum)) {
 				s->state->mnt_ns = mnt_ns;
 				bpf_map_update_elem(&sessions, &mnt_ns, &target, BPF_ANY);
 			}
