@@ -79,7 +79,8 @@ pub const COMPAT_GETPID: u32 = 20;
 pub fn run(act: &[String]) -> ExitCode {
     let words: Vec<&str> = act.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["wait", ..] => container::wait_and_execute(&act[1..]),
+        ["wait", ..] => container::wait_and_execute(true, &act[1..]),
+        ["wait-here", ..] => container::wait_and_execute(false, &act[1..]),
         ["nothing"] => {}
         ["markers"] => markers(),
         ["denied"] => denied(),
@@ -118,7 +119,7 @@ fn bare(number: i64) {
 fn markers() {
     for marker in MARKERS {
         match process::fork().unwrap() {
-            Fork::Parent(pid) => drop(process::wait_pid(pid).unwrap()),
+            Fork::Parent(pid) => assert_eq!(process::wait_pid(pid).unwrap(), process::Exit::Code(0)),
             Fork::Child => {
                 bare(marker);
                 process::exit_now(0)
@@ -191,7 +192,9 @@ fn tasks(many: usize) {
         }
     }
     drop(write);
-    pids.into_iter().for_each(|pid| drop(process::wait_pid(pid).unwrap()));
+    for pid in pids {
+        process::wait_pid(pid).unwrap();
+    }
 }
 
 fn flood(dir: &str, paths: u32) {
@@ -218,7 +221,9 @@ fn flood(dir: &str, paths: u32) {
             }
         }
     }
-    pids.into_iter().for_each(|pid| drop(process::wait_pid(pid).unwrap()));
+    for pid in pids {
+        process::wait_pid(pid).unwrap();
+    }
     bare(MARKERS[0]);
 }
 
