@@ -60,7 +60,8 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
         limit: table_entries,
         init: init as u32,
         owner: std::process::id(),
-        foreign: [mount_namespace("self")?, mount_namespace("1")?],
+        // The node's own can't be read by who may not trace its first process; the kernel compares with init's parent too.
+        foreign: [mount_namespace("self")?, mount_namespace("1").unwrap_or_default()],
         bell: bell.is_some(),
     };
     // Whoever unloads holds the lock too: what is pinned while it is held stays until the slot is claimed.

@@ -124,12 +124,13 @@ struct {
 	__type(value, struct owner);
 } owners SEC(".maps");
 
+/* Sizes and no types: Linux 6.1 takes a map without types, as ours are, for another kind than one with. */
 struct table {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
-	__type(key, struct key);
-	__type(value, struct value);
+	__uint(key_size, sizeof(struct key));
+	__uint(value_size, sizeof(struct value));
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);

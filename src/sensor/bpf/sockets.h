@@ -1,7 +1,6 @@
 /* Sockets: what is listened on and what is connected or sent to. */
 #pragma once
-#include "calls.h"
-#include "paths.h"
+#include "names.h"
 
 /* The socket of a descriptor; null if it is none. */
 static __always_inline struct sock *sock_of(struct file *file)
@@ -125,6 +124,17 @@ static __always_inline bool tried(long result)
 	       result == -ENETUNREACH || result == -EHOSTUNREACH;
 }
 
+/* A socket that is bound to a path is a file made. */
+static __always_inline bool bound(struct room *r, struct subject *s)
+{
+	char first = 0;
+
+	if (r->args[2] <= 2 || bpf_probe_read_user(&first, 1, (void *)r->args[1] + 2) || !first)
+		return true;
+	blank(r, s, PATH)->what = CREATE;
+	return named(r, HERE, r->args[1] + 2) && (note(r, s->task), true);
+}
+
 static __noinline bool on_socket(struct room *r, struct tracked *t, u32 number, u64 how)
 {
 	struct task_struct *me = bpf_get_current_task_btf();
@@ -146,6 +156,11 @@ static __noinline bool on_socket(struct room *r, struct tracked *t, u32 number, 
 	if (number == NR_LISTEN || number == NR_BIND) {
 		bool listens = type == SOCK_STREAM || type == SOCK_SEQPACKET;
 
+		if (!result && number == NR_BIND && family == AF_UNIX) {
+			if (!bound(r, &s))
+				return false;
+			blank(r, &s, PEER);
+		}
 		if (result || listens != (number == NR_LISTEN))
 			return true;
 		peer(&r->key, sk, LISTEN);
