@@ -12,7 +12,7 @@ pub const TESTS: &[Test] = &[
     ("a_profile_that_was_named_is_the_one_that_is_compared_with", named),
 ];
 
-const USUAL: &str = "echo x > /srv/usual; sleep 1";
+const USUAL: &str = "echo x > /srv/usual; exec sleep 1";
 
 fn observer(world: &World, id: &str, profile: Option<&str>) -> Collector {
     let purpose = Purpose::Observe { profile: profile.map(str::to_owned) };
@@ -30,7 +30,11 @@ fn learn(world: &World, script: &str) {
 
 fn told(world: &World) -> Vec<String> {
     let item = |name: &serde_json::Value| name.as_str().unwrap_or("").to_owned();
-    world.events(EventType::WouldRefuse).iter().map(|e| format!("{} {}", item(&e.data["kind"]), item(&e.data["item"]))).collect()
+    world
+        .events(EventType::WouldRefuse)
+        .iter()
+        .map(|e| format!("{} {}", item(&e.data["kind"]), item(&e.data["item"])))
+        .collect()
 }
 
 fn beyond() {
@@ -70,7 +74,7 @@ fn no_profile() {
 
 fn named() {
     let world = World::new();
-    learn(&world, "echo x > /srv/usual; echo x > /srv/other; sleep 1");
+    learn(&world, "echo x > /srv/usual; echo x > /srv/other; exec sleep 1");
     let digest = world.profile().expect("a profile").revision.digest;
     let mut container = world.container("c1", USUAL);
     let named = Subject { workload: "other/name".to_owned(), ..world.subject("c1") };

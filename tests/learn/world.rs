@@ -27,7 +27,8 @@ pub const WORKLOAD: &str = "shop/web";
 /// A mount namespace of our own: what a test mounts goes with it.
 pub fn own_mounts() {
     unshare(CloneFlags::CLONE_NEWNS).expect("these tests need root");
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).expect("private mounts");
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .expect("private mounts");
 }
 
 /// Folders of one node, its sensor included.
