@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::beyond::beyond;
 use super::ground::Ground;
-use super::life::{Life, now};
+use super::life::{Life, Look, now};
 use super::messages::{Reply, Request};
 use super::observe::Items;
 use super::presence;
@@ -143,10 +143,10 @@ impl Collector {
         if self.is_observing() {
             if ended || self.compare_at.is_some_and(|at| now >= at) {
                 self.compare_at = None;
-                self.observe();
+                self.observe(if ended { Look::Whole } else { Look::Quick });
             }
         } else if due {
-            self.write(false);
+            self.write(Look::Whole);
         }
         if ended {
             self.tell_missing();
@@ -193,7 +193,7 @@ impl Collector {
             self.finish_and_tell();
         }
         self.last = None;
-        let mut life = Life::arm(&self.ground, pid, generation);
+        let mut life = Life::arm(&mut self.ground, pid, generation);
         let degraded = life.unsaid();
         self.answer(&Reply::Armed { degraded });
         life.settle(&mut self.ground);
@@ -209,6 +209,7 @@ impl Collector {
     }
 
     fn answer(&mut self, reply: &Reply) {
+        let reply = &reply.bounded();
         let sent = match (&self.socket, serde_json::to_vec(reply)) {
             (Some(socket), Ok(text)) => socket::send(socket.as_fd(), &text, &[]).is_ok(),
             _ => false,
@@ -225,10 +226,10 @@ impl Collector {
         let Some(life) = &self.life else { return (None, Vec::new()) };
         let ended = asked || life.over.is_some();
         let written = if self.is_observing() {
-            self.observe();
+            self.observe(Look::Whole);
             None
         } else {
-            self.write(ended)
+            self.write(if ended { Look::Last } else { Look::Whole })
         };
         self.last.clone_from(&written);
         (written, self.life.take().map(Life::end).unwrap_or_default())
@@ -239,9 +240,9 @@ impl Collector {
         degraded.iter().for_each(|reason| self.teller.degraded(reason));
     }
 
-    fn look(&mut self, ended: bool) -> Option<Observation> {
+    fn look(&mut self, look: Look) -> Option<Observation> {
         let life = self.life.as_mut()?;
-        match life.observation(&mut self.ground, ended) {
+        match life.observation(&mut self.ground, look) {
             Ok(observation) => {
                 self.teller.forbidden(&observation);
                 Some(observation)
@@ -254,8 +255,8 @@ impl Collector {
     }
 
     /// Writes the observation and folds it into its profile; its id, if it is on disk.
-    fn write(&mut self, ended: bool) -> Option<String> {
-        let observation = self.look(ended)?;
+    fn write(&mut self, look: Look) -> Option<String> {
+        let observation = self.look(look)?;
         let data_dir = &self.ground.subject.data_dir;
         let life = self.life.as_mut()?;
         if let Err(error) = store::write_observation(data_dir, &observation) {
@@ -263,10 +264,11 @@ impl Collector {
             return None;
         }
         let digest = &observation.revision.digest;
-        let known = ended.then(|| store::read_profile(data_dir, &observation.workload, digest).ok().flatten());
+        let known =
+            observation.ended.then(|| store::read_profile(data_dir, &observation.workload, digest).ok().flatten());
         let items = known.flatten().map_or(0, |p| p.workload_behaviour.len() + p.exec_behaviour.len());
         match store::fold_observation(data_dir, &observation) {
-            Ok(profile) if ended => self.teller.learnt(&observation, &profile, items),
+            Ok(profile) if observation.ended => self.teller.learnt(&observation, &profile, items),
             Ok(_) => {}
             Err(error) => life.complain(&format!("{error:#}")),
         }
@@ -274,8 +276,8 @@ impl Collector {
     }
 
     /// Tells what is new beyond the profile.
-    fn observe(&mut self) {
-        let Some(observation) = self.look(false) else { return };
+    fn observe(&mut self, look: Look) {
+        let Some(observation) = self.look(look) else { return };
         let Some(profile) = &self.profile else { return };
         let Observation { workload_behaviour, exec_behaviour, .. } = observation;
         let items = Items { workload: workload_behaviour, exec: exec_behaviour, left_out: 0 };

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::identity::{self, Source};
+use super::presence::{Entry, Presence};
 use super::subject::Subject;
 use super::written::Written;
 use crate::events;
@@ -22,8 +23,17 @@ pub(super) struct Ground {
     pub(super) written: Option<Written>,
     pub(super) ephemeral: (u16, u16),
     pub(super) node: String,
+    /// Id and place of the next observation.
+    next: Option<Berth>,
     /// What will be missing, in words.
     pub(super) degraded: Vec<String>,
+}
+
+/// Where an observation is to be: found before it is needed, as a container waits then.
+pub(super) struct Berth {
+    pub(super) id: String,
+    /// `None` where the state folder can't be written: a crash of ours is then not told from our being at work.
+    pub(super) presence: Option<Presence>,
 }
 
 impl Ground {
@@ -50,7 +60,30 @@ impl Ground {
         let annotations = subject.config.annotations().unwrap_or_default();
         let revision = identity::revision(&subject.config, &annotations, &subject.names, &source);
         let ephemeral = ephemeral(Path::new("/proc/sys/net/ipv4/ip_local_port_range")).unwrap_or(EPHEMERAL);
-        Ground { subject, revision, sensor, written, ephemeral, node: events::hostname(), degraded }
+        let node = events::hostname();
+        let mut ground = Ground { subject, revision, sensor, written, ephemeral, node, next: None, degraded };
+        ground.next = Some(ground.find_berth());
+        ground
+    }
+
+    /// The place of an observation that begins now.
+    pub(super) fn berth(&mut self) -> Berth {
+        let found = self.next.take();
+        found.unwrap_or_else(|| self.find_berth())
+    }
+
+    fn find_berth(&mut self) -> Berth {
+        let id = events::fresh_id();
+        let entry = Entry {
+            observation: id.clone(),
+            container: self.subject.container.clone(),
+            rootfs: self.subject.rootfs.clone(),
+            workload: self.subject.workload.clone(),
+            pid: std::process::id() as i32,
+        };
+        let presence = Presence::claim(&self.subject.state_dir, &entry);
+        let presence = presence.map_err(|error| self.degraded.push(format!("{error:#}"))).ok();
+        Berth { id, presence }
     }
 }
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 
-use super::ground::Ground;
+use super::ground::{Berth, Ground};
 use super::observe::{Items, Material, Windows, assemble};
 use super::peaks::Peaks;
-use super::presence::{Entry, Presence};
+use super::presence::Presence;
 use super::written;
-use crate::events::{self, clock};
+use crate::events::clock;
 use crate::profile::observation::{self, Loss, Observation};
 use crate::sensor::{Armed, Options, Reading};
 use crate::sys::process;
@@ -21,6 +21,17 @@ use crate::sys::process;
 /// Time since boot, suspended time included: no clock that is set moves it (clock_gettime(2), Linux 2.6.39).
 pub(super) fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
+/// How closely is looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// At what the sensor has; files are as they were when they were looked at.
+    Quick,
+    /// At everything.
+    Whole,
+    /// At everything, and nothing comes after it.
+    Last,
 }
 
 /// One life of a container.
@@ -51,7 +62,8 @@ pub(super) struct Life {
 
 impl Life {
     /// Begins to record. What takes time is left to [`Life::settle`]: the container waits for this.
-    pub(super) fn arm(ground: &Ground, init: i32, generation: u64) -> Life {
+    pub(super) fn arm(ground: &mut Ground, init: i32, generation: u64) -> Life {
+        let Berth { id, presence } = ground.berth();
         let mut degraded = ground.degraded.clone();
         let mut unseen = vec!["everything".to_owned()];
         let pidfd =
@@ -67,16 +79,6 @@ impl Life {
                 None
             }
         });
-        let id = events::fresh_id();
-        let entry = Entry {
-            observation: id.clone(),
-            container: ground.subject.container.clone(),
-            rootfs: ground.subject.rootfs.clone(),
-            workload: ground.subject.workload.clone(),
-            pid: std::process::id() as i32,
-        };
-        let presence = Presence::claim(&ground.subject.state_dir, &entry);
-        let presence = presence.map_err(|error| degraded.push(format!("{error:#}"))).ok();
         let seconds = u32::try_from(ground.subject.window.as_secs()).unwrap_or(u32::MAX).max(1);
         let began = now();
         Life {
@@ -165,13 +167,13 @@ impl Life {
         (true, due)
     }
 
-    /// Looks at everything, and puts the observation together. `ended`: this is the last look.
+    /// Looks at everything, and puts the observation together.
     ///
     /// # Errors
     /// When the sensor can't be read: then the last observation that was written stays as it is.
-    pub(super) fn observation(&mut self, ground: &mut Ground, ended: bool) -> Result<Observation> {
+    pub(super) fn observation(&mut self, ground: &mut Ground, look: Look) -> Result<Observation> {
         let now = now();
-        if let Some(peaks) = self.peaks.as_mut().filter(|_| ended && self.over.is_none()) {
+        if let Some(peaks) = self.peaks.as_mut().filter(|_| look == Look::Last && self.over.is_none()) {
             peaks.look(now);
         }
         let reading = match &self.armed {
@@ -179,7 +181,7 @@ impl Life {
             // Without a sensor, nobody knows in which windows it did something: in any of them it may have.
             None => Reading { active_windows: self.window.saturating_add(1), ..Reading::default() },
         };
-        if let Some(written) = &mut ground.written {
+        if let Some(written) = ground.written.as_mut().filter(|_| look != Look::Quick) {
             let succeeded = |side: &'_ crate::sensor::reading::Facts| -> Vec<String> {
                 side.paths.keys().filter(|u| u.on_root && u.errno == 0).map(|u| u.path.clone()).collect()
             };
@@ -206,7 +208,7 @@ impl Life {
             generation: self.generation.max(1),
             started: clock::format(self.windows.started_micros),
             until: clock::format(self.windows.started_micros.saturating_add(elapsed)),
-            ended,
+            ended: look == Look::Last,
             window_seconds: self.windows.seconds,
             windows: reading.active_windows,
             unseen: self.unseen.clone(),
