@@ -224,7 +224,7 @@ fn a_hook_that_fails_is_an_event_and_fails_no_container_unless_it_is_strict() {
 
 #[test]
 fn every_verb_explains_itself_and_mistakes_in_usage_are_status_2() {
-    for verb in ["status", "inspect", "events", "doctor", "install", "hook", "config"] {
+    for verb in ["status", "inspect", "events", "profile", "doctor", "install", "hook", "config", "sensor"] {
         let ran = ctl(&[verb, "--help"]);
         assert!(ran.code == 0 && ran.out.starts_with("usage: lithifyctl"), "{verb}: {}", ran.out);
         let ran = ctl(&[verb, "--hepl"]);

@@ -11,6 +11,7 @@ pub mod hook;
 pub mod inspect;
 pub mod install;
 pub mod learning;
+pub mod profile;
 pub mod sensor;
 pub mod status;
 
@@ -33,6 +34,7 @@ usage: lithifyctl [--config FILE] VERB [OPTIONS]
   status      one line a container
   inspect     everything about one container
   events      what happened
+  profile     what workloads were seen to do
   doctor      what this host has and lacks
   install     register the runtime with an engine
   hook        learn under a plain runc or crun: what OCI hooks call
@@ -191,7 +193,8 @@ fn is_closed(e: &io::Error) -> bool {
 /// # Errors
 /// What the verb failed on; [`Usage`] for a mistake in the arguments.
 pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
-    const VERBS: [&str; 8] = ["status", "inspect", "events", "doctor", "install", "hook", "config", "sensor"];
+    const VERBS: [&str; 9] =
+        ["status", "inspect", "events", "profile", "doctor", "install", "hook", "config", "sensor"];
     let mut call = Call { config: None, json: false, out, help: false };
     let verb = match call.next(&mut args)? {
         None => {
@@ -217,6 +220,7 @@ pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
         "status" => status::run(&mut call, &mut args),
         "inspect" => inspect::run(&mut call, &mut args),
         "events" => events::run(&mut call, &mut args),
+        "profile" => profile::run(&mut call, &mut args),
         "doctor" => doctor::run(&mut call, &mut args),
         "install" => install::run(&mut call, &mut args),
         "hook" => hook::run(&mut call, &mut args),
