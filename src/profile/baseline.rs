@@ -26,10 +26,9 @@ static BASELINE: LazyLock<Baseline> =
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Baseline {
-    /// 1.
-    version: u32,
-    /// For people.
-    about: String,
+    /// For people who read the file.
+    #[serde(rename = "about")]
+    _about: String,
     syscalls: Vec<Names>,
     arguments: Vec<Arguments>,
     capabilities: Vec<Names>,
@@ -227,8 +226,6 @@ mod tests {
     #[test]
     fn every_entry_has_a_reason_and_every_name_exists() {
         let b: Baseline = serde_json::from_str(DOCUMENT).expect("the document is of its shape");
-        assert_eq!(b.version, 1);
-        assert!(!b.about.is_empty());
         let reasons = (b.syscalls.iter().chain(&b.capabilities).map(|r| &r.reason))
             .chain(b.arguments.iter().map(|r| &r.reason))
             .chain(b.programs.iter().map(|r| &r.reason))

@@ -19,8 +19,9 @@ use crate::policy::suggest::quote;
 
 /// Most bytes of a document. Ten times what the largest honest one takes.
 pub const MAX_BYTES: usize = 10_000_000;
-/// Longest name of an item: PATH_MAX, with room for what stands before and after it.
-const MAX_NAME: usize = 4096 + 64;
+/// Longest name of an item, in bytes: PATH_MAX of bytes that are no UTF-8, each shown by three, and what stands around it. A
+/// workload must not be able to make its own observation unreadable by a name.
+const MAX_NAME: usize = 3 * 4096 + 64;
 /// Longest name of a workload: two names of an engine and what joins them.
 const MAX_WORKLOAD: usize = 1100;
 /// The architecture whose system calls this program knows by name.

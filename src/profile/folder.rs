@@ -42,7 +42,7 @@ impl Folder {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("failed to open folder {}", top.display())),
         };
-        let mut folder = Folder { dir, path: top.to_path_buf() };
+        let mut folder = Folder::top(dir, top)?;
         for name in names {
             match folder.enter(name)? {
                 Some(next) => folder = next,
@@ -63,7 +63,7 @@ impl Folder {
             .create(top)
             .with_context(|| format!("failed to make folder {}", top.display()))?;
         let dir = File::open(top).with_context(|| format!("failed to open folder {}", top.display()))?;
-        let mut folder = Folder { dir, path: top.to_path_buf() };
+        let mut folder = Folder::top(dir, top)?;
         for name in names {
             match mkdirat(&folder.dir, *name, Mode::S_IRWXU) {
                 Ok(()) => durable::sync_dir(folder.dir.as_fd())?,
@@ -82,6 +82,11 @@ impl Folder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn top(dir: File, path: &Path) -> Result<Folder> {
+        trusted(&dir).with_context(|| format!("failed to open folder {}", path.display()))?;
+        Ok(Folder { dir, path: path.to_path_buf() })
     }
 
     fn enter(&self, name: &str) -> Result<Option<Folder>> {

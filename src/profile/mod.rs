@@ -9,12 +9,13 @@ pub mod check;
 pub mod document;
 pub mod estimate;
 pub mod filename;
-mod folder;
+pub(crate) mod folder;
 pub mod gc;
 pub mod items;
 pub mod merge;
 pub mod observation;
 pub mod revision;
+pub mod schema;
 pub mod store;
 pub mod syscalls;
 

@@ -33,11 +33,19 @@ pub struct Stored<T> {
 /// Writes an observation, durably; one of the same id is replaced, as long as it had not ended.
 ///
 /// # Errors
-/// When it is malformed, can't be written, or the store is not root's alone.
+/// When it is malformed, the one that is there has ended and says something else or can't be trusted, or it can't be
+/// written.
 pub fn write_observation(data_dir: &Path, observation: &Observation) -> Result<()> {
     let writing = || format!("failed to write observation {} of {}", observation.id, observation.workload);
     observation.check().with_context(writing)?;
     let folder = Folder::create(data_dir, &[OBSERVATIONS, &escape(&observation.workload)]).with_context(writing)?;
+    match read_observation_in(&folder, &file_name(&observation.id)).with_context(writing)? {
+        Some(old) if old == *observation => return Ok(()),
+        Some(old) => {
+            ensure!(!old.ended, "{}: the one that is there has ended, and does not change any more", writing())
+        }
+        None => {}
+    }
     folder.write(&file_name(&observation.id), &encode(observation)?).with_context(writing)
 }
 
@@ -47,7 +55,7 @@ pub fn write_observation(data_dir: &Path, observation: &Observation) -> Result<(
 /// When it can't be trusted, read or understood.
 pub fn read_observation(data_dir: &Path, workload: &str, id: &str) -> Result<Option<Observation>> {
     let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &escape(workload)])? else { return Ok(None) };
-    read(&folder, &file_name(id), "observation", Observation::parse)
+    read_observation_in(&folder, &file_name(id))
 }
 
 /// Every observation of a workload, oldest first. Unreadable ones come as errors beside the others.
@@ -56,7 +64,7 @@ pub fn read_observation(data_dir: &Path, workload: &str, id: &str) -> Result<Opt
 /// When the folder can't be opened or listed.
 pub fn observations(data_dir: &Path, workload: &str) -> Result<Vec<Stored<Observation>>> {
     let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &escape(workload)])? else { return Ok(Vec::new()) };
-    every(&folder, workload, "observation", Observation::parse)
+    every(&folder, workload, read_observation_in)
 }
 
 /// Folds an observation into its revision's profile, which begins with the first one. One that was folded already, and any
@@ -71,7 +79,7 @@ pub fn fold_observation(data_dir: &Path, observation: &Observation) -> Result<Pr
     let profile = {
         let _lock = folder.lock()?;
         let name = file_name(&observation.revision.digest);
-        let old = read_profile_in(&folder, &name, &observation.workload)?;
+        let old = read_profile_in(&folder, &name, Some(&observation.workload))?;
         let new = match &old {
             Some(old) if old.stage != Stage::Learning => old.clone(),
             Some(old) => old.fold(observation)?,
@@ -123,7 +131,7 @@ pub fn recover(
 /// When it can't be trusted, read or understood.
 pub fn read_profile(data_dir: &Path, workload: &str, digest: &str) -> Result<Option<Profile>> {
     let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(None) };
-    read_profile_in(&folder, &file_name(digest), workload)
+    read_profile_in(&folder, &file_name(digest), Some(workload))
 }
 
 /// The profile of the revision that was seen last; `None` if the workload has no profile.
@@ -148,7 +156,7 @@ pub fn newest_profile(data_dir: &Path, workload: &str) -> Result<Option<Profile>
 /// When the folder can't be opened or listed.
 pub fn profiles(data_dir: &Path, workload: &str) -> Result<Vec<Stored<Profile>>> {
     let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(Vec::new()) };
-    every(&folder, workload, "profile", Profile::parse)
+    every(&folder, workload, |folder, name| read_profile_in(folder, name, Some(workload)))
 }
 
 /// Every profile of the node, by workload.
@@ -160,7 +168,7 @@ pub fn all_profiles(data_dir: &Path) -> Result<Vec<Stored<Profile>>> {
     let mut all = Vec::new();
     for name in top.names()? {
         let Some(folder) = Folder::open(data_dir, &[PROFILES, &name])? else { continue };
-        all.extend(every(&folder, &unescape(&name).unwrap_or(name), "profile", Profile::parse)?);
+        all.extend(every(&folder, &unescape(&name).unwrap_or(name), |f, n| read_profile_in(f, n, None))?);
     }
     Ok(all)
 }
@@ -177,7 +185,7 @@ pub fn observed_workloads(data_dir: &Path) -> Result<Vec<String>> {
             workloads.push(workload);
         } else if let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &name])? {
             // The name was cut; the documents hold all of it.
-            let mut all = every(&folder, &name, "observation", Observation::parse)?.into_iter();
+            let mut all = every(&folder, &name, read_observation_in)?.into_iter();
             workloads.extend(all.find_map(|stored| stored.document.ok()).map(|o| o.workload));
         }
     }
@@ -197,7 +205,7 @@ pub fn update_profile(
     let folder = Folder::create(data_dir, &[PROFILES, &escape(workload)])?;
     let _lock = folder.lock()?;
     let name = file_name(digest);
-    let old = read_profile_in(&folder, &name, workload)?;
+    let old = read_profile_in(&folder, &name, Some(workload))?;
     let new = change(old.clone())?;
     let writing = || format!("failed to write profile {}", folder.path().join(&name).display());
     ensure!(new.workload == workload && new.revision.digest == digest, "{}: it is of another revision", writing());
@@ -206,6 +214,32 @@ pub fn update_profile(
         folder.write(&name, &encode(&new)?).with_context(writing)?;
     }
     Ok(new)
+}
+
+/// Rewrites a workload's profiles in the form that this version writes; each with whether that changed its file.
+///
+/// # Errors
+/// When the folder can't be opened, locked or listed.
+pub fn migrate(data_dir: &Path, workload: &str) -> Result<Vec<Stored<bool>>> {
+    let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(Vec::new()) };
+    let _lock = folder.lock()?;
+    let mut all = Vec::new();
+    for name in folder.names()?.into_iter().filter(|n| n.ends_with(".json")) {
+        let path = folder.path().join(&name);
+        let rewrite = || -> Result<Option<bool>> {
+            let Some(old) = folder.read(&name)? else { return Ok(None) };
+            let new = encode(&Profile::parse(&old)?)?;
+            if new != old {
+                folder.write(&name, &new)?;
+            }
+            Ok(Some(new != old))
+        };
+        let migrated = rewrite().with_context(|| format!("failed to migrate profile {}", path.display()));
+        if let Some(document) = migrated.transpose() {
+            all.push(Stored { path, workload: workload.to_string(), document });
+        }
+    }
+    Ok(all)
 }
 
 /// Removes a revision's profile.
@@ -251,20 +285,17 @@ pub fn encode(document: &impl Serialize) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-fn read_profile_in(folder: &Folder, name: &str, workload: &str) -> Result<Option<Profile>> {
-    let profile = read(folder, name, "profile", Profile::parse)?;
-    if let Some(profile) = &profile {
-        let path = folder.path().join(name);
-        let right = profile.workload == workload && file_name(&profile.revision.digest) == name;
-        ensure!(
-            right,
-            "failed to read profile {}: it is of {:?}, revision {}, and does not belong here; remove it",
-            path.display(),
-            profile.workload,
-            profile.revision.digest
-        );
-    }
-    Ok(profile)
+/// A profile in its workload's folder; `workload` where the caller knows it: folders' names may be cut.
+fn read_profile_in(folder: &Folder, name: &str, workload: Option<&str>) -> Result<Option<Profile>> {
+    read(folder, name, "profile", |bytes| {
+        let profile = Profile::parse(bytes)?;
+        let right = folder.path().file_name().is_some_and(|place| place == escape(&profile.workload).as_str())
+            && workload.is_none_or(|workload| workload == profile.workload)
+            && file_name(&profile.revision.digest) == name;
+        let (workload, digest) = (&profile.workload, &profile.revision.digest);
+        ensure!(right, "it is of {workload:?}, revision {digest}, and does not belong here; remove it");
+        Ok(profile)
+    })
 }
 
 fn read<T>(folder: &Folder, name: &str, what: &str, parse: impl Fn(&[u8]) -> Result<T>) -> Result<Option<T>> {
@@ -272,11 +303,19 @@ fn read<T>(folder: &Folder, name: &str, what: &str, parse: impl Fn(&[u8]) -> Res
         .with_context(|| format!("failed to read {what} {}", folder.path().join(name).display()))
 }
 
-fn every<T>(folder: &Folder, workload: &str, what: &str, parse: impl Fn(&[u8]) -> Result<T>) -> Result<Vec<Stored<T>>> {
+fn read_observation_in(folder: &Folder, name: &str) -> Result<Option<Observation>> {
+    read(folder, name, "observation", Observation::parse)
+}
+
+fn every<T>(
+    folder: &Folder,
+    workload: &str,
+    read: impl Fn(&Folder, &str) -> Result<Option<T>>,
+) -> Result<Vec<Stored<T>>> {
     let mut all = Vec::new();
     for name in folder.names()?.into_iter().filter(|n| n.ends_with(".json")) {
         // One that was removed in the meantime is none.
-        if let Some(document) = read(folder, &name, what, &parse).transpose() {
+        if let Some(document) = read(folder, &name).transpose() {
             all.push(Stored { path: folder.path().join(&name), workload: workload.to_string(), document });
         }
     }
