@@ -79,7 +79,7 @@ fn close(pins: &Pins, slot: u32, id: u64) -> Result<bool> {
 }
 
 fn unload_if_unused(place: &Place, pins: &Pins, _held: &File) -> Result<()> {
-    if pins.slots_in_use()?.is_empty() && place.pinned()? == Pinned::Ours { pins::unload(place) } else { Ok(()) }
+    if pins.slots_in_use()?.is_empty() && pins.are_pinned(place) { pins::unload(place) } else { Ok(()) }
 }
 
 /// Lets go what dead processes have armed. Returns how many slots that was.

@@ -47,6 +47,11 @@ impl Pins {
         })
     }
 
+    /// Whether these are the maps that are pinned now: the sensor may have been unloaded by force, and loaded anew.
+    pub fn are_pinned(&self, place: &Place) -> bool {
+        Map::open(&place.pins.join("owners")).is_ok_and(|owners| owners.id() == self.owners.id())
+    }
+
     /// What the kernel has counted for a slot.
     pub fn state(&self, slot: u32) -> Result<State> {
         let bytes = self.states.get(&slot.to_ne_bytes()).context("failed to read a container's counts")?;

@@ -1,8 +1,8 @@
 //! Where the sensor is on a node: its pins, its lock, its loader. Also who holds the lock, and whether what is pinned is ours.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,7 +79,8 @@ impl Place {
     /// When the state folder can't be made or written, or somebody holds the lock for longer than any load takes.
     pub fn hold(&self) -> Result<File> {
         let shown = self.lock.display();
-        std::fs::create_dir_all(self.state_dir()).with_context(|| format!("failed to make the folder of {shown}"))?;
+        let made = DirBuilder::new().mode(0o700).recursive(true).create(self.state_dir());
+        made.with_context(|| format!("failed to make the folder of {shown}"))?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let file = options.open(&self.lock).with_context(|| format!("failed to open {shown}"))?;

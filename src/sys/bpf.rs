@@ -104,6 +104,7 @@ struct MapInfo {
 #[derive(Debug)]
 pub struct Map {
     fd: OwnedFd,
+    id: u32,
     key_bytes: usize,
     value_bytes: usize,
     max_entries: u32,
@@ -134,7 +135,7 @@ impl Map {
         if key_bytes > 1 << 16 || value_bytes > 1 << 20 {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
-        Ok(Map { fd, key_bytes, value_bytes, max_entries: info.max_entries })
+        Ok(Map { fd, id: info.id, key_bytes, value_bytes, max_entries: info.max_entries })
     }
 
     /// Makes a map (`BPF_MAP_CREATE`).
@@ -148,8 +149,7 @@ impl Map {
         // SAFETY: the attribute has the layout of this command's and holds no pointers.
         let fd = unsafe { call(CREATE, &mut attr) }?;
         // SAFETY: the kernel has just made this descriptor, and nobody else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Map { fd, key_bytes: key_bytes as usize, value_bytes: value_bytes as usize, max_entries })
+        Map::of(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// The same map, by a descriptor of its own.
@@ -158,6 +158,11 @@ impl Map {
     /// `EMFILE`.
     pub fn share(&self) -> io::Result<Map> {
         Ok(Map { fd: self.fd.try_clone()?, ..*self })
+    }
+
+    /// The kernel's number of it, which no other map has while it exists.
+    pub fn id(&self) -> u32 {
+        self.id
     }
 
     /// How many entries it may have.

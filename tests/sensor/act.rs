@@ -79,7 +79,8 @@ pub const COMPAT_GETPID: u32 = 20;
 pub fn run(act: &[String]) -> ExitCode {
     let words: Vec<&str> = act.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["wait", ..] => container::wait_and_execute(&act[1..]),
+        ["wait", ..] => container::wait_and_execute(true, &act[1..]),
+        ["wait-here", ..] => container::wait_and_execute(false, &act[1..]),
         ["nothing"] => {}
         ["markers"] => markers(),
         ["denied"] => denied(),
@@ -88,7 +89,7 @@ pub fn run(act: &[String]) -> ExitCode {
         ["call", number] => bare(number.parse().unwrap()),
         ["calls", number, times] => timed(number.parse().unwrap(), times.parse().unwrap()),
         ["tasks", many] => tasks(many.parse().unwrap()),
-        ["flood", dir, paths] => flood(dir, paths.parse().unwrap()),
+        ["flood", paths] => flood(paths.parse().unwrap()),
         ["writes", dir] => writes(dir),
         ["names", dir] => names(dir),
         ["link-to", link] => drop(OpenOptions::new().append(true).open(link).unwrap()),
@@ -118,7 +119,7 @@ fn bare(number: i64) {
 fn markers() {
     for marker in MARKERS {
         match process::fork().unwrap() {
-            Fork::Parent(pid) => drop(process::wait_pid(pid).unwrap()),
+            Fork::Parent(pid) => assert_eq!(process::wait_pid(pid).unwrap(), process::Exit::Code(0)),
             Fork::Child => {
                 bare(marker);
                 process::exit_now(0)
@@ -191,11 +192,13 @@ fn tasks(many: usize) {
         }
     }
     drop(write);
-    pids.into_iter().for_each(|pid| drop(process::wait_pid(pid).unwrap()));
+    for pid in pids {
+        process::wait_pid(pid).unwrap();
+    }
 }
 
-fn flood(dir: &str, paths: u32) {
-    // Four processes at once, each with children that fork again: a bomb, but one that ends.
+/// Four processes at once, each with children: a bomb, but one that ends. No file system is filled: sysfs takes no folders.
+fn flood(paths: u32) {
     let each = paths / 4;
     let mut pids = Vec::new();
     for part in 0..4 {
@@ -203,11 +206,8 @@ fn flood(dir: &str, paths: u32) {
             Fork::Parent(pid) => pids.push(pid),
             Fork::Child => {
                 for i in 0..each {
-                    let _ = fs::remove_file(format!("{dir}/{part}-{i}"));
-                    let path = CString::new(format!("{dir}/{part}-{i}")).unwrap();
-                    let mode = nix::sys::stat::Mode::S_IRUSR;
-                    let _ =
-                        nix::unistd::mkfifo(path.as_c_str(), mode).and_then(|()| nix::unistd::unlink(path.as_c_str()));
+                    let made = nix::unistd::mkdir(format!("/sys/{part}-{i}").as_str(), nix::sys::stat::Mode::S_IRWXU);
+                    assert_eq!(made, Err(nix::Error::EPERM));
                     if i % 100 == 0
                         && let Ok(Fork::Child) = process::fork()
                     {
@@ -218,7 +218,9 @@ fn flood(dir: &str, paths: u32) {
             }
         }
     }
-    pids.into_iter().for_each(|pid| drop(process::wait_pid(pid).unwrap()));
+    for pid in pids {
+        process::wait_pid(pid).unwrap();
+    }
     bare(MARKERS[0]);
 }
 
@@ -230,6 +232,8 @@ fn writes(dir: &str) {
     drop(File::open(format!("{dir}/kept")).unwrap());
     drop(OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir).unwrap());
     drop(OpenOptions::new().write(true).open("/dev/null").unwrap());
+    let hidden = nix::sys::memfd::memfd_create(c"nowhere", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+    drop(OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", hidden.as_raw_fd())).unwrap());
 }
 
 fn names(dir: &str) {

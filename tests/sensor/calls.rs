@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::BufRead;
-use std::process::Stdio;
 
-use lithify::sensor::reading::{Abi, Argument, Loss, Seen, Syscall};
+use lithify::sensor::reading::{Abi, Argument, Facts, Loss, Seen, Syscall};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::Test;
 use crate::act::{COMPAT_GETPID, MARKERS, REFUSED};
-use crate::container::{Container, World, called, options, session};
+use crate::container::{Container, World, called, options, session, session_in, within};
 
 pub const TESTS: &[Test] = &[
     ("calls::fifty_markers_of_processes_that_are_gone_at_once_are_all_there_twenty_times", markers),
@@ -21,6 +20,7 @@ pub const TESTS: &[Test] = &[
     ("calls::what_another_process_does_is_nobodys", others),
     ("calls::an_exec_session_is_kept_apart_from_the_workload", exec_session),
     ("calls::a_session_is_not_taken_for_one_after_the_container_has_ended", late_session),
+    ("calls::a_container_that_shares_the_nodes_mounts_has_no_sessions", shared_mounts),
     ("calls::the_most_tasks_at_one_time_are_counted", tasks),
 ];
 
@@ -77,7 +77,7 @@ fn arguments() {
 
 /// A container that makes the calls it is told, one after another.
 fn stepping(world: &World, bell: bool) -> (lithify::sensor::Armed, Container, impl FnMut(&mut Container, i64)) {
-    let mut container = Container::with(&["steps"], |command| drop(command.stdout(Stdio::piped())));
+    let mut container = Container::heard(&["steps"]);
     let options = lithify::sensor::Options { bell, ..options() };
     let armed = world.sensor().arm(container.pid(), options).unwrap_or_else(|e| panic!("{e:#}"));
     let mut output = container.output();
@@ -166,15 +166,29 @@ fn exec_session() {
 fn late_session() {
     let world = World::new();
     let (armed, mut container, _step) = stepping(&world, false);
-    // Holds the namespace, and with it its number, beyond init's end.
-    let ns = std::fs::File::open(format!("/proc/{}/ns/mnt", container.pid())).unwrap();
-    let mut survivor = Container::with(&["call", &MARKERS[1].to_string()], |_| {});
+    let ns = container.namespace();
+    assert_eq!(session_in(&ns, &["call", &MARKERS[0].to_string()]), 0);
     container.end();
-    drop(ns);
-    survivor.go();
-    survivor.end();
+    // The namespace lives on, as one with the same number would.
+    assert_eq!(session_in(&ns, &["call", &MARKERS[1].to_string()]), 0);
     let reading = armed.read().unwrap();
-    assert!(reading.exec.syscalls.is_empty(), "{:?}", reading.exec);
+    assert!(called(&reading.exec, MARKERS[0]) && !called(&reading.exec, MARKERS[1]));
+    armed.disarm().unwrap();
+}
+
+fn shared_mounts() {
+    let world = World::new();
+    let mut container = Container::sharing(&["steps"]);
+    let armed = world.sensor().arm(container.pid(), options()).unwrap();
+    container.go();
+    // Anything that the node starts would be a session, if sharing its mounts were enough.
+    let ns = std::fs::File::open("/proc/self/ns/mnt").unwrap();
+    within(|| armed.read().is_ok_and(|r| !r.workload.programs.is_empty()));
+    assert_eq!(session_in(&ns, &["call", &MARKERS[0].to_string()]), 0);
+    container.end();
+    let reading = armed.read().unwrap();
+    assert_eq!(reading.exec, Facts::default());
+    assert!(!called(&reading.workload, MARKERS[0]) && called(&reading.workload, libc::SYS_read));
     armed.disarm().unwrap();
 }
 

@@ -1,5 +1,6 @@
 //! Containers of the tests: a process in a mount namespace of its own that waits, is armed, and then executes an act.
 
+use std::fs::File;
 use std::io::{BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use crate::act;
 /// A sensor of the test's own: its state folder, and so its pins, are nobody else's.
 pub struct World {
     pub place: Place,
-    pub dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl World {
@@ -23,7 +24,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let mut place = Place::of(dir.path());
         place.loader = loader();
-        World { place, dir }
+        World { place, _dir: dir }
     }
 
     pub fn sensor(&self) -> Sensor {
@@ -81,19 +82,30 @@ pub struct Container {
 
 impl Container {
     pub fn new(act: &[&str]) -> Container {
-        Container::with(act, |command| drop(command.stdout(Stdio::inherit())))
+        Container::made("wait", act, Stdio::inherit())
     }
 
-    pub fn with(act: &[&str], set_up: impl FnOnce(&mut Command)) -> Container {
+    /// One whose standard output is ours to read.
+    pub fn heard(act: &[&str]) -> Container {
+        Container::made("wait", act, Stdio::piped())
+    }
+
+    /// One that shares our mount namespace.
+    pub fn sharing(act: &[&str]) -> Container {
+        Container::made("wait-here", act, Stdio::inherit())
+    }
+
+    fn made(how: &str, act: &[&str], output: Stdio) -> Container {
         let mut command = Command::new("/proc/self/exe");
         // The shell of it: waits in its own namespace until it is told to go, and executes what follows.
-        command.args([act::WORD, "wait"]).args(act);
+        command.args([act::WORD, how]).args(act).stdout(output);
         let (wait, go) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         command.stdin(Stdio::from(wait));
-        set_up(&mut command);
         let child = command.spawn().unwrap();
         let container = Container { child, go: Some(go) };
-        container.until_apart();
+        if how == "wait" {
+            container.until_apart();
+        }
         container
     }
 
@@ -104,13 +116,18 @@ impl Container {
         within(|| std::fs::read_link(&theirs).is_ok_and(|ns| ns != ours));
     }
 
-    /// Its standard output, of one that was made [`Container::with`] a pipe.
+    /// Its standard output, of one that is [`Container::heard`].
     pub fn output(&mut self) -> BufReader<ChildStdout> {
         BufReader::new(self.child.stdout.take().expect("a pipe"))
     }
 
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
+    }
+
+    /// Its mount namespace, which exists for as long as it is held.
+    pub fn namespace(&self) -> File {
+        File::open(format!("/proc/{}/ns/mnt", self.pid())).unwrap()
     }
 
     /// Lets it execute its act.
@@ -142,9 +159,11 @@ impl Drop for Container {
 }
 
 /// The waiting half: runs in the child.
-pub fn wait_and_execute(act: &[String]) -> ! {
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+pub fn wait_and_execute(apart: bool, act: &[String]) -> ! {
+    if apart {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    }
     let mut byte = [0];
     nix::unistd::read(std::io::stdin(), &mut byte).unwrap();
     std::io::stdout().flush().unwrap();
@@ -154,8 +173,12 @@ pub fn wait_and_execute(act: &[String]) -> ! {
 
 /// Runs an act as a session in a container's mount namespace, to its end.
 pub fn session(container: &Container, act: &[&str]) -> i32 {
+    session_in(&container.namespace(), act)
+}
+
+/// The same, in a mount namespace that is held open.
+pub fn session_in(ns: &File, act: &[&str]) -> i32 {
     use lithify::sys::process::{self, Fork};
-    let ns = std::fs::File::open(format!("/proc/{}/ns/mnt", container.pid())).unwrap();
     match process::fork().unwrap() {
         Fork::Parent(pid) => process::wait_pid(pid).unwrap().shell_code(),
         Fork::Child => {
@@ -163,7 +186,7 @@ pub fn session(container: &Container, act: &[&str]) -> i32 {
             match process::fork().unwrap() {
                 Fork::Parent(pid) => process::exit_now(process::wait_pid(pid).map_or(99, |e| e.shell_code())),
                 Fork::Child => {
-                    nix::sched::setns(&ns, CloneFlags::CLONE_NEWNS).unwrap();
+                    nix::sched::setns(ns, CloneFlags::CLONE_NEWNS).unwrap();
                     let exe = std::ffi::CString::new(format!("/proc/{}/exe", std::process::id())).unwrap();
                     let words = [c"sensor".to_owned(), std::ffi::CString::new(act::WORD).unwrap()];
                     let rest = act.iter().map(|a| std::ffi::CString::new(*a).unwrap());

@@ -1,7 +1,6 @@
 //! Sockets: listened on, connected and sent to.
 
 use std::io::BufRead;
-use std::process::Stdio;
 
 use lithify::sensor::reading::{Direction, Operation, Peer};
 
@@ -15,7 +14,7 @@ fn peers() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().canonicalize().unwrap();
     let path = path.to_str().unwrap();
-    let mut container = Container::with(&["network", path], |command| drop(command.stdout(Stdio::piped())));
+    let mut container = Container::heard(&["network", path]);
     let armed = world.sensor().arm(container.pid(), options()).unwrap();
     let mut output = container.output();
     container.go();
