@@ -330,6 +330,18 @@ fn a_container_goes_on_when_its_collector_is_killed_and_that_is_said() -> Result
 }
 
 #[test]
+fn a_container_that_fails_to_start_leaves_no_sensor_behind() -> Result<()> {
+    let corner = Corner::new()?;
+    let setup = Setup::new(&corner)?;
+    let before = corner.traces()?;
+    let bundle = Bundle::new(&corner, "nothing", "true")?;
+    bundle.edit(|spec| spec["process"]["args"] = json!(["/no/such/program"]))?;
+    let outcome = bundle.bash(&Runtime::lithify(&setup, &["--mode", "learn"]), "$R run --bundle $B $ID")?;
+    ensure!(outcome.code != 0 && outcome.stderr.contains("no such file"), "{outcome:?}");
+    nothing_is_left(&corner, &before)
+}
+
+#[test]
 fn observing_tells_what_a_profile_does_not_have_and_adds_nothing_to_it() -> Result<()> {
     let corner = Corner::new()?;
     let setup = Setup::new(&corner)?;

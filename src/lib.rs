@@ -28,6 +28,7 @@
 //! | the event types, the journal's files, reading them back | [`events`] |
 //! | a container's live state on disk | [`record`] |
 //! | what a failure looks like to an engine | [`logging`] |
+//! | what a container is seen to do while it is learnt | [`sensor`]: `bpf/` are the programs, `armed.rs` one container, `load.rs` is `lithifyctl`'s |
 //! | `lithifyctl`, one file a verb | [`ctl`] |
 //! | system calls, and every `unsafe` | [`sys`] |
 //!

@@ -179,8 +179,7 @@ mod tests {
     #[test]
     fn a_session_that_was_let_in_has_no_part_in_what_the_workload_may() {
         let known = items(&reading(&[0, 41], &[], &[]));
-        let mut seen = Items::default();
-        seen.exec = known.workload.clone();
+        let seen = Items { exec: known.workload.clone(), ..Items::default() };
         assert!(beyond(&profile(&known), &seen).iter().all(|b| b.side == Side::Exec));
         assert_eq!(beyond(&profile(&known), &seen).len(), 2);
     }

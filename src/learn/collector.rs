@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::beyond::beyond;
@@ -47,6 +47,9 @@ pub(super) fn run(subject: Subject, socket: OwnedFd) {
         collector.step(signals.as_ref());
     }
     collector.finish_and_tell();
+    if let Some(Err(error)) = collector.ground.leave() {
+        collector.teller.degraded(&format!("{error:#}"));
+    }
     collector.teller.flush();
 }
 
@@ -321,11 +324,16 @@ fn profile_of(ground: &Ground) -> Result<Option<Profile>> {
         if let Some(newest) = store::newest_profile(data_dir, name)? {
             return Ok(Some(newest));
         }
-        let all = store::all_profiles(data_dir)?.into_iter().filter_map(|stored| stored.document.ok());
-        let named = all.filter(|p| p.revision.digest == *name).max_by(|a, b| a.until().cmp(&b.until()));
-        return named.map(Some).with_context(|| {
-            format!("failed to find profile {name:?}: neither a workload nor a revision; see 'lithifyctl profile list'")
-        });
+        let (workload, start) = name.rsplit_once('@').unwrap_or((name, ""));
+        let all = store::profiles(data_dir, workload)?.into_iter().filter_map(|stored| stored.document.ok());
+        let mut named = all.filter(|profile| !start.is_empty() && profile.revision.digest.starts_with(start));
+        return match (named.next(), named.next()) {
+            (Some(only), None) => Ok(Some(only)),
+            (found, _) => bail!(
+                "failed to find profile {name:?}: {}; see 'lithifyctl profile list'",
+                if found.is_some() { "several revisions begin so" } else { "there is none" }
+            ),
+        };
     }
     match store::read_profile(data_dir, &subject.workload, &ground.revision.digest)? {
         Some(own) => Ok(Some(own)),

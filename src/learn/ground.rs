@@ -66,6 +66,11 @@ impl Ground {
         ground
     }
 
+    /// Nothing more is recorded.
+    pub(super) fn leave(&mut self) -> Option<anyhow::Result<()>> {
+        self.sensor.take().map(Sensor::leave)
+    }
+
     /// The place of an observation that begins now.
     pub(super) fn berth(&mut self) -> Berth {
         let found = self.next.take();

@@ -14,8 +14,8 @@ pub enum Purpose {
     Learn,
     /// They are compared with a profile, and nothing is added to it.
     Observe {
-        /// Name of a workload, or digest of a revision, whose stored profile it is; `None`: the revision's own, else the
-        /// newest of its workload.
+        /// The stored profile: `WORKLOAD`, whose newest it is, or `WORKLOAD@` and the beginning of a revision's digest. `None`:
+        /// the revision's own, else the newest of its workload.
         profile: Option<String>,
     },
 }

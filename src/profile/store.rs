@@ -33,11 +33,19 @@ pub struct Stored<T> {
 /// Writes an observation, durably; one of the same id is replaced, as long as it had not ended.
 ///
 /// # Errors
-/// When it is malformed, can't be written, or the store is not root's alone.
+/// When it is malformed, the one that is there has ended and says something else or can't be trusted, or it can't be
+/// written.
 pub fn write_observation(data_dir: &Path, observation: &Observation) -> Result<()> {
     let writing = || format!("failed to write observation {} of {}", observation.id, observation.workload);
     observation.check().with_context(writing)?;
     let folder = Folder::create(data_dir, &[OBSERVATIONS, &escape(&observation.workload)]).with_context(writing)?;
+    match read_observation_in(&folder, &file_name(&observation.id)).with_context(writing)? {
+        Some(old) if old == *observation => return Ok(()),
+        Some(old) => {
+            ensure!(!old.ended, "{}: the one that is there has ended, and does not change any more", writing())
+        }
+        None => {}
+    }
     folder.write(&file_name(&observation.id), &encode(observation)?).with_context(writing)
 }
 

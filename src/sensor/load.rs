@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, PrintLevel};
+use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder, PrintLevel};
 use nix::mount::{MsFlags, mount};
 
 use super::pins::{self, MAPS, Pins};
@@ -37,11 +37,6 @@ pub fn load(place: &Place) -> Result<()> {
         Pinned::Another => replace(place)?,
         Pinned::Nothing => {}
     }
-    ensure!(
-        Path::new(BTF).exists(),
-        "failed to load the sensor: this kernel has no BTF ({BTF}); use one built with CONFIG_DEBUG_INFO_BTF=y, or import a \
-         profile that was learnt elsewhere"
-    );
     let done = load_and_pin(place);
     if done.is_err() {
         // The first error is the one to tell; the next load clears it again.
@@ -110,55 +105,74 @@ fn mount_bpffs() -> Result<()> {
     })
 }
 
-/// The best of the ways that this kernel takes.
-fn load_and_pin(place: &Place) -> Result<()> {
-    let guesses = addresses();
-    let mut first = None;
-    for way in CAPABILITY_WAYS.map(Some).into_iter().chain([None]) {
-        match try_way(place, way, guesses) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(e) => first = Some(e),
-        }
-        pins::clear(&place.loading()).context("failed to remove a load that did not work")?;
-    }
-    // Without capabilities is the least that is asked: its failure is the one to tell.
-    Err(first.unwrap_or_else(|| anyhow!("failed to load the sensor")))
+/// The programs, loaded and attached; they run until it is dropped, unless its links are pinned.
+struct Attached {
+    object: Object,
+    links: Vec<(String, Link)>,
+    unseen: Vec<&'static str>,
 }
 
-/// Loads with one way to see capability checks; false if the kernel took it and never calls it.
-fn try_way(place: &Place, way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<bool> {
+/// What the sensor would not see on this kernel, found by loading it for a moment.
+///
+/// # Errors
+/// When it can't be loaded at all.
+pub fn try_out() -> Result<Vec<&'static str>> {
+    Ok(attach()?.unseen)
+}
+
+/// The best of the ways that this kernel takes.
+fn attach() -> Result<Attached> {
+    ensure!(
+        Path::new(BTF).exists(),
+        "failed to load the sensor: this kernel has no BTF ({BTF}); use one built with CONFIG_DEBUG_INFO_BTF=y, or import a \
+         profile that was learnt elsewhere"
+    );
+    let guesses = addresses();
+    for way in CAPABILITY_WAYS {
+        // A way that this kernel does not have is no failure: the next one may do.
+        if let Ok(attached) = attach_with(Some(way), guesses)
+            && is_called(&attached.object)?
+        {
+            return Ok(attached);
+        }
+    }
+    attach_with(None, guesses)
+}
+
+fn attach_with(way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<Attached> {
     let object = open(way, guesses)?;
-    let loading = place.loading();
-    std::fs::create_dir(&loading).with_context(|| format!("failed to make {}", loading.display()))?;
+    let mut links = Vec::new();
     for program in object.progs_mut() {
         let name = program.name().to_string_lossy().into_owned();
         if CAPABILITY_WAYS.contains(&name.as_str()) && way != Some(&name) {
             continue;
         }
-        let mut link = program.attach().with_context(|| format!("failed to attach the sensor's program {name}"))?;
-        link.pin(loading.join(format!("link-{name}"))).with_context(|| format!("failed to pin {name}"))?;
+        let link = program.attach().with_context(|| format!("failed to attach the sensor's program {name}"))?;
+        links.push((name, link));
     }
-    if way.is_some() && !is_called(&object)? {
-        return Ok(false);
-    }
-    let mut object = object;
+    let unseen = if way.is_none() { vec!["capabilities"] } else { Vec::new() };
+    Ok(Attached { object, links, unseen })
+}
+
+fn load_and_pin(place: &Place) -> Result<()> {
+    let Attached { mut object, links, unseen } = attach()?;
+    let loading = place.loading();
+    std::fs::create_dir(&loading).with_context(|| format!("failed to make {}", loading.display()))?;
     for mut map in object.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if MAPS.contains(&name.as_str()) {
             map.pin(loading.join(&name)).with_context(|| format!("failed to pin {name}"))?;
         }
     }
-    let mut marks = vec![Place::digest_mark(DIGEST)];
-    if way.is_none() {
-        marks.push(format!("{UNSEEN}capabilities"));
-    }
+    let marks = unseen.iter().map(|what| format!("{UNSEEN}{what}")).chain([Place::digest_mark(DIGEST)]);
     for mark in marks {
         std::fs::create_dir(loading.join(&mark)).with_context(|| format!("failed to make {mark}"))?;
     }
+    for (name, mut link) in links {
+        link.pin(loading.join(format!("link-{name}"))).with_context(|| format!("failed to pin {name}"))?;
+    }
     std::fs::rename(&loading, &place.pins)
-        .with_context(|| format!("failed to pin the sensor in {}", place.pins.display()))?;
-    Ok(true)
+        .with_context(|| format!("failed to pin the sensor in {}", place.pins.display()))
 }
 
 fn open(way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<Object> {
@@ -195,8 +209,7 @@ fn open(way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<Object> {
 
 /// Has a capability of ours checked, and looks whether the program was called.
 fn is_called(object: &Object) -> Result<bool> {
-    // Reading another process's root link asks for CAP_SYS_PTRACE or is allowed for being the same user; the chroot into
-    // where we are asks for CAP_SYS_CHROOT and changes nothing but for who has none.
+    // A chroot to where we are asks for CAP_SYS_CHROOT and changes nothing. Refused is asked as well.
     let _ = nix::unistd::chroot("/");
     let bss = object.maps().find(|m| m.name().as_encoded_bytes().ends_with(b".bss"));
     let value = bss.context("failed to find the canary of the sensor's programs")?;

@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("what_the_baseline_forbids_is_told_once_and_never_learnt", forbidden),
     ("without_a_sensor_files_are_still_recorded_and_it_is_said", without_sensor),
     ("each_generation_is_an_observation_of_its_own", generations),
+    ("peaks_are_those_of_the_containers_own_cgroups", peaks),
     ("arming_is_answered_within_a_few_milliseconds", arming_is_quick),
 ];
 
@@ -178,4 +179,52 @@ fn arming_is_quick() {
     println!("arming: median {:?}, all {times:?}", times[4]);
     // The fastest: on a busy host the others tell of its other work.
     assert!(times[0] < Duration::from_millis(5), "{times:?}");
+}
+
+fn peaks() {
+    let world = World::new();
+    let Some(cgroups) = Cgroups::new() else { panic!("no cgroup hierarchy can be written here") };
+    let mut container =
+        world.container("c1", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sh -c 'sleep 1 & wait'");
+    cgroups.enter(container.pid());
+    let collector = world.collector(world.subject("c1"));
+    assert_eq!(collector.arm(&container), Vec::<String>::new());
+    container.run();
+    collector.end();
+    crate::world::reap(collector.hang_up());
+    let [observation] = &world.observations()[..] else { panic!("one observation") };
+    let peaks = observation.peaks;
+    assert!(peaks.memory_bytes.is_some_and(|bytes| bytes > 100_000), "{peaks:?}");
+    assert!(peaks.pids.is_some_and(|pids| (3..20).contains(&pids)), "{peaks:?}");
+    assert!(peaks.cpu_millis.is_some_and(|millis| (10..=4000).contains(&millis)), "{peaks:?}");
+}
+
+/// A cgroup in each hierarchy that counts something, as a low-level runtime makes one.
+struct Cgroups(Vec<std::path::PathBuf>);
+
+impl Cgroups {
+    fn new() -> Option<Cgroups> {
+        let own = lithify::supervise::cgroup::Cgroups::of(std::process::id() as i32).expect("our cgroups");
+        let name = format!("lithify-learn-test-{}", std::process::id());
+        let counts = |controllers: &[String]| {
+            controllers.is_empty() || controllers.iter().any(|c| ["memory", "pids", "cpuacct"].contains(&c.as_str()))
+        };
+        let all = own.0.into_iter().filter(|c| counts(&c.controllers)).map(|c| c.path.join(&name));
+        let made: Vec<_> = all.filter(|path| std::fs::create_dir(path).is_ok()).collect();
+        (!made.is_empty()).then_some(Cgroups(made))
+    }
+
+    fn enter(&self, pid: i32) {
+        for path in &self.0 {
+            std::fs::write(path.join("cgroup.procs"), pid.to_string()).expect("moved");
+        }
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_dir(path);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use lithify::events::EventType;
 use lithify::learn::{Purpose, Subject};
 
 use crate::Test;
-use crate::world::{Collector, World, eventually, reap};
+use crate::world::{Collector, WORKLOAD, World, eventually, reap};
 
 pub const TESTS: &[Test] = &[
     ("what_goes_beyond_the_profile_is_told_once_and_not_learnt", beyond),
@@ -78,7 +78,7 @@ fn named() {
     let digest = world.profile().expect("a profile").revision.digest;
     let mut container = world.container("c1", USUAL);
     let named = Subject { workload: "other/name".to_owned(), ..world.subject("c1") };
-    let purpose = Purpose::Observe { profile: Some(digest) };
+    let purpose = Purpose::Observe { profile: Some(format!("{WORKLOAD}@{}", &digest[..12])) };
     let collector = world.collector(Subject { purpose, ..named });
     collector.arm(&container);
     container.run();

@@ -135,6 +135,8 @@ fn names_mean_the_newest_revision_a_given_one_or_a_file() {
     assert_eq!(digest(&format!("web@{}", build::id(1))), build::id(1));
     let file = node.file("p.json", &node.stored(1));
     assert_eq!(digest(&file), build::id(1));
+    let observation = node.file("o.json", &build::full(1));
+    assert_eq!(digest(&observation), build::id(1), "an observation is shown as what it alone would make");
     let err = |name: &str| node.profile(&["show", name]).err;
     assert!(err("web@0000").contains("2 revisions of web begin with \"0000\""));
     assert!(err("web@f").contains("no revision of web begins with \"f\""));

@@ -36,6 +36,19 @@ fn an_observation_is_written_read_and_folded_and_only_root_can_look() {
 }
 
 #[test]
+fn an_observation_grows_until_it_has_ended_and_does_not_change_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut growing = build::full(1);
+    (growing.ended, growing.windows) = (false, 3);
+    store::write_observation(dir.path(), &growing).unwrap();
+    store::write_observation(dir.path(), &build::full(1)).unwrap();
+    store::write_observation(dir.path(), &build::full(1)).unwrap();
+    let e = store::write_observation(dir.path(), &growing).unwrap_err();
+    assert!(e.to_string().contains("has ended, and does not change any more"), "{e}");
+    assert_eq!(store::read_observation(dir.path(), "web", &build::id(1)).unwrap(), Some(build::full(1)));
+}
+
+#[test]
 fn folding_an_observation_again_does_not_touch_the_file() {
     use std::os::unix::fs::MetadataExt;
     let dir = tempfile::tempdir().unwrap();

@@ -89,7 +89,7 @@ pub fn run(act: &[String]) -> ExitCode {
         ["call", number] => bare(number.parse().unwrap()),
         ["calls", number, times] => timed(number.parse().unwrap(), times.parse().unwrap()),
         ["tasks", many] => tasks(many.parse().unwrap()),
-        ["flood", dir, paths] => flood(dir, paths.parse().unwrap()),
+        ["flood", paths] => flood(paths.parse().unwrap()),
         ["writes", dir] => writes(dir),
         ["names", dir] => names(dir),
         ["link-to", link] => drop(OpenOptions::new().append(true).open(link).unwrap()),
@@ -197,8 +197,8 @@ fn tasks(many: usize) {
     }
 }
 
-fn flood(dir: &str, paths: u32) {
-    // Four processes at once, each with children that fork again: a bomb, but one that ends.
+/// Four processes at once, each with children: a bomb, but one that ends. No file system is filled: sysfs takes no folders.
+fn flood(paths: u32) {
     let each = paths / 4;
     let mut pids = Vec::new();
     for part in 0..4 {
@@ -206,11 +206,8 @@ fn flood(dir: &str, paths: u32) {
             Fork::Parent(pid) => pids.push(pid),
             Fork::Child => {
                 for i in 0..each {
-                    let _ = fs::remove_file(format!("{dir}/{part}-{i}"));
-                    let path = CString::new(format!("{dir}/{part}-{i}")).unwrap();
-                    let mode = nix::sys::stat::Mode::S_IRUSR;
-                    let _ =
-                        nix::unistd::mkfifo(path.as_c_str(), mode).and_then(|()| nix::unistd::unlink(path.as_c_str()));
+                    let made = nix::unistd::mkdir(format!("/sys/{part}-{i}").as_str(), nix::sys::stat::Mode::S_IRWXU);
+                    assert_eq!(made, Err(nix::Error::EPERM));
                     if i % 100 == 0
                         && let Ok(Fork::Child) = process::fork()
                     {
@@ -235,6 +232,8 @@ fn writes(dir: &str) {
     drop(File::open(format!("{dir}/kept")).unwrap());
     drop(OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir).unwrap());
     drop(OpenOptions::new().write(true).open("/dev/null").unwrap());
+    let hidden = nix::sys::memfd::memfd_create(c"nowhere", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+    drop(OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", hidden.as_raw_fd())).unwrap());
 }
 
 fn names(dir: &str) {

@@ -5,7 +5,7 @@ use std::fs;
 use lithify::sensor::reading::{Facts, Loss, Operation, PathUse};
 
 use crate::Test;
-use crate::container::{World, called, options};
+use crate::container::{Container, World, called, options};
 
 pub const TESTS: &[Test] = &[
     ("files::a_file_that_is_written_and_removed_leaves_a_record_of_both", write_then_remove),
@@ -44,6 +44,7 @@ fn write_then_remove() {
     assert!(!has(facts, Operation::Remove, &format!("{path}/kept")));
     assert!(has(facts, Operation::Create, &path), "a file without a name is made in its folder: {all:?}");
     assert!(!all.keys().any(|p| p.path == "/dev/null"), "writing to a device changes no file system");
+    assert!(!all.keys().any(|p| p.path.contains("nowhere")), "nor does a file that is in none: {all:?}");
     assert_eq!(reading.loss, Loss::default());
 }
 
@@ -91,9 +92,8 @@ fn refused() {
 }
 
 fn flood() {
-    let (_dir, path) = folder();
     let world = World::new();
-    let mut container = crate::container::Container::new(&["flood", &path, "100000"]);
+    let mut container = Container::new(&["flood", "100000"]);
     let limit = 4096;
     let options = lithify::sensor::Options { table_entries: limit, ..options() };
     let armed = world.sensor().arm(container.pid(), options).unwrap();

@@ -3,13 +3,14 @@
 //! Needs root and a kernel with BTF, and nothing else: no engine, no compiler. A container here is a process in a mount
 //! namespace of its own that executes this very program, whose acts are in `act.rs`. The program speaks the standard
 //! harness's language (names, `--list`, `--exact`), but runs its tests on its only thread, so that it may fork.
-//! `LITHIFY_CTL` is the loader, if not this package's own lithifyctl.
+//! `LITHIFY_CTL` is the loader, if not this package's own lithifyctl. The only word `measure` prints what the sensor costs.
 
 mod act;
 mod calls;
 mod container;
 mod files;
 mod life;
+mod measure;
 mod network;
 mod programs;
 
@@ -23,6 +24,10 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.first().is_some_and(|a| a == act::WORD) {
         return act::run(&args[1..]);
+    }
+    if args.first().is_some_and(|a| a == measure::WORD) {
+        measure::run();
+        return ExitCode::SUCCESS;
     }
     let has = |flag: &str| args.iter().any(|a| a == flag);
     let tests: Vec<Test> = [calls::TESTS, files::TESTS, life::TESTS, network::TESTS, programs::TESTS].concat();

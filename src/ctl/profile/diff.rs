@@ -21,6 +21,7 @@ is 1 if there are any: replicas of one workload should not differ.
 
 /// One item that only one of two profiles has.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct Difference {
     /// `first` or `second`.
     only_in: &'static str,

@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::super::{Call, Outcome, plain, usage};
-use super::{read_file, short, words};
+use super::{Document, short, words};
 use crate::profile::merge::{Across, merge};
-use crate::profile::{Observation, Profile, store};
+use crate::profile::{Profile, store};
 
 const HELP: &str = "\
 usage: lithifyctl profile import FILE... [--replace] [--json]
@@ -31,7 +31,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     // All are read before the first is stored: a typing error in the last name leaves nothing half done.
     let mut documents = Vec::new();
     for file in &files {
-        documents.push(parse(Path::new(file))?);
+        documents.push(Document::read(Path::new(file))?);
     }
     let mut imported = Vec::new();
     for document in documents {
@@ -62,25 +62,6 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Well)
-}
-
-enum Document {
-    Profile(Box<Profile>),
-    Observation(Box<Observation>),
-}
-
-fn parse(path: &Path) -> Result<Document> {
-    let bytes = read_file(path)?;
-    // Only a profile has generations; what is neither is told as a profile that is wrong.
-    let is_observation = serde_json::from_slice::<serde_json::Value>(&bytes)
-        .is_ok_and(|v| v.get("generations").is_none() && v.get("id").is_some());
-    if is_observation {
-        let observation =
-            Observation::parse(&bytes).with_context(|| format!("failed to read observation {}", path.display()))?;
-        return Ok(Document::Observation(Box::new(observation)));
-    }
-    let profile = Profile::parse(&bytes).with_context(|| format!("failed to read profile {}", path.display()))?;
-    Ok(Document::Profile(Box::new(profile)))
 }
 
 fn store_profile(data_dir: &Path, new: Profile, replace: bool) -> Result<Profile> {

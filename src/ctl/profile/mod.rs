@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Call, Given, Outcome, usage};
 use crate::policy::suggest::{nearest, quote, remedy};
-use crate::profile::{Profile, folder, store};
+use crate::profile::{Observation, Profile, folder, store};
 
 type Verb = fn(&mut Call<'_>, &mut lexopt::Parser) -> Result<Outcome>;
 
@@ -97,17 +97,36 @@ fn is_file(word: &str) -> bool {
     ["/", "./", "../"].iter().any(|start| word.starts_with(start))
 }
 
-/// Reads a document that the caller names: its owner is the caller's to know.
-fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let reading = || format!("failed to read {}", path.display());
-    folder::bounded(File::open(path).with_context(reading)?).with_context(reading)
+/// A document in a file that the caller names: its owner is the caller's to know.
+enum Document {
+    Profile(Box<Profile>),
+    Observation(Box<Observation>),
+}
+
+impl Document {
+    fn read(path: &Path) -> Result<Document> {
+        let read = || -> Result<Document> {
+            let bytes = folder::bounded(File::open(path)?)?;
+            // Only a profile has generations; what is neither is told as a profile that is wrong.
+            let head: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+            let is_observation = head.is_some_and(|v| v.get("generations").is_none() && v.get("id").is_some());
+            Ok(match is_observation {
+                true => Document::Observation(Box::new(Observation::parse(&bytes)?)),
+                false => Document::Profile(Box::new(Profile::parse(&bytes)?)),
+            })
+        };
+        read().with_context(|| format!("failed to read {}", path.display()))
+    }
 }
 
 /// The profile that a word on the command line means: a file, `WORKLOAD`, or `WORKLOAD@REVISION`.
 fn resolve(data_dir: &Path, word: &str) -> Result<Profile> {
     if is_file(word) {
-        let path = Path::new(word);
-        return Profile::parse(&read_file(path)?).with_context(|| format!("failed to read profile {}", path.display()));
+        return match Document::read(Path::new(word))? {
+            Document::Profile(profile) => Ok(*profile),
+            // What one observation alone would make.
+            Document::Observation(observation) => Ok(Profile::of(&observation)),
+        };
     }
     if let Some(profile) = store::newest_profile(data_dir, word)? {
         return Ok(profile);

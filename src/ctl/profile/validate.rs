@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use serde_json::json;
 
 use super::super::{Call, Outcome, plain};
-use super::{is_file, read_file, words};
-use crate::profile::{Observation, Profile, store};
+use super::{Document, is_file, words};
+use crate::profile::store;
 
 const HELP: &str = "\
 usage: lithifyctl profile validate [FILE|WORKLOAD]... [--json]
@@ -30,7 +30,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     }
     for name in names.drain(..) {
         if is_file(&name) {
-            let outcome = file(Path::new(&name));
+            let outcome = Document::read(Path::new(&name)).map(drop);
             checked.push((name, outcome));
             continue;
         }
@@ -40,7 +40,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
         }
         observations(&data_dir, &name, &mut checked)?;
         if checked.len() == before {
-            checked.push((name.clone(), Err(anyhow::anyhow!("{}", super::unknown(&data_dir, &name)?))));
+            checked.push((name.clone(), Err(anyhow!("{}", super::unknown(&data_dir, &name)?))));
         }
     }
     let wrong = checked.iter().any(|(_, outcome)| outcome.is_err());
@@ -66,16 +66,4 @@ fn observations(data_dir: &Path, workload: &str, checked: &mut Vec<(String, Resu
         checked.push((stored.path.display().to_string(), stored.document.map(drop)));
     }
     Ok(())
-}
-
-fn file(path: &Path) -> Result<()> {
-    let bytes = read_file(path)?;
-    let failed = match Profile::parse(&bytes) {
-        Ok(_) => return Ok(()),
-        Err(e) => e,
-    };
-    let is_observation = serde_json::from_slice::<serde_json::Value>(&bytes)
-        .is_ok_and(|v| v.get("generations").is_none() && v.get("id").is_some());
-    let outcome = if is_observation { Observation::parse(&bytes).map(drop) } else { Err(failed) };
-    outcome.with_context(|| format!("failed to read {}", path.display()))
 }

@@ -46,6 +46,8 @@ enum kind { CALL = 1, DENIED, CAPABILITY, ARGUMENT, PROGRAM, PATH, PEER };
 enum operation { WRITE = 1, CREATE, REMOVE, RENAME, ATTRIBUTES };
 enum origin { IMAGE = 1, UPPER, TMPFS, ANONYMOUS, VOLUME, ROOT };
 enum direction { LISTEN = 1, CONNECT };
+/* A walk's end: too deep or too long; at a root; at a file that is nowhere in the tree, such as a memfd. */
+enum end { LOST, FOUND, NOWHERE };
 enum { ON_ROOT = 1, BY_TEXT = 2, RELATIVE = 4 };
 
 /* Identity of one record. Its bytes are compared, so what a kind does not use is zero. */
@@ -161,7 +163,7 @@ struct room {
 	struct dentry *dentry;
 	struct mount *mount;
 	u32 at;   /* where the walked path begins in `walked` */
-	u32 done; /* the walk reached a root */
+	u32 end;  /* how the walk ended */
 	u32 line_bytes;
 	char walked[1024];
 	char line[1024];

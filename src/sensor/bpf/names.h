@@ -18,6 +18,7 @@ static __noinline bool named(struct room *r, u32 dir, u64 pointer)
 	long more;
 	u8 flags = BY_TEXT;
 
+	r->end = LOST;
 	if (pointer && bpf_probe_read_user(&first, 1, (void *)pointer))
 		return false;
 	if (first == '/') {
@@ -65,7 +66,7 @@ static __noinline bool on_names(struct room *r, struct tracked *t, u64 as, s32 r
 	k->number = -result;
 	k->what = c->what;
 	if (!named(r, c->look == DESCRIPTOR ? 0 : c->dir, c->look == DESCRIPTOR ? 0 : r->args[c->name & 3]))
-		return false;
+		return unplaced(r);
 	note(r, t);
 	if (!c->what2)
 		return true;
@@ -73,7 +74,7 @@ static __noinline bool on_names(struct room *r, struct tracked *t, u64 as, s32 r
 	k->number = -result;
 	k->what = c->what2;
 	if (!named(r, c->dir2, r->args[c->name2 & 3]))
-		return false;
+		return unplaced(r);
 	note(r, t);
 	return true;
 }
@@ -100,7 +101,7 @@ static __noinline bool on_open(struct room *r, struct tracked *t, u64 as, s32 re
 		k->number = -result;
 		k->what = flags & O_CREAT ? CREATE : WRITE;
 		if (c->name == HERE || !named(r, c->dir, r->args[c->name & 3]))
-			return false;
+			return unplaced(r);
 		note(r, t);
 		return true;
 	}
@@ -120,7 +121,7 @@ static __noinline bool on_open(struct room *r, struct tracked *t, u64 as, s32 re
 	if ((flags & O_TMPFILE) == O_TMPFILE)
 		path.dentry = BPF_CORE_READ(path.dentry, d_parent);
 	if (!walk(r, path.dentry, path.mnt) || !text(r))
-		return false;
+		return unplaced(r);
 	k->flags = on_root(me, path.mnt) ? ON_ROOT : 0;
 	if (mode & FMODE_CREATED || (flags & O_TMPFILE) == O_TMPFILE) {
 		k->what = CREATE;

@@ -18,7 +18,7 @@ static long step(u32 index, void *context)
 	if (d == BPF_CORE_READ(m, mnt.mnt_root)) {
 		above = BPF_CORE_READ(m, mnt_parent);
 		if (above == m) {
-			r->done = 1;
+			r->end = FOUND;
 			return 1;
 		}
 		r->dentry = BPF_CORE_READ(m, mnt_mountpoint);
@@ -28,8 +28,12 @@ static long step(u32 index, void *context)
 	parent = BPF_CORE_READ(d, d_parent);
 	length = BPF_CORE_READ(d, d_name.len);
 	name = BPF_CORE_READ(d, d_name.name);
-	/* Its own parent and no mount's root: it hangs in the air. */
-	if (parent == d || !parent || length > 255 || at > WALKED || at < length + 1)
+	/* Its own parent and no mount's root. */
+	if (parent == d) {
+		r->end = NOWHERE;
+		return 1;
+	}
+	if (!parent || length > 255 || at > WALKED || at < length + 1)
 		return 1;
 	at -= length;
 	if (bpf_probe_read_kernel(&r->walked[at & (WALKED - 1)], length & 255, name))
@@ -50,11 +54,11 @@ static __noinline bool walk(struct room *r, struct dentry *dentry, struct vfsmou
 	r->dentry = dentry;
 	r->mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 	r->at = WALKED;
-	r->done = 0;
+	r->end = LOST;
 	r->line_bytes = 0;
 	bpf_loop(DEEPEST, step, &context, 0);
 	at = r->at;
-	if (!r->done || at > WALKED)
+	if (r->end != FOUND || at > WALKED)
 		return false;
 	bytes = WALKED - at;
 	if (bytes > TEXT)
@@ -62,6 +66,12 @@ static __noinline bool walk(struct room *r, struct dentry *dentry, struct vfsmou
 	bpf_probe_read_kernel(r->line, bytes, &r->walked[at]);
 	r->line_bytes = bytes;
 	return true;
+}
+
+/* What to answer when there is no path: nothing is missing if the file has no place that could be told. */
+static __always_inline bool unplaced(struct room *r)
+{
+	return r->end == NOWHERE;
 }
 
 /* The key's text becomes the line. */
