@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lithify::learn::presence;
 use lithify::profile::{Behaviour, Profile, Support};
+use lithify::sensor::Place;
 use serde_json::{Value, json};
 
 use crate::bare::{Bundle, Runtime};
@@ -75,12 +76,13 @@ fn lossy(profile: &Profile) -> bool {
 /// Nothing is left: no process, mount or cgroup, and no sensor.
 fn nothing_is_left(corner: &Corner, before: &Traces) -> Result<()> {
     corner.left_nothing_since(before)?;
-    let pins = corner.inside("/sys/fs/bpf");
-    let ours = || fs::read_dir(&pins).into_iter().flatten().flatten().map(|e| e.file_name());
-    eventually("the sensor's end", Duration::from_secs(10), || {
-        let left: Vec<_> = ours().filter(|name| name.to_string_lossy().starts_with("lithify-")).collect();
-        Ok(left.is_empty().then_some(()))
-    })
+    eventually("the sensor's end", Duration::from_secs(10), || Ok((!is_loaded(corner)).then_some(())))
+}
+
+/// Whether the sensor of this corner's state folder is loaded.
+fn is_loaded(corner: &Corner) -> bool {
+    let pins = Place::of(&corner.dir().join("state")).pins;
+    corner.inside(pins).exists()
 }
 
 /// Lets the bundle's container run, does what a session does, and ends it.
@@ -318,6 +320,7 @@ fn a_container_goes_on_when_its_collector_is_killed_and_that_is_said() -> Result
     let entry = eventually("the collector", Duration::from_secs(5), || {
         Ok(presence::list(&corner.dir().join("state"))?.into_iter().find(|e| e.container == "unheard"))
     })?;
+    ensure!(is_loaded(&corner), "no sensor where one has to be");
     corner.run(&["kill", "-KILL", &entry.pid.to_string()])?.success()?;
     let said = setup.journal().wait_for(DEGRADED, "unheard", 1)?;
     ensure!(said[0]["data"]["reason"].as_str().is_some_and(|r| r.starts_with("learning: ")), "{said:?}");
