@@ -15,6 +15,7 @@ use crate::containerd::Containerd;
 use crate::corner::{Corner, Traces};
 use crate::docker::Docker;
 use crate::images::Image;
+use crate::journal::RESTARTED;
 use crate::podman::{Podman, Under};
 use crate::setup::{RUNC, Setup};
 
@@ -71,6 +72,11 @@ fn is_of_the_work(profile: &Profile) -> Result<()> {
 
 fn lossy(profile: &Profile) -> bool {
     profile.generations.values().any(|g| g.loss.table_full + g.loss.unreadable + g.loss.untracked > 0)
+}
+
+/// What `lithifyctl status` says.
+fn status(corner: &Corner, setup: &Setup) -> Result<String> {
+    corner.run(&[env!("CARGO_BIN_EXE_lithifyctl"), "--config", &setup.config, "status"])?.success()
 }
 
 /// Nothing is left: no process, mount or cgroup, and no sensor.
@@ -247,6 +253,8 @@ fn hooks_of_podman_learn_under_plain_runc_what_an_annotation_names_and_nothing_e
             &["sh", "-c", WORK],
         )?;
         session_under_podman(&podman, Under::Runc)?;
+        let told = status(&corner, &setup)?;
+        ensure!(told.contains("not under lithify, learning"), "{told}");
         podman.ok(Under::Runc, &["--hooks-dir", &dir, "rm", "--force", "--time", "0", "work"])?;
         is_of_the_work(&profile(&setup)?).context(kind)?;
         nothing_is_left(&corner, &before)?;
@@ -321,11 +329,15 @@ fn a_container_goes_on_when_its_collector_is_killed_and_that_is_said() -> Result
         Ok(presence::list(&corner.dir().join("state"))?.into_iter().find(|e| e.container == "unheard"))
     })?;
     ensure!(is_loaded(&corner), "no sensor where one has to be");
+    let told = status(&corner, &setup)?;
+    ensure!(told.contains(", learning; no profile yet"), "{told}");
     corner.run(&["kill", "-KILL", &entry.pid.to_string()])?.success()?;
     let said = setup.journal().wait_for(DEGRADED, "unheard", 1)?;
     ensure!(said[0]["data"]["reason"].as_str().is_some_and(|r| r.starts_with("learning: ")), "{said:?}");
     let state = bundle.bash(&runtime, "$R state $ID | jq -r .status; $R exec $ID echo in")?.success()?;
     assert_eq!(state, "running\nin");
+    let told = status(&corner, &setup)?;
+    ensure!(told.contains("learn, but nobody records") && told.contains("degraded: "), "{told}");
     bundle.bash(&runtime, "$R kill $ID KILL; $R delete --force $ID")?.success()?;
     // Its sensor's part is swept by whoever comes next.
     work_through(&working_bundle(&corner, "next")?, &runtime)?;
@@ -341,6 +353,26 @@ fn a_container_that_fails_to_start_leaves_no_sensor_behind() -> Result<()> {
     bundle.edit(|spec| spec["process"]["args"] = json!(["/no/such/program"]))?;
     let outcome = bundle.bash(&Runtime::lithify(&setup, &["--mode", "learn"]), "$R run --bundle $B $ID")?;
     ensure!(outcome.code != 0 && outcome.stderr.contains("no such file"), "{outcome:?}");
+    nothing_is_left(&corner, &before)
+}
+
+#[test]
+fn a_tripwire_that_restarts_while_learning_makes_an_observation_of_each_generation() -> Result<()> {
+    let corner = Corner::new()?;
+    let setup = Setup::new(&corner)?;
+    let before = corner.traces()?;
+    let bundle = Bundle::new(&corner, "tripped", "echo up; exec sleep 1000")?;
+    let runtime = Runtime::lithify(&setup, &["--mode", "learn", "--rootfs", "tripwire", "--on-write", "restart"]);
+    let start = "$R create --bundle $B --pid-file $B/pid $ID >$B/out 2>&1 </dev/null && $R start $ID";
+    bundle.bash(&runtime, start)?.success()?;
+    bundle.bash(&runtime, "$R exec $ID sh -c 'echo x >/srv/implant; sleep 10'")?;
+    setup.journal().wait_for(RESTARTED, "tripped", 1)?;
+    bundle.bash(&runtime, "$R kill $ID KILL; $R delete --force $ID")?.success()?;
+    let learnt = profile(&setup)?;
+    ensure!(learnt.generations.len() == 2 && learnt.generations.values().all(|g| g.ended), "{:?}", learnt.generations);
+    ensure!(learnt.exec_behaviour.writes.contains_key("/srv/implant"), "{:?}", learnt.exec_behaviour.writes);
+    let calls = &learnt.workload_behaviour.syscalls["execve"].generations;
+    ensure!(calls.len() == 2, "each generation is seen from its first instruction: {calls:?}");
     nothing_is_left(&corner, &before)
 }
 
