@@ -26,6 +26,7 @@ mod contract;
 mod cri;
 mod crun;
 mod killed;
+mod learn;
 mod limits;
 mod plain;
 mod sealed;

@@ -3,6 +3,7 @@
 //!
 //! Owns: every `unsafe` of the project. Must not: know anything of containers, or import another module of this crate.
 
+pub mod bpf;
 pub mod durable;
 pub mod fanotify;
 pub mod fds;

@@ -7,6 +7,7 @@ use caps::{CapSet, Capability};
 
 use super::{Check, Verdict};
 use crate::policy::config::Config;
+use crate::sensor::load;
 use crate::sys::{durable, probe};
 
 /// Kernel features, each tried out.
@@ -58,9 +59,20 @@ pub fn kernel() -> Vec<Check> {
     let remedy = "run engines as full root; without it a supervisor can't be kept from the OOM killer";
     checks.push(capability(Capability::CAP_SYS_RESOURCE, Verdict::Warn, remedy));
     checks.push(cgroups());
-    let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
-    checks.push(Check::new("BTF", Verdict::Info, if btf { "present" } else { "absent; not needed by this version" }));
+    checks.push(sensor());
     checks
+}
+
+/// Whether containers can be learnt, and what of them: the sensor is loaded for a moment.
+fn sensor() -> Check {
+    const NAME: &str = "sensor";
+    match load::try_out() {
+        Ok(unseen) if unseen.is_empty() => Check::new(NAME, Verdict::Ok, "sees all that is learnt"),
+        Ok(unseen) => Check::new(NAME, Verdict::Warn, format!("does not see {}", unseen.join(", ")))
+            .remedy("use Linux 6.13 or newer; until then profiles leave these as they are"),
+        Err(e) => Check::new(NAME, Verdict::Warn, format!("{e:#}"))
+            .remedy("learning needs it, protection does not; as root on a kernel with BTF it loads"),
+    }
 }
 
 fn release() -> Check {

@@ -1,0 +1,109 @@
+/* From a dentry to a path: walked up through mounts to the top of the mount namespace, which is the container's root
+ * whether or not the task lives in a chroot of its own.
+ */
+#pragma once
+#include "note.h"
+
+#define WALKED 512
+#define DEEPEST 64
+
+static long step(u32 index, void *context)
+{
+	struct room *r = *(struct room **)context;
+	struct dentry *d = r->dentry, *parent;
+	struct mount *m = r->mount, *above;
+	u32 length, at = r->at;
+	const unsigned char *name;
+
+	if (d == BPF_CORE_READ(m, mnt.mnt_root)) {
+		above = BPF_CORE_READ(m, mnt_parent);
+		if (above == m) {
+			r->end = FOUND;
+			return 1;
+		}
+		r->dentry = BPF_CORE_READ(m, mnt_mountpoint);
+		r->mount = above;
+		return 0;
+	}
+	parent = BPF_CORE_READ(d, d_parent);
+	length = BPF_CORE_READ(d, d_name.len);
+	name = BPF_CORE_READ(d, d_name.name);
+	/* Its own parent and no mount's root. */
+	if (parent == d) {
+		r->end = NOWHERE;
+		return 1;
+	}
+	if (!parent || length > 255 || at > WALKED || at < length + 1)
+		return 1;
+	at -= length;
+	if (bpf_probe_read_kernel(&r->walked[at & (WALKED - 1)], length & 255, name))
+		return 1;
+	at -= 1;
+	r->walked[at & (WALKED - 1)] = '/';
+	r->at = at;
+	r->dentry = parent;
+	return 0;
+}
+
+/* Writes the path of a dentry to the beginning of `r->line`, "" for the root; false if it has none or is too long. */
+static __noinline bool walk(struct room *r, struct dentry *dentry, struct vfsmount *mnt)
+{
+	struct room *context = r;
+	u32 at, bytes;
+
+	r->dentry = dentry;
+	r->mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+	r->at = WALKED;
+	r->end = LOST;
+	r->line_bytes = 0;
+	bpf_loop(DEEPEST, step, &context, 0);
+	at = r->at;
+	if (r->end != FOUND || at > WALKED)
+		return false;
+	bytes = WALKED - at;
+	if (bytes > TEXT)
+		return false;
+	bpf_probe_read_kernel(r->line, bytes, &r->walked[at]);
+	r->line_bytes = bytes;
+	return true;
+}
+
+/* What to answer when there is no path: nothing is missing if the file has no place that could be told. */
+static __always_inline bool unplaced(struct room *r)
+{
+	return r->end == NOWHERE;
+}
+
+/* The key's text becomes the line. */
+static __always_inline bool text(struct room *r)
+{
+	u32 bytes = r->line_bytes;
+
+	if (bytes > TEXT)
+		return false;
+	return !bpf_probe_read_kernel(r->key.text, bytes, r->line);
+}
+
+static __always_inline struct file *file_of(struct task_struct *task, u64 fd)
+{
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **files = BPF_CORE_READ(table, fd), *file = 0;
+
+	if (fd >= BPF_CORE_READ(table, max_fds))
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	return file;
+}
+
+/* Whether a mount is the file system of the task's root. */
+static __always_inline bool on_root(struct task_struct *task, struct vfsmount *mnt)
+{
+	struct vfsmount *root = BPF_CORE_READ(task, fs, root.mnt);
+	struct super_block *sb = BPF_CORE_READ(mnt, mnt_sb);
+
+	/* The same tree, though by a mount of another namespace: what was open before the task came into its own. */
+	if (BPF_CORE_READ(mnt, mnt_root) == BPF_CORE_READ(root, mnt_root))
+		return true;
+	/* A bind mount of the overlay into itself is the overlay; one of a disk's other folder is a volume. */
+	return sb == BPF_CORE_READ(root, mnt_sb) && BPF_CORE_READ(sb, s_magic) == OVERLAYFS_MAGIC;
+}

@@ -1,0 +1,156 @@
+//! The shapes that `bpf/maps.h` has, as bytes: what user space writes, and how it reads what the kernel wrote.
+//!
+//! Must not: interpret. Numbers are the kernel's.
+
+/// Places for containers on a node.
+pub const SLOTS: u32 = 1024;
+/// Bytes of a table's key.
+pub const KEY_BYTES: u32 = 424;
+/// Bytes of a table's value.
+pub const VALUE_BYTES: u32 = 32;
+/// Entries that a table has beyond its limit: every system call and capability, twice, for both sides and both ABIs.
+pub const RESERVED: u32 = 2 * (2 * 2 * 512 + 64);
+/// In a call's number: by the 32-bit interface.
+pub const COMPAT: u32 = 0x8000_0000;
+
+/// A container's place, as user space writes it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Slot {
+    pub id: u64,
+    pub start_ticks: u64,
+    pub window: u32,
+    pub limit: u32,
+    pub init: u32,
+    pub owner: u32,
+    pub foreign: [u32; 2],
+    pub bell: bool,
+    pub pid_ns: u32,
+}
+
+impl Slot {
+    pub fn bytes(&self) -> Vec<u8> {
+        let words = [self.window, self.limit, self.init, self.owner, self.foreign[0], self.foreign[1]];
+        let mut bytes = [self.id.to_ne_bytes(), self.start_ticks.to_ne_bytes()].concat();
+        bytes.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
+        bytes.extend([u32::from(self.bell), self.pid_ns].iter().flat_map(|w| w.to_ne_bytes()));
+        bytes
+    }
+}
+
+/// What the kernel counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct State {
+    pub id: u64,
+    pub table_full: u64,
+    pub unreadable: u64,
+    pub untracked: u64,
+    pub mnt_ns: u32,
+    pub tasks_peak: u32,
+    pub active_windows: u32,
+}
+
+impl State {
+    /// Bytes of the whole.
+    pub const BYTES: usize = 80;
+
+    pub fn fresh(id: u64) -> Vec<u8> {
+        let mut bytes = id.to_ne_bytes().to_vec();
+        bytes.resize(State::BYTES, 0);
+        bytes
+    }
+
+    pub fn parse(bytes: &[u8]) -> State {
+        State {
+            id: long(bytes, 0),
+            table_full: long(bytes, 16),
+            unreadable: long(bytes, 24),
+            untracked: long(bytes, 32),
+            mnt_ns: word(bytes, 40),
+            tasks_peak: word(bytes, 48),
+            active_windows: word(bytes, 60),
+        }
+    }
+}
+
+/// Refers to a container that may have gone.
+pub fn target(id: u64, slot: u32) -> Vec<u8> {
+    [id.to_ne_bytes(), u64::from(slot).to_ne_bytes()].concat()
+}
+
+/// Who armed a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub id: u64,
+    pub start_ticks: u64,
+    pub pid: u32,
+    pub init: u32,
+}
+
+impl Owner {
+    pub fn bytes(&self) -> Vec<u8> {
+        let longs = [self.id.to_ne_bytes(), self.start_ticks.to_ne_bytes()].concat();
+        [longs, [self.pid.to_ne_bytes(), self.init.to_ne_bytes()].concat()].concat()
+    }
+
+    pub fn parse(bytes: &[u8]) -> Owner {
+        Owner { id: long(bytes, 0), start_ticks: long(bytes, 8), pid: word(bytes, 16), init: word(bytes, 20) }
+    }
+}
+
+/// One record of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'b> {
+    pub exec: bool,
+    pub kind: u8,
+    pub what: u8,
+    pub flags: u8,
+    pub number: u32,
+    pub a: u64,
+    pub b: u64,
+    /// All of it, with its zeros.
+    pub text: &'b [u8],
+    pub first: u32,
+    pub last: u32,
+    pub windows: u32,
+    pub comm: &'b [u8],
+}
+
+impl<'b> Record<'b> {
+    pub const CALL: u8 = 1;
+    pub const DENIED: u8 = 2;
+    pub const CAPABILITY: u8 = 3;
+    pub const ARGUMENT: u8 = 4;
+    pub const PROGRAM: u8 = 5;
+    pub const PATH: u8 = 6;
+    pub const PEER: u8 = 7;
+    /// Flags of a path.
+    pub const ON_ROOT: u8 = 1;
+    pub const BY_TEXT: u8 = 2;
+    pub const RELATIVE: u8 = 4;
+
+    pub fn parse(key: &'b [u8], value: &'b [u8]) -> Record<'b> {
+        let byte = |at: usize| key.get(at).copied().unwrap_or_default();
+        Record {
+            exec: byte(0) != 0,
+            kind: byte(1),
+            what: byte(2),
+            flags: byte(3),
+            number: word(key, 4),
+            a: long(key, 8),
+            b: long(key, 16),
+            text: key.get(24..).unwrap_or_default(),
+            first: word(value, 0),
+            last: word(value, 4),
+            windows: word(value, 8),
+            comm: value.get(16..32).unwrap_or_default(),
+        }
+    }
+}
+
+pub fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes)
+}

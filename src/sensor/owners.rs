@@ -1,0 +1,139 @@
+//! Who has armed what: claiming a slot, letting it go, and sweeping what dead processes have left.
+//!
+//! All of it happens under the place's lock, except the two slow removals, which the kernel makes wait; a slot whose
+//! removals are under way belongs to the process that makes them.
+
+use std::fs::File;
+use std::io;
+
+use anyhow::{Context, Result, bail};
+
+use super::layout::{Owner, SLOTS, Slot};
+use super::pins::{self, Pins};
+use super::place::{Pinned, Place};
+use crate::sys::{bpf, process};
+
+/// Takes a free slot for this process.
+pub(super) fn claim(pins: &Pins, id: u64, init: u32) -> Result<u32> {
+    let owner = us(id, init)?.bytes();
+    // Nobody else claims while the lock is held, but a slot may still be another's.
+    for slot in 0..SLOTS.min(pins.owners.max_entries()) {
+        match pins.owners.set(&slot.to_ne_bytes(), &owner, bpf::NOEXIST) {
+            Ok(()) => return Ok(slot),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e).context("failed to claim a place in the sensor"),
+        }
+    }
+    bail!("failed to arm a container: all {SLOTS} places of the sensor are taken; see 'lithifyctl sensor status'")
+}
+
+fn us(id: u64, init: u32) -> Result<Owner> {
+    let pid = std::process::id();
+    let start_ticks = process::start_time_ticks(pid as i32).context("failed to read our own start time from /proc")?;
+    Ok(Owner { id, start_ticks, pid, init })
+}
+
+/// The owner of a slot, if it has one.
+pub(super) fn owner(pins: &Pins, slot: u32) -> Result<Option<Owner>> {
+    let bytes = pins.owners.get(&slot.to_ne_bytes()).context("failed to read an owner")?;
+    Ok(bytes.map(|b| Owner::parse(&b)))
+}
+
+/// Whether the process that armed it still runs; a zombie does not.
+pub(super) fn alive(owner: Owner) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", owner.pid)) else { return false };
+    // The program's name may hold anything: fields are counted after its last parenthesis (proc_pid_stat(5)).
+    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let start = fields.get(19).and_then(|f| f.parse::<u64>().ok());
+    !matches!(fields.first().copied(), Some("Z" | "X" | "x")) && start == Some(owner.start_ticks)
+}
+
+/// Lets a slot go: its records end with the last descriptor of its table. The last one unloads the sensor.
+///
+/// # Errors
+/// When the lock can't be had or bpffs can't be written. What is left is swept by whoever comes next.
+pub(super) fn release(place: &Place, pins: &Pins, slot: u32, id: u64) -> Result<()> {
+    let held = place.hold()?;
+    if !close(pins, slot, id)? {
+        return Ok(());
+    }
+    drop(held);
+    let key = slot.to_ne_bytes();
+    pins.tables.remove(&key).context("failed to remove a container's table")?;
+    pins.bells.remove(&key).context("failed to remove a container's bell")?;
+    let held = place.hold()?;
+    pins.owners.remove(&key).context("failed to free a container's place")?;
+    unload_if_unused(place, pins, &held)
+}
+
+/// Unloads the sensor if nobody uses it.
+pub(super) fn leave(place: &Place) -> Result<()> {
+    let held = place.hold()?;
+    if place.pinned()? == Pinned::Ours { unload_if_unused(place, &Pins::open(place)?, &held) } else { Ok(()) }
+}
+
+/// Ends recording into a slot, and takes it over from whoever owned it; false if it is not `id`'s any more.
+fn close(pins: &Pins, slot: u32, id: u64) -> Result<bool> {
+    let key = slot.to_ne_bytes();
+    let Some(owner) = owner(pins, slot)?.filter(|o| o.id == id) else { return Ok(false) };
+    pins.owners.set(&key, &us(id, owner.init)?.bytes(), bpf::ANY).context("failed to take over a place")?;
+    Pins::forget(&pins.pending, owner.init, id);
+    Pins::forget(&pins.sessions, pins.state(slot)?.mnt_ns, id);
+    pins.slots.set(&key, &Slot::default().bytes(), bpf::ANY).context("failed to end recording")?;
+    Ok(true)
+}
+
+fn unload_if_unused(place: &Place, pins: &Pins, _held: &File) -> Result<()> {
+    if pins.slots_in_use()?.is_empty() && pins.are_pinned(place) { pins::unload(place) } else { Ok(()) }
+}
+
+/// Lets go what dead processes have armed. Returns how many slots that was.
+///
+/// # Errors
+/// As [`release`].
+pub(super) fn sweep(place: &Place, pins: &Pins) -> Result<usize> {
+    let mut swept = 0;
+    for slot in pins.slots_in_use()? {
+        if let Some(owner) = owner(pins, slot)?
+            && !alive(owner)
+        {
+            release(place, pins, slot, owner.id)?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// What `lithifyctl sensor` tells of one container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Holder {
+    /// The process that armed it.
+    pub pid: u32,
+    /// The container's init.
+    pub init: u32,
+}
+
+/// What is loaded: `None` if nothing is, else who uses it, after a sweep.
+///
+/// # Errors
+/// When it is another version's, or can't be read.
+pub fn holders(place: &Place) -> Result<Option<Vec<Holder>>> {
+    match place.pinned().with_context(|| format!("failed to look at {}", place.pins.display()))? {
+        Pinned::Nothing => return Ok(None),
+        Pinned::Another => {
+            bail!("{} holds another version's sensor; that version's lithifyctl knows it", place.pins.display())
+        }
+        Pinned::Ours => {}
+    }
+    let pins = Pins::open(place)?;
+    let swept = sweep(place, &pins)?;
+    if swept > 0 && place.pinned()? == Pinned::Nothing {
+        return Ok(None);
+    }
+    let mut holders = Vec::new();
+    for slot in pins.slots_in_use()? {
+        holders.extend(owner(&pins, slot)?.map(|o| Holder { pid: o.pid, init: o.init }));
+    }
+    Ok(Some(holders))
+}

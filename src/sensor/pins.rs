@@ -1,0 +1,101 @@
+//! The pinned maps, opened; and removing pins. Must not: decide whether pins may go.
+
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::layout::{self, State};
+use super::place::Place;
+use crate::sys::bpf::Map;
+
+/// Names of the maps that are pinned.
+pub(super) const MAPS: [&str; 7] = ["slots", "states", "pending", "sessions", "owners", "tables", "bells"];
+
+/// All maps of the sensor.
+#[derive(Debug)]
+pub(super) struct Pins {
+    pub slots: Map,
+    pub states: Map,
+    pub pending: Map,
+    pub sessions: Map,
+    pub owners: Map,
+    pub tables: Map,
+    pub bells: Map,
+}
+
+impl Pins {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// When one is missing, or has not the shape that this version knows.
+    pub fn open(place: &Place) -> Result<Pins> {
+        let open = |name: &str, value_bytes: usize| -> Result<Map> {
+            let path = place.pins.join(name);
+            let map = Map::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
+            ensure!(map.sizes() == (4, value_bytes), "{} has another shape than this version's", path.display());
+            Ok(map)
+        };
+        Ok(Pins {
+            slots: open("slots", 48)?,
+            states: open("states", State::BYTES)?,
+            pending: open("pending", 16)?,
+            sessions: open("sessions", 16)?,
+            owners: open("owners", 24)?,
+            tables: open("tables", 4)?,
+            bells: open("bells", 4)?,
+        })
+    }
+
+    /// Whether these are the maps that are pinned now: the sensor may have been unloaded by force, and loaded anew.
+    pub fn are_pinned(&self, place: &Place) -> bool {
+        Map::open(&place.pins.join("owners")).is_ok_and(|owners| owners.id() == self.owners.id())
+    }
+
+    /// What the kernel has counted for a slot.
+    pub fn state(&self, slot: u32) -> Result<State> {
+        let bytes = self.states.get(&slot.to_ne_bytes()).context("failed to read a container's counts")?;
+        Ok(State::parse(&bytes.unwrap_or_default()))
+    }
+
+    /// Removes a reference to container `id`, if it still is to that one.
+    pub fn forget(map: &Map, key: u32, id: u64) {
+        let key = key.to_ne_bytes();
+        if let Ok(Some(value)) = map.get(&key)
+            && value[..8] == id.to_ne_bytes()
+        {
+            // Gone meanwhile is as good.
+            let _ = map.remove(&key);
+        }
+    }
+
+    /// Slots in use.
+    pub fn slots_in_use(&self) -> Result<Vec<u32>> {
+        let keys = self.owners.keys().context("failed to list the sensor's containers")?;
+        Ok(keys.iter().map(|k| layout::word(k, 0)).collect())
+    }
+}
+
+/// Removes all pins: the programs end. They vanish at once, under one name or the other.
+///
+/// # Errors
+/// When bpffs can't be written.
+pub(super) fn unload(place: &Place) -> Result<()> {
+    clear(&place.loading()).context("failed to remove what an earlier load has left")?;
+    match std::fs::rename(&place.pins, place.loading()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(|| format!("failed to unpin the sensor from {}", place.pins.display()))?,
+    }
+    clear(&place.loading()).context("failed to remove the sensor's pins")
+}
+
+/// Removes a folder of pins; nothing there is well.
+///
+/// # Errors
+/// As unlink(2)'s.
+pub(super) fn clear(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

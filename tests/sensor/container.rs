@@ -1,0 +1,215 @@
+//! Containers of the tests: a process in a mount namespace of its own that waits, is armed, and then executes an act.
+
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use lithify::sensor::reading::Facts;
+use lithify::sensor::{Armed, Options, Place, Reading, Sensor};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::act;
+
+/// A sensor of the test's own: its state folder, and so its pins, are nobody else's.
+pub struct World {
+    pub place: Place,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let mut place = Place::of(dir.path());
+        place.loader = loader();
+        World { place, _dir: dir }
+    }
+
+    pub fn sensor(&self) -> Sensor {
+        Sensor::open(&self.place).unwrap_or_else(|e| panic!("{e:#}"))
+    }
+
+    /// Runs one act in a container, to its end, and reads what was seen of it.
+    pub fn seen_of(&self, act: &[&str]) -> Reading {
+        let (armed, mut container) = self.armed(act);
+        container.go();
+        assert_eq!(container.end(), 0, "the act {act:?} failed");
+        let reading = armed.read().unwrap();
+        armed.disarm().unwrap();
+        reading
+    }
+
+    pub fn armed(&self, act: &[&str]) -> (Armed, Container) {
+        let container = Container::new(act);
+        let armed = self.sensor().arm(container.pid(), options()).unwrap_or_else(|e| panic!("{e:#}"));
+        (armed, container)
+    }
+
+    /// Whether anything of this sensor is in bpffs.
+    pub fn is_loaded(&self) -> bool {
+        self.place.pins.exists() || self.place.loading().exists()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = ctl(&["sensor", "unload", "--force", "--state-dir"], &self.place).output();
+    }
+}
+
+pub fn loader() -> PathBuf {
+    std::env::var_os("LITHIFY_CTL").map_or_else(|| env!("CARGO_BIN_EXE_lithifyctl").into(), PathBuf::from)
+}
+
+/// lithifyctl with these arguments and the state folder.
+pub fn ctl(args: &[&str], place: &Place) -> Command {
+    let mut command = Command::new(&place.loader);
+    command.args(args).arg(place.state_dir());
+    command
+}
+
+pub fn options() -> Options {
+    Options { table_entries: 8192, bell: false }
+}
+
+/// A process that waits before it executes its act.
+pub struct Container {
+    child: Child,
+    go: Option<OwnedFd>,
+}
+
+impl Container {
+    pub fn new(act: &[&str]) -> Container {
+        Container::made("wait", act, Stdio::inherit())
+    }
+
+    /// One whose standard output is ours to read.
+    pub fn heard(act: &[&str]) -> Container {
+        Container::made("wait", act, Stdio::piped())
+    }
+
+    /// One that shares our mount namespace.
+    pub fn sharing(act: &[&str]) -> Container {
+        Container::made("wait-here", act, Stdio::inherit())
+    }
+
+    fn made(how: &str, act: &[&str], output: Stdio) -> Container {
+        let mut command = Command::new("/proc/self/exe");
+        // The shell of it: waits in its own namespace until it is told to go, and executes what follows.
+        command.args([act::WORD, how]).args(act).stdout(output);
+        let (wait, go) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        command.stdin(Stdio::from(wait));
+        let child = command.spawn().unwrap();
+        let container = Container { child, go: Some(go) };
+        if how == "wait" {
+            container.until_apart();
+        }
+        container
+    }
+
+    /// Until it is in its own mount namespace: what it executes before is not the container's program.
+    fn until_apart(&self) {
+        let ours = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+        let theirs = format!("/proc/{}/ns/mnt", self.child.id());
+        within(|| std::fs::read_link(&theirs).is_ok_and(|ns| ns != ours));
+    }
+
+    /// Its standard output, of one that is [`Container::heard`].
+    pub fn output(&mut self) -> BufReader<ChildStdout> {
+        BufReader::new(self.child.stdout.take().expect("a pipe"))
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Its mount namespace, which exists for as long as it is held.
+    pub fn namespace(&self) -> File {
+        File::open(format!("/proc/{}/ns/mnt", self.pid())).unwrap()
+    }
+
+    /// Lets it execute its act.
+    pub fn go(&mut self) {
+        self.tell("g");
+    }
+
+    /// Writes to its standard input.
+    pub fn tell(&mut self, text: &str) {
+        nix::unistd::write(self.go.as_ref().expect("it lives"), text.as_bytes()).unwrap();
+    }
+
+    /// Waits for its end; its exit status.
+    pub fn end(&mut self) -> i32 {
+        self.go = None;
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The waiting half: runs in the child.
+pub fn wait_and_execute(apart: bool, act: &[String]) -> ! {
+    if apart {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    }
+    let mut byte = [0];
+    nix::unistd::read(std::io::stdin(), &mut byte).unwrap();
+    std::io::stdout().flush().unwrap();
+    let error = std::os::unix::process::CommandExt::exec(Command::new("/proc/self/exe").arg(act::WORD).args(act));
+    panic!("{error}")
+}
+
+/// Runs an act as a session in a container's mount namespace, to its end.
+pub fn session(container: &Container, act: &[&str]) -> i32 {
+    session_in(&container.namespace(), act)
+}
+
+/// The same, in a mount namespace that is held open.
+pub fn session_in(ns: &File, act: &[&str]) -> i32 {
+    use lithify::sys::process::{self, Fork};
+    match process::fork().unwrap() {
+        Fork::Parent(pid) => process::wait_pid(pid).unwrap().shell_code(),
+        Fork::Child => {
+            // By another process than this one, as a low-level runtime's `exec` is.
+            match process::fork().unwrap() {
+                Fork::Parent(pid) => process::exit_now(process::wait_pid(pid).map_or(99, |e| e.shell_code())),
+                Fork::Child => {
+                    nix::sched::setns(ns, CloneFlags::CLONE_NEWNS).unwrap();
+                    let exe = std::ffi::CString::new(format!("/proc/{}/exe", std::process::id())).unwrap();
+                    let words = [c"sensor".to_owned(), std::ffi::CString::new(act::WORD).unwrap()];
+                    let rest = act.iter().map(|a| std::ffi::CString::new(*a).unwrap());
+                    let args: Vec<_> = words.into_iter().chain(rest).collect();
+                    let _ = nix::unistd::execv(&exe, &args);
+                    process::exit_now(98)
+                }
+            }
+        }
+    }
+}
+
+/// Waits, up to ten seconds, for something that no descriptor tells.
+pub fn within(mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "not within ten seconds");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a call by x86-64 number is among those seen.
+pub fn called(facts: &Facts, number: i64) -> bool {
+    use lithify::sensor::reading::{Abi, Syscall};
+    facts.syscalls.contains_key(&Syscall { abi: Abi::Native, number: number as u32 })
+}

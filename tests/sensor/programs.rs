@@ -1,0 +1,75 @@
+//! Programs: where they came from, what they may; and the capabilities that were used.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use lithify::sensor::reading::{Origin, Program};
+
+use crate::Test;
+use crate::container::World;
+
+pub const TESTS: &[Test] = &[
+    ("programs::a_program_is_told_by_its_path", path),
+    ("programs::a_program_without_a_name_is_anonymous", anonymous),
+    ("programs::a_program_of_a_tmpfs_is_told_as_such", tmpfs),
+    ("programs::a_set_user_id_program_is_privileged_for_who_is_not_its_owner", privileged),
+    ("programs::a_capability_that_was_used_is_seen_and_one_that_was_not_is_not", capability),
+];
+
+fn programs(act: &[&str]) -> Vec<Program> {
+    World::new().seen_of(act).workload.programs.into_keys().collect()
+}
+
+fn path() {
+    let exe = std::env::current_exe().unwrap().canonicalize().unwrap();
+    let seen = programs(&["nothing"]);
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!((seen[0].path.as_str(), seen[0].privileged), (exe.to_str().unwrap(), false));
+    assert!(matches!(seen[0].origin, Origin::Root | Origin::Image | Origin::Upper), "{seen:?}");
+}
+
+fn anonymous() {
+    let seen = programs(&["memfd"]);
+    assert!(seen.iter().any(|p| p.origin == Origin::Anonymous && p.path.starts_with("/memfd:hidden")), "{seen:?}");
+}
+
+/// This program, copied to where its act can reach it.
+fn copy(dir: &std::path::Path, mode: u32) -> String {
+    let to = dir.join("program");
+    fs::copy("/proc/self/exe", &to).unwrap();
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&to, fs::Permissions::from_mode(mode)).unwrap();
+    to.to_str().unwrap().to_string()
+}
+
+fn tmpfs() {
+    // The node's own; a mount of the test's would be seen by its container only if it spread there.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let program = copy(dir.path(), 0o755);
+    let seen = programs(&["execute", &program, crate::act::WORD, "nothing"]);
+    let wanted = Program { path: program, origin: Origin::Tmpfs, privileged: false };
+    assert!(seen.contains(&wanted), "{wanted:?} is not in {seen:?}");
+}
+
+fn privileged() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = copy(&dir.path().canonicalize().unwrap(), 0o4755);
+    let by_root = programs(&["execute", &program, crate::act::WORD, "nothing"]);
+    assert!(by_root.iter().any(|p| p.path == program && !p.privileged), "{by_root:?}");
+    let by_other = programs(&["as-user", &program, crate::act::WORD, "nothing"]);
+    assert!(by_other.iter().any(|p| p.path == program && p.privileged), "{by_other:?}");
+}
+
+fn capability() {
+    const SYS_CHROOT: u32 = 18;
+    let world = World::new();
+    let idle = world.seen_of(&["nothing"]);
+    let used = world.seen_of(&["capability"]);
+    if world.sensor().unseen().contains(&"capabilities".to_string()) {
+        assert!(used.workload.capabilities.is_empty(), "what can't be seen is not guessed");
+        return;
+    }
+    assert!(!idle.workload.capabilities.contains_key(&SYS_CHROOT), "{:?}", idle.workload.capabilities);
+    assert!(used.workload.capabilities.contains_key(&SYS_CHROOT), "{:?}", used.workload.capabilities);
+    assert!(!used.workload.capabilities.contains_key(&21), "nothing needed CAP_SYS_ADMIN");
+}
