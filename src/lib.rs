@@ -24,6 +24,7 @@
 //! | layers, sealed and tripwire overlays, scratch, evidence | [`rootfs`] |
 //! | the processes that stay: restarts, responses, limits, cgroups, stdio | [`supervise`]: `supervisor.rs` is the loop, `machine.rs` decides, `generation.rs` does, `tell.rs` says it |
 //! | how a change is seen | [`watch`]: `tripwire.rs` (fanotify), `upper.rs` (inotify), `mounts.rs`, `scan.rs` |
+//! | what workloads were seen to do: the documents, merging, the estimate, what is never learnt, the store | [`profile`]: `merge.rs`, `estimate.rs`, `baseline.rs`, `store.rs` |
 //! | the event types, the journal's files, reading them back | [`events`] |
 //! | a container's live state on disk | [`record`] |
 //! | what a failure looks like to an engine | [`logging`] |

@@ -207,7 +207,7 @@ fn config_check_explains_every_mistake_with_its_line() {
 
 #[test]
 fn every_verb_explains_itself_and_mistakes_in_usage_are_status_2() {
-    for verb in ["status", "inspect", "events", "doctor", "install", "config"] {
+    for verb in ["status", "inspect", "events", "profile", "doctor", "install", "config"] {
         let ran = ctl(&[verb, "--help"]);
         assert!(ran.code == 0 && ran.out.starts_with("usage: lithifyctl"), "{verb}: {}", ran.out);
         let ran = ctl(&[verb, "--hepl"]);

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod events;
 pub mod inspect;
 pub mod install;
+pub mod profile;
 pub mod sensor;
 pub mod status;
 
@@ -31,6 +32,7 @@ usage: lithifyctl [--config FILE] VERB [OPTIONS]
   status      one line a container
   inspect     everything about one container
   events      what happened
+  profile     what workloads were seen to do
   doctor      what this host has and lacks
   install     register the runtime with an engine
   config      check a configuration file
@@ -188,7 +190,7 @@ fn is_closed(e: &io::Error) -> bool {
 /// # Errors
 /// What the verb failed on; [`Usage`] for a mistake in the arguments.
 pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
-    const VERBS: [&str; 7] = ["status", "inspect", "events", "doctor", "install", "config", "sensor"];
+    const VERBS: [&str; 8] = ["status", "inspect", "events", "profile", "doctor", "install", "config", "sensor"];
     let mut call = Call { config: None, json: false, out, help: false };
     let verb = match call.next(&mut args)? {
         None => {
@@ -214,6 +216,7 @@ pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
         "status" => status::run(&mut call, &mut args),
         "inspect" => inspect::run(&mut call, &mut args),
         "events" => events::run(&mut call, &mut args),
+        "profile" => profile::run(&mut call, &mut args),
         "doctor" => doctor::run(&mut call, &mut args),
         "install" => install::run(&mut call, &mut args),
         "config" => config::run(&mut call, &mut args),

@@ -131,7 +131,7 @@ pub fn age(time: &str) -> String {
     values::show_duration(Duration::from_secs(rounded as u64))
 }
 
-fn print_table<const N: usize>(call: &mut Call<'_>, rows: &[[String; N]]) -> Result<()> {
+pub(super) fn print_table<const N: usize>(call: &mut Call<'_>, rows: &[[String; N]]) -> Result<()> {
     let cells: Vec<[String; N]> = rows.iter().map(|row| row.clone().map(|cell| plain(&cell))).collect();
     let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).min(60);
     for row in &cells {

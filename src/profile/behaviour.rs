@@ -90,6 +90,8 @@ pub struct Write<E> {
 
 /// Most command names kept for one path.
 pub const MAX_WRITERS: usize = 8;
+/// Most items kept in one section of a profile (of the arguments: for one system call).
+pub const MAX_ITEMS: usize = 2048;
 
 /// Where a program came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,6 +109,20 @@ pub enum Origin {
     Volume,
     /// The root file system; which of its layers is not known.
     Root,
+}
+
+impl Origin {
+    /// As in the document: `upper`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Image => "image",
+            Origin::Upper => "upper",
+            Origin::Tmpfs => "tmpfs",
+            Origin::Anonymous => "anonymous",
+            Origin::Volume => "volume",
+            Origin::Root => "root",
+        }
+    }
 }
 
 /// A program that was run.

@@ -1,6 +1,6 @@
 //! The profile of one revision: the fold of its observations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,8 @@ pub struct Generation {
     pub until: String,
     /// It ended, and was seen to.
     pub ended: bool,
+    /// Length of an observation window, in seconds.
+    pub window_seconds: u32,
     /// Windows in which it did anything.
     pub windows: u32,
     /// Loss.
@@ -46,7 +48,7 @@ pub struct Generation {
     pub loss: Loss,
     /// What the sensor could not see.
     #[serde(default)]
-    pub unseen: Vec<String>,
+    pub unseen: BTreeSet<String>,
 }
 
 /// Where a profile stands.
@@ -84,9 +86,20 @@ pub struct Profile {
     /// What the baseline forbids and was seen all the same. Never part of what is allowed.
     #[serde(default)]
     pub forbidden: BTreeMap<String, Forbidden>,
+    /// Sections that had more than [`super::behaviour::MAX_ITEMS`] items and are cut: `workload writes`. What is left out
+    /// is not known any more, so such a profile is partial.
+    #[serde(default)]
+    pub cut: BTreeSet<String>,
     /// Peaks.
     #[serde(default)]
     pub peaks: Peaks,
+}
+
+impl Profile {
+    /// When the revision was last seen, RFC 3339; `None` if no generation was.
+    pub fn until(&self) -> Option<&str> {
+        self.generations.values().map(|g| g.until.as_str()).max()
+    }
 }
 
 /// Something that is never learnt.

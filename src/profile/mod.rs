@@ -3,12 +3,24 @@
 //! Owns: the two documents, how they merge, where they are kept, what is never learnt, and what a profile becomes for
 //! other tools. Deciding is pure. Must not: look at a live container, or know how anything was seen.
 
+pub mod baseline;
 pub mod behaviour;
+pub mod check;
 pub mod document;
+pub mod estimate;
+pub mod filename;
+pub(crate) mod folder;
+pub mod gc;
+pub mod items;
+pub mod merge;
 pub mod observation;
 pub mod revision;
+pub mod schema;
+pub mod store;
+pub mod syscalls;
 
 pub use behaviour::Behaviour;
 pub use document::{Profile, Stage, Support};
+pub use estimate::{Estimate, Progress};
 pub use observation::{Observation, Sighting};
 pub use revision::Revision;

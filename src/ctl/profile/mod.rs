@@ -1,0 +1,170 @@
+//! `lithifyctl profile`: what workloads were seen to do, one file a verb.
+//!
+//! Owns: which verb a call is, and which profile a name on the command line means. Must not: learn, or enforce.
+
+mod diff;
+mod finish;
+mod gc;
+mod import;
+mod list;
+mod merge;
+mod migrate;
+mod schema;
+mod show;
+mod validate;
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Call, Given, Outcome, usage};
+use crate::policy::suggest::{nearest, quote, remedy};
+use crate::profile::{Observation, Profile, folder, store};
+
+type Verb = fn(&mut Call<'_>, &mut lexopt::Parser) -> Result<Outcome>;
+
+/// Every verb, with what it does and where.
+const VERBS: &[(&str, &str, Verb)] = &[
+    ("list", "one line a profile", list::run),
+    ("show", "what a workload does, how sure that is, and why each entry is there", show::run),
+    ("diff", "compare two revisions or replicas", diff::run),
+    ("merge", "join profiles into one", merge::run),
+    ("import", "put a profile or an observation into the store", import::run),
+    ("validate", "check documents", validate::run),
+    ("migrate", "rewrite the store in this version's form", migrate::run),
+    ("gc", "remove what is not needed any more", gc::run),
+    ("finish", "end learning", finish::run),
+    ("schema", "print the JSON Schema of a document", schema::run),
+];
+
+const TAIL: &str = "
+WORKLOAD is its name, for the revision that was seen last; WORKLOAD@REVISION is that revision, of which the beginning is
+enough; a path with a slash at its beginning, ./ or ../, is a file.
+";
+
+/// Runs one verb.
+///
+/// # Errors
+/// What the verb failed on, or a mistake in the arguments.
+pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
+    let verb = match call.next(args)? {
+        Some(Given::Word(verb)) => verb.to_string_lossy().into_owned(),
+        Some(other) => return Err(other.refuse(&[])),
+        None => {
+            let verbs: String = VERBS.iter().map(|(name, about, _)| format!("  {name:<10}{about}\n")).collect();
+            if call.helped(&format!("usage: lithifyctl profile VERB [OPTIONS]\n\n{verbs}{TAIL}"))? {
+                return Ok(Outcome::Well);
+            }
+            return Err(usage("expected a verb of profile; see --help"));
+        }
+    };
+    match VERBS.iter().find(|(name, _, _)| *name == verb) {
+        Some((_, _, run)) => run(call, args),
+        None => {
+            let names: Vec<&str> = VERBS.iter().map(|(name, _, _)| *name).collect();
+            Err(usage(format!("unknown verb {} of profile; {}", quote(&verb), remedy(&verb, &names))))
+        }
+    }
+}
+
+/// The words of a call that has no options of its own but these, each without a value; `None`: its help was printed.
+fn words(
+    call: &mut Call<'_>,
+    args: &mut lexopt::Parser,
+    help: &str,
+    flags: &mut [(&str, &mut bool)],
+) -> Result<Option<Vec<String>>> {
+    let mut words = Vec::new();
+    while let Some(given) = call.next(args)? {
+        match given {
+            Given::Word(word) => words
+                .push(word.into_string().map_err(|w| usage(format!("{} is not UTF-8", quote(&w.to_string_lossy()))))?),
+            Given::Option(name) => match flags.iter_mut().find(|(flag, _)| *flag == name) {
+                Some((_, set)) => **set = true,
+                None => {
+                    let known: Vec<&str> = flags.iter().map(|(flag, _)| *flag).collect();
+                    return Err(Given::Option(name).refuse(&known));
+                }
+            },
+        }
+    }
+    Ok(if call.helped(help)? { None } else { Some(words) })
+}
+
+/// Whether a word on the command line means a file rather than a workload.
+fn is_file(word: &str) -> bool {
+    ["/", "./", "../"].iter().any(|start| word.starts_with(start))
+}
+
+/// A document in a file that the caller names: its owner is the caller's to know.
+enum Document {
+    Profile(Box<Profile>),
+    Observation(Box<Observation>),
+}
+
+impl Document {
+    fn read(path: &Path) -> Result<Document> {
+        let read = || -> Result<Document> {
+            let bytes = folder::bounded(File::open(path)?)?;
+            // Only a profile has generations; what is neither is told as a profile that is wrong.
+            let head: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+            let is_observation = head.is_some_and(|v| v.get("generations").is_none() && v.get("id").is_some());
+            Ok(match is_observation {
+                true => Document::Observation(Box::new(Observation::parse(&bytes)?)),
+                false => Document::Profile(Box::new(Profile::parse(&bytes)?)),
+            })
+        };
+        read().with_context(|| format!("failed to read {}", path.display()))
+    }
+}
+
+/// The profile that a word on the command line means: a file, `WORKLOAD`, or `WORKLOAD@REVISION`.
+fn resolve(data_dir: &Path, word: &str) -> Result<Profile> {
+    if is_file(word) {
+        return match Document::read(Path::new(word))? {
+            Document::Profile(profile) => Ok(*profile),
+            // What one observation alone would make.
+            Document::Observation(observation) => Ok(Profile::of(&observation)),
+        };
+    }
+    if let Some(profile) = store::newest_profile(data_dir, word)? {
+        return Ok(profile);
+    }
+    if let Some((workload, start)) = word.rsplit_once('@') {
+        return revision(data_dir, workload, start);
+    }
+    bail!("{}", unknown(data_dir, word)?)
+}
+
+/// The profile of the revision whose digest begins so.
+fn revision(data_dir: &Path, workload: &str, start: &str) -> Result<Profile> {
+    let all = store::profiles(data_dir, workload)?;
+    if all.is_empty() {
+        bail!("{}", unknown(data_dir, workload)?);
+    }
+    let named = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(start));
+    let mut fitting: Vec<_> = all.into_iter().filter(|stored| !start.is_empty() && named(&stored.path)).collect();
+    match fitting.len() {
+        1 => fitting.remove(0).document,
+        0 => bail!("no revision of {workload} begins with {}; see 'lithifyctl profile list'", quote(start)),
+        n => bail!("{n} revisions of {workload} begin with {}; give more of it", quote(start)),
+    }
+}
+
+fn unknown(data_dir: &Path, workload: &str) -> Result<String> {
+    let all = store::all_profiles(data_dir)?;
+    let near = nearest(workload, all.iter().map(|stored| stored.workload.as_str()));
+    let remedy = near.map_or("see 'lithifyctl profile list'".to_string(), |name| format!("did you mean {name:?}?"));
+    Ok(format!("no profile of workload {}; {remedy}", quote(workload)))
+}
+
+/// The beginning of a digest or id, for people.
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// A time without what is below a minute.
+fn minute(time: &str) -> String {
+    time.get(..16).unwrap_or(time).replace('T', " ")
+}

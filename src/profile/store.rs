@@ -1,0 +1,323 @@
+//! Where observations and profiles are kept:
+//!
+//! ```text
+//! <data-dir>/observations/<workload>/<id>.json
+//! <data-dir>/profiles/<workload>/<revision>.json
+//! ```
+//!
+//! Owns: their places, and folding one into the other under a lock. Must not: decide what is learnt.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::filename::{escape, unescape};
+use super::folder::Folder;
+use super::gc;
+use super::{Observation, Profile, Stage};
+
+const OBSERVATIONS: &str = "observations";
+const PROFILES: &str = "profiles";
+
+/// A document of the store, or why it can't be read.
+pub struct Stored<T> {
+    /// Its file.
+    pub path: PathBuf,
+    /// The workload, from its folder's name; cut where that is.
+    pub workload: String,
+    /// The document.
+    pub document: Result<T>,
+}
+
+/// Writes an observation, durably; one of the same id is replaced, as long as it had not ended.
+///
+/// # Errors
+/// When it is malformed, the one that is there has ended and says something else or can't be trusted, or it can't be
+/// written.
+pub fn write_observation(data_dir: &Path, observation: &Observation) -> Result<()> {
+    let writing = || format!("failed to write observation {} of {}", observation.id, observation.workload);
+    observation.check().with_context(writing)?;
+    let folder = Folder::create(data_dir, &[OBSERVATIONS, &escape(&observation.workload)]).with_context(writing)?;
+    match read_observation_in(&folder, &file_name(&observation.id)).with_context(writing)? {
+        Some(old) if old == *observation => return Ok(()),
+        Some(old) => {
+            ensure!(!old.ended, "{}: the one that is there has ended, and does not change any more", writing())
+        }
+        None => {}
+    }
+    folder.write(&file_name(&observation.id), &encode(observation)?).with_context(writing)
+}
+
+/// One observation; `None` if it is not there.
+///
+/// # Errors
+/// When it can't be trusted, read or understood.
+pub fn read_observation(data_dir: &Path, workload: &str, id: &str) -> Result<Option<Observation>> {
+    let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &escape(workload)])? else { return Ok(None) };
+    read_observation_in(&folder, &file_name(id))
+}
+
+/// Every observation of a workload, oldest first. Unreadable ones come as errors beside the others.
+///
+/// # Errors
+/// When the folder can't be opened or listed.
+pub fn observations(data_dir: &Path, workload: &str) -> Result<Vec<Stored<Observation>>> {
+    let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &escape(workload)])? else { return Ok(Vec::new()) };
+    every(&folder, workload, read_observation_in)
+}
+
+/// Folds an observation into its revision's profile, which begins with the first one. One that was folded already, and any
+/// once learning has ended, changes nothing. An observation that a crash cut short is folded with what it has.
+///
+/// # Errors
+/// When either document is malformed, the profile can't be trusted, read or written, or holds no more generations.
+pub fn fold_observation(data_dir: &Path, observation: &Observation) -> Result<Profile> {
+    let folding = || format!("failed to fold observation {} into {}", observation.id, observation.workload);
+    observation.check().with_context(folding)?;
+    let folder = Folder::create(data_dir, &[PROFILES, &escape(&observation.workload)])?;
+    let profile = {
+        let _lock = folder.lock()?;
+        let name = file_name(&observation.revision.digest);
+        let old = read_profile_in(&folder, &name, Some(&observation.workload))?;
+        let new = match &old {
+            Some(old) if old.stage != Stage::Learning => old.clone(),
+            Some(old) => old.fold(observation)?,
+            None => Profile::of(observation),
+        };
+        if old.as_ref() != Some(&new) {
+            folder.write(&name, &encode(&new)?).with_context(folding)?;
+        }
+        new
+    };
+    // It is folded; a store that stays somewhat larger until the next fold is no reason to say otherwise.
+    let _ = gc::trim(data_dir, &observation.workload, gc::MAX_OBSERVATIONS);
+    Ok(profile)
+}
+
+/// Folds what a crash, or a full disk, kept from being folded: observations of this workload that no profile has. Those
+/// for which `live` says that someone still writes them are left alone. Returns how many were folded, and what failed.
+///
+/// # Errors
+/// When the folders can't be opened or listed.
+pub fn recover(
+    data_dir: &Path,
+    workload: &str,
+    live: impl Fn(&Observation) -> bool,
+) -> Result<(usize, Vec<anyhow::Error>)> {
+    let known = profiles(data_dir, workload)?;
+    let (mut folded, mut failed) = (0, Vec::new());
+    for stored in observations(data_dir, workload)? {
+        let outcome = stored.document.and_then(|o| {
+            let done = (known.iter().filter_map(|p| p.document.as_ref().ok())).any(|p| {
+                p.revision.digest == o.revision.digest && p.generations.get(&o.id).is_some_and(|g| g.until >= o.until)
+            });
+            if done || live(&o) {
+                return Ok(0);
+            }
+            fold_observation(data_dir, &o).map(|_| 1)
+        });
+        match outcome {
+            Ok(count) => folded += count,
+            Err(e) => failed.push(e),
+        }
+    }
+    Ok((folded, failed))
+}
+
+/// The profile of one revision; `None` if there is none.
+///
+/// # Errors
+/// When it can't be trusted, read or understood.
+pub fn read_profile(data_dir: &Path, workload: &str, digest: &str) -> Result<Option<Profile>> {
+    let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(None) };
+    read_profile_in(&folder, &file_name(digest), Some(workload))
+}
+
+/// The profile of the revision that was seen last; `None` if the workload has no profile.
+///
+/// # Errors
+/// When any of the workload's profiles can't be trusted, read or understood: it might be the newest.
+pub fn newest_profile(data_dir: &Path, workload: &str) -> Result<Option<Profile>> {
+    let mut newest: Option<Profile> = None;
+    for stored in profiles(data_dir, workload)? {
+        let profile = stored.document?;
+        if newest.as_ref().is_none_or(|n| (n.until(), &n.revision.digest) < (profile.until(), &profile.revision.digest))
+        {
+            newest = Some(profile);
+        }
+    }
+    Ok(newest)
+}
+
+/// Every profile of a workload. Unreadable ones come as errors beside the others.
+///
+/// # Errors
+/// When the folder can't be opened or listed.
+pub fn profiles(data_dir: &Path, workload: &str) -> Result<Vec<Stored<Profile>>> {
+    let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(Vec::new()) };
+    every(&folder, workload, |folder, name| read_profile_in(folder, name, Some(workload)))
+}
+
+/// Every profile of the node, by workload.
+///
+/// # Errors
+/// When the store can't be opened or listed.
+pub fn all_profiles(data_dir: &Path) -> Result<Vec<Stored<Profile>>> {
+    let Some(top) = Folder::open(data_dir, &[PROFILES])? else { return Ok(Vec::new()) };
+    let mut all = Vec::new();
+    for name in top.names()? {
+        let Some(folder) = Folder::open(data_dir, &[PROFILES, &name])? else { continue };
+        all.extend(every(&folder, &unescape(&name).unwrap_or(name), |f, n| read_profile_in(f, n, None))?);
+    }
+    Ok(all)
+}
+
+/// The workloads that have observations.
+///
+/// # Errors
+/// When the store can't be opened or listed.
+pub fn observed_workloads(data_dir: &Path) -> Result<Vec<String>> {
+    let Some(top) = Folder::open(data_dir, &[OBSERVATIONS])? else { return Ok(Vec::new()) };
+    let mut workloads = Vec::new();
+    for name in top.names()? {
+        if let Some(workload) = unescape(&name) {
+            workloads.push(workload);
+        } else if let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &name])? {
+            // The name was cut; the documents hold all of it.
+            let mut all = every(&folder, &name, read_observation_in)?.into_iter();
+            workloads.extend(all.find_map(|stored| stored.document.ok()).map(|o| o.workload));
+        }
+    }
+    Ok(workloads)
+}
+
+/// Changes or begins a profile under the workload's lock. `change` gets what is there, and what it returns is written.
+///
+/// # Errors
+/// When `change` fails, or the profile can't be trusted, read or written.
+pub fn update_profile(
+    data_dir: &Path,
+    workload: &str,
+    digest: &str,
+    change: impl FnOnce(Option<Profile>) -> Result<Profile>,
+) -> Result<Profile> {
+    let folder = Folder::create(data_dir, &[PROFILES, &escape(workload)])?;
+    let _lock = folder.lock()?;
+    let name = file_name(digest);
+    let old = read_profile_in(&folder, &name, Some(workload))?;
+    let new = change(old.clone())?;
+    let writing = || format!("failed to write profile {}", folder.path().join(&name).display());
+    ensure!(new.workload == workload && new.revision.digest == digest, "{}: it is of another revision", writing());
+    new.check().with_context(writing)?;
+    if old.as_ref() != Some(&new) {
+        folder.write(&name, &encode(&new)?).with_context(writing)?;
+    }
+    Ok(new)
+}
+
+/// Rewrites a workload's profiles in the form that this version writes; each with whether that changed its file.
+///
+/// # Errors
+/// When the folder can't be opened, locked or listed.
+pub fn migrate(data_dir: &Path, workload: &str) -> Result<Vec<Stored<bool>>> {
+    let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(Vec::new()) };
+    let _lock = folder.lock()?;
+    let mut all = Vec::new();
+    for name in folder.names()?.into_iter().filter(|n| n.ends_with(".json")) {
+        let path = folder.path().join(&name);
+        let rewrite = || -> Result<Option<bool>> {
+            let Some(old) = folder.read(&name)? else { return Ok(None) };
+            let new = encode(&Profile::parse(&old)?)?;
+            if new != old {
+                folder.write(&name, &new)?;
+            }
+            Ok(Some(new != old))
+        };
+        let migrated = rewrite().with_context(|| format!("failed to migrate profile {}", path.display()));
+        if let Some(document) = migrated.transpose() {
+            all.push(Stored { path, workload: workload.to_string(), document });
+        }
+    }
+    Ok(all)
+}
+
+/// Removes a revision's profile.
+///
+/// # Errors
+/// When it can't be removed.
+pub fn remove_profile(data_dir: &Path, workload: &str, digest: &str) -> Result<()> {
+    let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(()) };
+    let _lock = folder.lock()?;
+    folder.remove(&file_name(digest))
+}
+
+/// Removes an observation.
+///
+/// # Errors
+/// When it can't be removed.
+pub fn remove_observation(data_dir: &Path, workload: &str, id: &str) -> Result<()> {
+    let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &escape(workload)])? else { return Ok(()) };
+    folder.remove(&file_name(id))
+}
+
+/// The ids of a workload's observations, oldest first, without reading them.
+///
+/// # Errors
+/// When the folder can't be opened or listed.
+pub fn observation_ids(data_dir: &Path, workload: &str) -> Result<Vec<String>> {
+    let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &escape(workload)])? else { return Ok(Vec::new()) };
+    Ok(folder.names()?.iter().filter_map(|n| n.strip_suffix(".json")).map(str::to_string).collect())
+}
+
+fn file_name(stem: &str) -> String {
+    // Stems are ids, checked where they come from a person; escaping makes sure that none leads elsewhere.
+    format!("{}.json", escape(stem))
+}
+
+/// A document as it is written: for people, too.
+///
+/// # Errors
+/// Plain data has no way to fail; a bug would.
+pub fn encode(document: &impl Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(document).context("failed to write a document as JSON")?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// A profile in its workload's folder; `workload` where the caller knows it: folders' names may be cut.
+fn read_profile_in(folder: &Folder, name: &str, workload: Option<&str>) -> Result<Option<Profile>> {
+    read(folder, name, "profile", |bytes| {
+        let profile = Profile::parse(bytes)?;
+        let right = folder.path().file_name().is_some_and(|place| place == escape(&profile.workload).as_str())
+            && workload.is_none_or(|workload| workload == profile.workload)
+            && file_name(&profile.revision.digest) == name;
+        let (workload, digest) = (&profile.workload, &profile.revision.digest);
+        ensure!(right, "it is of {workload:?}, revision {digest}, and does not belong here; remove it");
+        Ok(profile)
+    })
+}
+
+fn read<T>(folder: &Folder, name: &str, what: &str, parse: impl Fn(&[u8]) -> Result<T>) -> Result<Option<T>> {
+    (|| folder.read(name)?.map(|bytes| parse(&bytes)).transpose())()
+        .with_context(|| format!("failed to read {what} {}", folder.path().join(name).display()))
+}
+
+fn read_observation_in(folder: &Folder, name: &str) -> Result<Option<Observation>> {
+    read(folder, name, "observation", Observation::parse)
+}
+
+fn every<T>(
+    folder: &Folder,
+    workload: &str,
+    read: impl Fn(&Folder, &str) -> Result<Option<T>>,
+) -> Result<Vec<Stored<T>>> {
+    let mut all = Vec::new();
+    for name in folder.names()?.into_iter().filter(|n| n.ends_with(".json")) {
+        // One that was removed in the meantime is none.
+        if let Some(document) = read(folder, &name).transpose() {
+            all.push(Stored { path: folder.path().join(&name), workload: workload.to_string(), document });
+        }
+    }
+    Ok(all)
+}

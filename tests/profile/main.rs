@@ -1,0 +1,9 @@
+//! What is learnt, as documents: merging, estimating, storing, and refusing what is not to be trusted.
+
+mod build;
+mod ctl;
+mod estimate;
+mod lattice;
+mod schema;
+mod store;
+mod trust;
