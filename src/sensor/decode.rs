@@ -28,11 +28,16 @@ impl Mounts {
     }
 }
 
+/// What makes a path's use one: path, operation, error, on the root file system.
+type Use = (String, Operation, u32, bool);
+/// By use: who did it first, and when.
+type Uses = BTreeMap<Use, (String, Seen)>;
+
 /// Collects records of both sides.
 #[derive(Default)]
 pub struct Collector {
     sides: [Facts; 2],
-    paths: [BTreeMap<(String, Operation, u32, bool), (String, Seen)>; 2],
+    paths: [Uses; 2],
     mounts: Mounts,
 }
 
@@ -93,7 +98,7 @@ impl Collector {
     }
 }
 
-fn with_paths(mut facts: Facts, paths: BTreeMap<(String, Operation, u32, bool), (String, Seen)>) -> Facts {
+fn with_paths(mut facts: Facts, paths: Uses) -> Facts {
     let uses = paths
         .into_iter()
         .map(|((path, operation, errno, on_root), (by, seen))| (PathUse { path, operation, errno, on_root, by }, seen));

@@ -96,7 +96,7 @@ fn replace(place: &Place) -> Result<()> {
 fn mount_bpffs() -> Result<()> {
     const MAGIC: i64 = 0xcafe_4a11;
     let stat = nix::sys::statfs::statfs(BPFFS);
-    if stat.is_ok_and(|s| s.filesystem_type().0 as i64 == MAGIC) {
+    if stat.is_ok_and(|s| s.filesystem_type().0 == MAGIC) {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

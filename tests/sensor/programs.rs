@@ -25,7 +25,7 @@ fn path() {
     let seen = programs(&["nothing"]);
     assert_eq!(seen.len(), 1, "{seen:?}");
     assert_eq!((seen[0].path.as_str(), seen[0].privileged), (exe.to_str().unwrap(), false));
-    assert!(!matches!(seen[0].origin, Origin::Anonymous | Origin::Tmpfs), "{seen:?}");
+    assert!(matches!(seen[0].origin, Origin::Root | Origin::Image | Origin::Upper), "{seen:?}");
 }
 
 fn anonymous() {

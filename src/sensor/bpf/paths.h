@@ -101,7 +101,8 @@ static __always_inline bool on_root(struct task_struct *task, struct vfsmount *m
 	struct vfsmount *root = BPF_CORE_READ(task, fs, root.mnt);
 	struct super_block *sb = BPF_CORE_READ(mnt, mnt_sb);
 
-	if (mnt == root)
+	/* The same tree, though by a mount of another namespace: what was open before the task came into its own. */
+	if (BPF_CORE_READ(mnt, mnt_root) == BPF_CORE_READ(root, mnt_root))
 		return true;
 	/* A bind mount of the overlay into itself is the overlay; one of a disk's other folder is a volume. */
 	return sb == BPF_CORE_READ(root, mnt_sb) && BPF_CORE_READ(sb, s_magic) == OVERLAYFS_MAGIC;
