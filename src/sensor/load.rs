@@ -77,18 +77,11 @@ pub fn unload(place: &Place, force: bool) -> Result<bool> {
 
 /// Removes another version's sensor, if nobody uses it.
 fn replace(place: &Place) -> Result<()> {
-    let pins =
-        Pins::open(place).context("failed to look into another version's sensor; unload it with that version")?;
-    for slot in pins.slots_in_use()? {
-        if let Some(owner) = owners::owner(&pins, slot)?
-            && owners::alive(owner)
-        {
-            bail!(
-                "failed to load the sensor: another version's is in use by process {}; let its containers end, or run \
-                 'lithifyctl sensor unload --force', which loses what they learn",
-                owner.pid
-            );
-        }
+    if let Some(pid) = owners::any_alive(place)? {
+        bail!(
+            "failed to load the sensor: another version's is in use by process {pid}; let its containers end, or run \
+             'lithifyctl sensor unload --force', which loses what they learn"
+        );
     }
     pins::unload(place)
 }
