@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lithify::sensor::Place;
 use tempfile::TempDir;
 
 use crate::command::{Outcome, PATIENCE, eventually, run};
@@ -213,6 +214,14 @@ impl Corner {
         }
         self.holder.kill()?;
         self.holder.wait()?;
+        // The kernel's programs are the node's: what a test that failed has left of them would outlive the corner.
+        let pins = Place::of(&self.dir().join("state")).pins;
+        match fs::remove_dir_all(&pins) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("failed to remove {}", pins.display()));
+            }
+            _ => {}
+        }
         for dir in cgroups.iter().rev() {
             eventually("removal of a cgroup", PATIENCE, || match fs::remove_dir(dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
