@@ -43,6 +43,8 @@ if mountpoint -q /sys/fs/cgroup/memory; then
   umount -R -l /run/cgroup; rmdir /run/cgroup
 fi
 [ -z \"$2\" ] || ! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified
+# Else the first sensor here would mount it, for all who come after.
+mountpoint -q /sys/fs/bpf || mount -t bpf -o nosuid,nodev,noexec,mode=700 bpf /sys/fs/bpf
 mount --make-rshared /
 ip link set lo up
 echo ready
