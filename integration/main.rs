@@ -25,6 +25,7 @@ mod bad_input;
 mod contract;
 mod cri;
 mod crun;
+mod export;
 mod hooks;
 mod killed;
 mod learn;

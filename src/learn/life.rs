@@ -258,6 +258,69 @@ fn window_at(elapsed: Duration, seconds: u32) -> u32 {
 mod tests {
     use super::*;
 
+    /// A life without a sensor, whose init is this process.
+    fn life(dir: &std::path::Path) -> (Ground, Life) {
+        let subject = crate::learn::Subject {
+            container: "c".to_owned(),
+            workload: "w".to_owned(),
+            names: Default::default(),
+            config: crate::spec::Document::parse(b"{}").expect("a document"),
+            rootfs: dir.to_owned(),
+            purpose: crate::learn::Purpose::Learn,
+            window: Duration::from_secs(60),
+            interval: Duration::from_secs(300),
+            table_entries: 16,
+            unattended: false,
+            state_dir: dir.join("state"),
+            data_dir: dir.join("data"),
+            journal: Default::default(),
+        };
+        let mut ground = Ground::survey(subject);
+        let life = Life::arm(&mut ground, std::process::id() as i32, 1);
+        (ground, life)
+    }
+
+    #[test]
+    fn windows_and_writes_are_due_by_the_time_since_boot_whatever_the_clock_says() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (mut ground, mut life) = life(dir.path());
+        let interval = ground.subject.interval;
+        let at = |seconds| life.began + Duration::from_secs(seconds);
+        let times = [at(59), at(60), at(61), at(299), at(301), at(3600), at(3601)];
+        // The clock was set back by fifty years right after the start.
+        life.windows.started_micros -= 50 * 365 * 86_400 * 1_000_000;
+        let due = times.map(|now| (life.turn(now, interval), life.window));
+        let expected = [
+            ((false, false), 0),
+            ((true, false), 1),
+            ((false, false), 1),
+            ((true, false), 4),
+            ((true, true), 5),
+            ((true, true), 60),
+            ((false, false), 60),
+        ];
+        assert_eq!(due, expected);
+        let observation = life.observation(&mut ground, Look::Last).expect("an observation");
+        assert_eq!(observation.started, clock::format(life.windows.started_micros));
+        let (from, to) = (clock::parse(&observation.started), clock::parse(&observation.until));
+        assert!(
+            to >= from && to < from.map(|from| from + 60_000_000),
+            "it lasted for as long as it did: {observation:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_said_once() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (_ground, mut life) = life(dir.path());
+        assert!(life.unsaid().iter().any(|reason| reason.contains("sensor")), "there is no loader beside this program");
+        life.complain("a disk is full");
+        life.complain("a disk is full");
+        assert_eq!(life.unsaid(), ["a disk is full"]);
+        life.complain("a disk is full");
+        assert_eq!(life.end(), Vec::<String>::new());
+    }
+
     #[test]
     fn windows_are_counted_by_the_time_that_passed_however_late_anyone_looks() {
         let at = |millis| window_at(Duration::from_millis(millis), 60);

@@ -8,7 +8,13 @@
 //! | --- | --- |
 //! | `subject.rs`, `messages.rs` | what the collector is given, and what is said on its socket |
 //! | `start.rs` | forking it |
-//! | `collector.rs` | its loop: windows, intervals, the end |
+//! | `collector.rs` | its loop: who speaks, what is due, the end |
+//! | `ground.rs`, `life.rs` | what stays over a container's generations; one generation |
+//! | `written.rs`, `peaks.rs` | looking at the writable layer, and at the cgroups |
+//! | `observe.rs`, `generalise.rs`, `addresses.rs` | pure: from what was seen to items |
+//! | `identity.rs` | pure: which revision it is |
+//! | `beyond.rs` | pure: what a profile does not have |
+//! | `tell.rs` | the events |
 //! | `presence.rs` | which collectors live, and waiting for one to end |
 
 pub mod addresses;

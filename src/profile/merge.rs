@@ -7,6 +7,7 @@
 //! smallest keys are kept, which is a lattice as well; of the stages the earlier one counts: what is merged with a profile
 //! that still learns, still learns.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail, ensure};
@@ -56,7 +57,8 @@ impl Profile {
         profile
     }
 
-    /// This profile with one more observation. One that is part of it already changes nothing. The stage stays.
+    /// This profile with one more observation. One that is part of it already changes nothing; a later state of one that was
+    /// still growing takes the place of the earlier one, whose names may since have become a pattern. The stage stays.
     ///
     /// # Errors
     /// As [`merge`].
@@ -68,8 +70,25 @@ impl Profile {
             observation::VERSION,
             observation.version
         );
-        let folded = merge(self, &Profile::of(observation), Across::default())?;
+        let mut base = self.clone();
+        if let Some(known) = self.generations.get(&observation.id) {
+            match (observation.ended, &observation.until).cmp(&(known.ended, &known.until)) {
+                Ordering::Less => return Ok(base),
+                Ordering::Equal => {}
+                Ordering::Greater => base.forget(&observation.id),
+            }
+        }
+        let folded = merge(&base, &Profile::of(observation), Across::default())?;
         Ok(Profile { stage: self.stage, ..folded })
+    }
+
+    /// Takes back what one generation alone has shown. What it shares with others keeps their evidence.
+    fn forget(&mut self, id: &str) {
+        self.generations.remove(id);
+        for behaviour in [&mut self.workload_behaviour, &mut self.exec_behaviour] {
+            behaviour.forget(id);
+        }
+        self.forbidden.retain(|_, forbidden| forbidden.seen.survives_without(id));
     }
 
     fn bound(&mut self) {
@@ -144,7 +163,30 @@ pub fn merge(a: &Profile, b: &Profile, across: Across) -> Result<Profile> {
     Ok(joined)
 }
 
+impl Support {
+    fn survives_without(&mut self, id: &str) -> bool {
+        self.generations.remove(id);
+        !self.generations.is_empty()
+    }
+}
+
 impl Behaviour<Support> {
+    fn forget(&mut self, id: &str) {
+        let plain = [
+            &mut self.syscalls,
+            &mut self.denied_syscalls,
+            &mut self.capabilities,
+            &mut self.listens,
+            &mut self.connects,
+        ];
+        for map in plain.into_iter().chain(self.arguments.values_mut()) {
+            map.retain(|_, seen| seen.survives_without(id));
+        }
+        self.arguments.retain(|_, values| !values.is_empty());
+        self.writes.retain(|_, write| write.seen.survives_without(id));
+        self.programs.retain(|_, program| program.seen.survives_without(id));
+    }
+
     fn join(&mut self, other: &Behaviour<Support>) {
         join_map(&mut self.syscalls, &other.syscalls, join_support);
         join_map(&mut self.denied_syscalls, &other.denied_syscalls, join_support);

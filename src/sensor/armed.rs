@@ -22,7 +22,8 @@ use crate::sys::{process, random};
 /// How a container is armed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// How many arguments, programs, paths and peers are kept; about half a KiB each, taken as they come. Past it, loss is
+    /// How many arguments, programs, paths and peers are kept; about half a KiB each, taken as they come and
+    /// charged to the memory cgroup of the process that arms. Past it, loss is
     /// counted. System calls and capabilities have room beside it.
     pub table_entries: u32,
     /// Whether there is a bell: a descriptor that is readable when something new has been seen.

@@ -77,18 +77,11 @@ pub fn unload(place: &Place, force: bool) -> Result<bool> {
 
 /// Removes another version's sensor, if nobody uses it.
 fn replace(place: &Place) -> Result<()> {
-    let pins =
-        Pins::open(place).context("failed to look into another version's sensor; unload it with that version")?;
-    for slot in pins.slots_in_use()? {
-        if let Some(owner) = owners::owner(&pins, slot)?
-            && owners::alive(owner)
-        {
-            bail!(
-                "failed to load the sensor: another version's is in use by process {}; let its containers end, or run \
-                 'lithifyctl sensor unload --force', which loses what they learn",
-                owner.pid
-            );
-        }
+    if let Some(pid) = owners::any_alive(place)? {
+        bail!(
+            "failed to load the sensor: another version's is in use by process {pid}; let its containers end, or run \
+             'lithifyctl sensor unload --force', which loses what they learn"
+        );
     }
     pins::unload(place)
 }
@@ -217,21 +210,25 @@ fn is_called(object: &Object) -> Result<bool> {
     Ok(value.is_some_and(|v| v.iter().any(|b| *b != 0)))
 }
 
-/// Where the kernel's guesses about memory begin and end, from `/proc/kallsyms`; zeros where it does not tell.
+/// Where the kernel's guesses about memory begin and end, from `/proc/kallsyms`; zeros where it does not tell. The kernel's
+/// own symbols come first and by address, so a function ends where the next one begins.
 fn addresses() -> [(u64, u64); 2] {
     let mut found = [(0, 0); 2];
     let Ok(file) = std::fs::File::open("/proc/kallsyms") else { return found };
-    let mut all = Vec::new();
     for line in BufReader::new(file).lines().map_while(Result::ok) {
         let mut fields = line.split_ascii_whitespace();
         let Some(at) = fields.next().and_then(|f| u64::from_str_radix(f, 16).ok()) else { continue };
+        for (from, to) in &mut found {
+            if *from != 0 && *to == 0 && at > *from {
+                *to = at;
+            }
+        }
         if let Some(i) = GUESSES.iter().position(|g| fields.nth(1) == Some(*g)) {
             found[i].0 = at;
         }
-        all.push(at);
-    }
-    for (from, to) in &mut found {
-        *to = all.iter().copied().filter(|at| at > from).min().unwrap_or_default();
+        if found.iter().all(|(_, to)| *to != 0) {
+            break;
+        }
     }
     found
 }

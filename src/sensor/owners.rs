@@ -34,13 +34,28 @@ fn us(id: u64, init: u32) -> Result<Owner> {
 }
 
 /// The owner of a slot, if it has one.
-pub(super) fn owner(pins: &Pins, slot: u32) -> Result<Option<Owner>> {
+fn owner(pins: &Pins, slot: u32) -> Result<Option<Owner>> {
     let bytes = pins.owners.get(&slot.to_ne_bytes()).context("failed to read an owner")?;
     Ok(bytes.map(|b| Owner::parse(&b)))
 }
 
+/// A living process that has armed a container with whatever version's sensor is pinned.
+///
+/// # Errors
+/// When that version's owners have another shape than this one's.
+pub(super) fn any_alive(place: &Place) -> Result<Option<u32>> {
+    let owners = pins::open_owners(place).context("failed to see who uses another version's sensor")?;
+    for slot in owners.keys()? {
+        let owner = owners.get(&slot)?.map(|b| Owner::parse(&b)).filter(|o| alive(*o));
+        if let Some(owner) = owner {
+            return Ok(Some(owner.pid));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether the process that armed it still runs; a zombie does not.
-pub(super) fn alive(owner: Owner) -> bool {
+fn alive(owner: Owner) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", owner.pid)) else { return false };
     // The program's name may hold anything: fields are counted after its last parenthesis (proc_pid_stat(5)).
     let Some((_, rest)) = stat.rsplit_once(')') else { return false };
@@ -119,6 +134,9 @@ pub struct Holder {
 /// # Errors
 /// When it is another version's, or can't be read.
 pub fn holders(place: &Place) -> Result<Option<Vec<Holder>>> {
+    let held = place.hold()?;
+    pins::clear(&place.loading()).context("failed to remove what a broken load has left")?;
+    drop(held);
     match place.pinned().with_context(|| format!("failed to look at {}", place.pins.display()))? {
         Pinned::Nothing => return Ok(None),
         Pinned::Another => {

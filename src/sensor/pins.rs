@@ -30,18 +30,13 @@ impl Pins {
     /// # Errors
     /// When one is missing, or has not the shape that this version knows.
     pub fn open(place: &Place) -> Result<Pins> {
-        let open = |name: &str, value_bytes: usize| -> Result<Map> {
-            let path = place.pins.join(name);
-            let map = Map::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
-            ensure!(map.sizes() == (4, value_bytes), "{} has another shape than this version's", path.display());
-            Ok(map)
-        };
+        let open = |name, value_bytes| open(place, name, value_bytes);
         Ok(Pins {
             slots: open("slots", 48)?,
             states: open("states", State::BYTES)?,
             pending: open("pending", 16)?,
             sessions: open("sessions", 16)?,
-            owners: open("owners", 24)?,
+            owners: open_owners(place)?,
             tables: open("tables", 4)?,
             bells: open("bells", 4)?,
         })
@@ -74,6 +69,21 @@ impl Pins {
         let keys = self.owners.keys().context("failed to list the sensor's containers")?;
         Ok(keys.iter().map(|k| layout::word(k, 0)).collect())
     }
+}
+
+fn open(place: &Place, name: &str, value_bytes: usize) -> Result<Map> {
+    let path = place.pins.join(name);
+    let map = Map::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
+    ensure!(map.sizes() == (4, value_bytes), "{} has another shape than this version's", path.display());
+    Ok(map)
+}
+
+/// Opens the one map whose shape stays the same from version to version.
+///
+/// # Errors
+/// When it is missing, or has another shape after all.
+pub(super) fn open_owners(place: &Place) -> Result<Map> {
+    open(place, "owners", 24)
 }
 
 /// Removes all pins: the programs end. They vanish at once, under one name or the other.

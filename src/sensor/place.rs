@@ -79,11 +79,16 @@ impl Place {
     /// When the state folder can't be made or written, or somebody holds the lock for longer than any load takes.
     pub fn hold(&self) -> Result<File> {
         let shown = self.lock.display();
-        let made = DirBuilder::new().mode(0o700).recursive(true).create(self.state_dir());
-        made.with_context(|| format!("failed to make the folder of {shown}"))?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(&self.lock).with_context(|| format!("failed to open {shown}"))?;
+        let file = options.open(&self.lock).or_else(|e| {
+            if e.kind() != io::ErrorKind::NotFound {
+                return Err(e);
+            }
+            DirBuilder::new().mode(0o700).recursive(true).create(self.state_dir())?;
+            options.open(&self.lock)
+        });
+        let file = file.with_context(|| format!("failed to open {shown}"))?;
         let had =
             journal::wait_for_lock(PATIENCE, || file.try_lock()).with_context(|| format!("failed to lock {shown}"))?;
         ensure!(had, "failed to lock {shown}: another process has held it for {} s; see fuser(1)", PATIENCE.as_secs());

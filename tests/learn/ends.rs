@@ -43,7 +43,9 @@ fn killed() {
     assert_eq!(profile.generations.len(), 2);
     assert!(!profile.generations[&left.id].ended && profile.workload_behaviour.writes.contains_key("/srv/early"));
     assert!(world.events(EventType::Learnt).iter().any(|e| e.data.get("recovered") == Some(&1.into())));
-    eventually("a swept sensor", || world.is_quiet());
+    // Whoever comes next sweeps what the killed one had armed.
+    world.ctl("status");
+    eventually("an unloaded sensor", || world.is_quiet());
 }
 
 fn init_ends() {

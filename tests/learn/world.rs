@@ -98,14 +98,15 @@ impl World {
     /// Starts a collector as an engine's call does. The sensor is loaded here, as there is no loader beside this program.
     pub fn collector(&self, subject: Subject) -> Collector {
         if self.sensor {
-            self.ctl("load", &[]);
+            self.ctl("load");
         }
         Collector { handle: start(subject).expect("a collector") }
     }
 
-    fn ctl(&self, verb: &str, more: &[&str]) {
+    /// `lithifyctl sensor`, for this node.
+    pub fn ctl(&self, verb: &str) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lithifyctl"));
-        let output = command.args(["sensor", verb]).args(more).arg("--state-dir").arg(self.state()).output();
+        let output = command.args(["sensor", verb, "--state-dir"]).arg(self.state()).output();
         let output = output.expect("lithifyctl");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

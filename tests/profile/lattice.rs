@@ -111,6 +111,7 @@ proptest! {
     #[test]
     fn the_order_of_observations_does_not_matter_and_folding_one_again_changes_nothing(
         (observations, shuffled) in prop::collection::vec(observation(), 1..8)
+            .prop_map(|list| (0..).zip(list).map(|(n, o)| Observation { id: build::id(n), ..o }).collect::<Vec<_>>())
             .prop_flat_map(|list| (Just(list.clone()), Just(list).prop_shuffle())),
     ) {
         let fold = |list: &[Observation]| {
@@ -160,6 +161,29 @@ fn what_a_crash_left_is_completed_by_what_was_written_later() {
     let profile = Profile::of(&left);
     assert!(!profile.generations[&build::id(1)].ended);
     assert_eq!(profile.fold(&whole).unwrap(), Profile::of(&whole));
+}
+
+#[test]
+fn a_later_state_of_an_observation_takes_the_place_of_the_earlier_one() {
+    let others = Profile::of(&build::full(2)).fold(&build::full(3)).unwrap();
+    let with = |paths: &[&str], until: u64, ended: bool| {
+        let mut o = build::full(1);
+        (o.until, o.ended) = (build::time(until), ended);
+        let items = paths.iter().map(|path| (path.to_string(), build::write(build::seen(0, 0, 1))));
+        o.workload_behaviour.writes.extend(items);
+        o
+    };
+    // What was two names is a pattern by the time that a third came.
+    let (early, late) = (with(&["/tmp/a1", "/tmp/b2"], 3, false), with(&["/tmp/*"], 9, true));
+    let grown = others.fold(&early).unwrap().fold(&late).unwrap();
+    assert_eq!(grown, others.fold(&late).unwrap());
+    assert_eq!(grown.fold(&early).unwrap(), grown, "an earlier state comes too late");
+    assert!(others.fold(&early).unwrap().workload_behaviour.writes.contains_key("/tmp/a1"));
+    // What others have seen as well is theirs, too.
+    let mut without = late.clone();
+    without.workload_behaviour = Behaviour::default();
+    let kept = others.fold(&early).unwrap().fold(&without).unwrap();
+    assert_eq!(kept.workload_behaviour, others.workload_behaviour);
 }
 
 #[test]

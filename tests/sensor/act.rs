@@ -81,7 +81,13 @@ pub fn run(act: &[String]) -> ExitCode {
     match words.as_slice() {
         ["wait", ..] => container::wait_and_execute(true, &act[1..]),
         ["wait-here", ..] => container::wait_and_execute(false, &act[1..]),
+        ["wait-overlay", ..] => container::wait_in_overlay(&act[1..]),
         ["nothing"] => {}
+        ["overlay"] => {
+            OpenOptions::new().append(true).open("/file").unwrap().write_all(b"x").unwrap();
+            fs::copy("/program", "/other").unwrap();
+            execute("/other", &[WORD, "nothing"]);
+        }
         ["markers"] => markers(),
         ["denied"] => denied(),
         ["compat"] => compat(),

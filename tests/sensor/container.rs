@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use lithify::sensor::reading::Facts;
@@ -95,6 +95,20 @@ impl Container {
         Container::made("wait-here", act, Stdio::inherit())
     }
 
+    /// One whose root is an overlay made in `dir`: this program is `/program` there, in the lower layer.
+    pub fn in_overlay(dir: &Path, act: &[&str]) -> Container {
+        for part in ["lower", "upper", "work", "root"] {
+            std::fs::create_dir(dir.join(part)).unwrap();
+        }
+        for part in ["lower/usr", "lower/lib", "lower/lib64", "lower/target", "lower/proc"] {
+            std::fs::create_dir(dir.join(part)).unwrap();
+        }
+        std::fs::copy("/proc/self/exe", dir.join("lower/program")).unwrap();
+        std::fs::write(dir.join("lower/file"), "image").unwrap();
+        let words = [&["in", dir.to_str().unwrap()], act].concat();
+        Container::made("wait-overlay", &words, Stdio::inherit())
+    }
+
     fn made(how: &str, act: &[&str], output: Stdio) -> Container {
         let mut command = Command::new("/proc/self/exe");
         // The shell of it: waits in its own namespace until it is told to go, and executes what follows.
@@ -103,7 +117,7 @@ impl Container {
         command.stdin(Stdio::from(wait));
         let child = command.spawn().unwrap();
         let container = Container { child, go: Some(go) };
-        if how == "wait" {
+        if how != "wait-here" {
             container.until_apart();
         }
         container
@@ -168,6 +182,29 @@ pub fn wait_and_execute(apart: bool, act: &[String]) -> ! {
     nix::unistd::read(std::io::stdin(), &mut byte).unwrap();
     std::io::stdout().flush().unwrap();
     let error = std::os::unix::process::CommandExt::exec(Command::new("/proc/self/exe").arg(act::WORD).args(act));
+    panic!("{error}")
+}
+
+/// The same, in an overlay for a root.
+pub fn wait_in_overlay(act: &[String]) -> ! {
+    let [_, dir, act @ ..] = act else { panic!("no folder") };
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    let options = format!("lowerdir={dir}/lower,upperdir={dir}/upper,workdir={dir}/work");
+    let root = format!("{dir}/root");
+    mount(Some("overlay"), root.as_str(), Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
+    // The libraries that the program names; not everywhere are all of them folders.
+    for library in ["usr", "lib", "lib64"].iter().filter(|l| Path::new("/").join(l).is_dir()) {
+        let (from, to) = (format!("/{library}"), format!("{root}/{library}"));
+        mount(Some(from.as_str()), to.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    }
+    // As a low-level runtime does where the root is an initramfs, which can't be pivoted away.
+    std::env::set_current_dir(&root).unwrap();
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).unwrap();
+    nix::unistd::chroot(".").unwrap();
+    std::env::set_current_dir("/").unwrap();
+    nix::unistd::read(std::io::stdin(), &mut [0]).unwrap();
+    let error = std::os::unix::process::CommandExt::exec(Command::new("/program").arg(act::WORD).args(act));
     panic!("{error}")
 }
 

@@ -66,6 +66,7 @@ fn killed_loader() {
         load.wait().unwrap();
         let status = ctl(&["sensor", "status", "--state-dir"], &world.place).output().unwrap();
         assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+        assert!(!world.place.loading().exists(), "half a sensor is none");
     }
     let reading = world.seen_of(&["call", &MARKERS[0].to_string()]);
     assert!(called(&reading.workload, MARKERS[0]));

@@ -6,12 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use lithify::sensor::reading::{Origin, Program};
 
 use crate::Test;
-use crate::container::World;
+use crate::container::{Container, World, options};
 
 pub const TESTS: &[Test] = &[
     ("programs::a_program_is_told_by_its_path", path),
     ("programs::a_program_without_a_name_is_anonymous", anonymous),
     ("programs::a_program_of_a_tmpfs_is_told_as_such", tmpfs),
+    ("programs::a_program_of_the_image_is_told_from_one_of_the_upper_and_a_copy_up_needs_no_capability", layers),
     ("programs::a_set_user_id_program_is_privileged_for_who_is_not_its_owner", privileged),
     ("programs::a_capability_that_was_used_is_seen_and_one_that_was_not_is_not", capability),
 ];
@@ -49,6 +50,27 @@ fn tmpfs() {
     let seen = programs(&["execute", &program, crate::act::WORD, "nothing"]);
     let wanted = Program { path: program, origin: Origin::Tmpfs, privileged: false };
     assert!(seen.contains(&wanted), "{wanted:?} is not in {seen:?}");
+}
+
+fn layers() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut container = Container::in_overlay(dir.path(), &["overlay"]);
+    let armed = world.sensor().arm(container.pid(), options()).unwrap();
+    container.go();
+    assert_eq!(container.end(), 0);
+    let facts = armed.read().unwrap().workload;
+    let seen = &facts.programs;
+    for (path, origin) in [("/program", Origin::Image), ("/other", Origin::Upper)] {
+        let wanted = Program { path: path.into(), origin, privileged: false };
+        assert!(seen.contains_key(&wanted), "{wanted:?} is not in {seen:?}");
+    }
+    for path in ["/file", "/other"] {
+        assert!(facts.paths.keys().any(|p| p.path == path && p.on_root), "{path} is not in {:?}", facts.paths);
+    }
+    // What overlay needs to copy a file up is the kernel's own business.
+    assert!(facts.capabilities.is_empty(), "{:?}", facts.capabilities);
+    armed.disarm().unwrap();
 }
 
 fn privileged() {
