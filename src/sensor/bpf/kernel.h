@@ -92,6 +92,17 @@ struct ovl_inode {
 typedef struct {
 	int counter;
 } atomic_t;
+struct pid_namespace {
+	struct ns_common ns;
+};
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
 struct signal_struct {
 	atomic_t live;
 };
@@ -103,6 +114,7 @@ struct task_struct {
 	u32 pid, tgid;
 	struct task_struct *real_parent, *group_leader;
 	u64 start_boottime;
+	struct pid *thread_pid;
 	const struct cred *real_cred;
 	struct fs_struct *fs;
 	struct files_struct *files;
