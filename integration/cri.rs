@@ -104,6 +104,22 @@ fn a_write_in_a_tripwire_container_restarts_it_and_the_kubelet_cannot_tell() -> 
     pod.end()
 }
 
+#[test]
+fn a_pods_containers_are_learnt_and_its_pause_container_is_not() -> Result<()> {
+    let mut pod = Pod::run(Handler::Lithify, Wishes::annotated(&[("lithify.dev/mode", "learn")]))?;
+    let container = pod.container("app", WORKLOAD)?;
+    let written = pod.exec(&container, &["sh", "-c", "echo x >/etc/written && cat /etc/written"])?;
+    ensure!(written.stdout == b"x\n", "the root is not the engine's: {written:?}");
+    pod.stop(&container)?;
+    ensure!(pod.status(&container)?.exit_code == 7, "the workload's own exit status is lost");
+    let exited = wait_for("the end's event", || Ok(pod.events(&container, "exited")?.pop()))?;
+    ensure!(exited["data"]["observation"].is_string(), "no observation: {exited}");
+    ensure!(exited["data"]["workload"] == "shop/app", "{exited}");
+    let strangers: Vec<_> = pod.node.journal()?.into_iter().filter(|e| e["subject"] != container.as_str()).collect();
+    ensure!(strangers.is_empty(), "events of another container: {strangers:?}");
+    pod.end()
+}
+
 /// The message of the first call that fails on the way to a running container.
 fn refusal(annotation: (&str, &str)) -> Result<String> {
     let mut pod = match Pod::run(Handler::Lithify, Wishes::annotated(&[annotation])) {

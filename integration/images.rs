@@ -16,6 +16,8 @@ pub enum Image {
     Nginx,
     /// In memory, as user redis.
     Redis,
+    /// A cluster in /var/lib/postgresql/data, as user postgres; its socket is in /run/postgresql.
+    Postgres,
 }
 
 impl Image {
@@ -24,6 +26,7 @@ impl Image {
             Image::Busybox => "busybox",
             Image::Nginx => "nginx",
             Image::Redis => "redis",
+            Image::Postgres => "postgres",
         }
     }
 

@@ -191,10 +191,10 @@ fn config_check_explains_every_mistake_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.toml");
     let name = path.to_str().unwrap();
-    std::fs::write(&path, "mode = \"learn\"\nroofts = \"sealed\"\nscratch = \"/tmp:5x\"\n").unwrap();
+    std::fs::write(&path, "mode = \"lern\"\nroofts = \"sealed\"\nscratch = \"/tmp:5x\"\n").unwrap();
     let ran = ctl(&["config", "check", name]);
     let want = format!(
-        "{name}:1: mode: mode \"learn\" is not supported by this version, which does not learn; use \"enforce\" or \"off\"\n\
+        "{name}:1: mode: \"lern\" is not a mode; did you mean \"learn\"?\n\
          {name}:2: unknown key \"roofts\"; did you mean \"rootfs\"?\n\
          {name}:3: scratch: \"5x\" is not a size; write bytes or a number with k, m or g, e.g. \"64m\"\n"
     );
@@ -206,8 +206,25 @@ fn config_check_explains_every_mistake_with_its_line() {
 }
 
 #[test]
+fn a_hook_that_fails_is_an_event_and_fails_no_container_unless_it_is_strict() {
+    let node = Node::new();
+    for stage in ["create-runtime", "poststop"] {
+        assert_eq!(node.ctl(&["hook", stage]).code, 0, "nothing on standard input");
+    }
+    let strict = node.ctl(&["hook", "create-runtime", "--strict"]);
+    assert!(strict.code == 1 && strict.err.contains("the container's state"), "{}", strict.err);
+    let told = node.ctl(&["events", "--type", "degraded"]).out;
+    assert_eq!(told.matches("learning: failed to read the container's state").count(), 3, "{told}");
+    for bad in
+        [&["hook"][..], &["hook", "prestart"], &["hook", "poststop", "--mode", "enforce"], &["hook", "poststop", "x"]]
+    {
+        assert_eq!(node.ctl(bad).code, 2, "{bad:?}");
+    }
+}
+
+#[test]
 fn every_verb_explains_itself_and_mistakes_in_usage_are_status_2() {
-    for verb in ["status", "inspect", "events", "profile", "doctor", "install", "config"] {
+    for verb in ["status", "inspect", "events", "profile", "doctor", "install", "hook", "config", "sensor"] {
         let ran = ctl(&[verb, "--help"]);
         assert!(ran.code == 0 && ran.out.starts_with("usage: lithifyctl"), "{verb}: {}", ran.out);
         let ran = ctl(&[verb, "--hepl"]);

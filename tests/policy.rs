@@ -129,10 +129,9 @@ fn unknown_keys_and_values_fail_for_whomever_they_are() {
     assert!(refused("", &[("on-wirte.db", "stop")]).contains("did you mean \"on-write\"?"));
     assert!(refused("", &[("rootfs.", "sealed")]).contains("container's name"));
     assert!(refused("", &[("", "sealed")]).contains("unknown key"));
-    for later in ["on-refused-write", "profile"] {
-        assert!(refused("", &[(later, "report")]).contains("not supported by this version"));
-    }
-    assert!(refused("", &[("mode", "learn")]).contains("does not learn"));
+    assert!(refused("", &[("on-refused-write", "report")]).contains("not supported by this version"));
+    assert!(refused("", &[("mode", "auto")]).contains("not supported by this version"));
+    assert!(refused("", &[("profile.db", "../x")]).contains("lithify.dev/profile.db"));
     assert!(refused("", &[("workload", "../../etc")]).contains("not a workload name"));
     assert!(refused("", &[("scratch", &"/a,".repeat(5000))]).contains("longer than"));
 }
@@ -181,6 +180,64 @@ fn the_engines_rootfs_is_reported_on_and_never_restarted() {
     let node_restart = format!("{node}\non-write = \"restart\"");
     assert!(refused(&node_restart, &[("rootfs", "engine")]).contains("the node's on-write"));
     assert!(refused(node, &[("rootfs", "engine"), ("renew-every", "1m")]).contains("can't be renewed"));
+}
+
+#[test]
+fn learning_leaves_the_workload_the_engines_root_whatever_the_node_does_elsewhere() {
+    for mode in ["learn", "observe"] {
+        let node = format!("mode = {mode:?}\non-write = \"restart\"\nrenew-every = \"1h\"\nscratch = \"/tmp\"");
+        let policy = with(&node, &[]).unwrap();
+        assert_eq!((policy.rootfs, policy.on_write), (RootfsKind::Engine, Response::Report), "{mode}");
+        assert_eq!((policy.renew_every, policy.scratch.len(), policy.is_hands_off()), (None, 0, true), "{mode}");
+        // A pod that is written for enforcing can learn as it is.
+        let pod = [("on-write", "restart"), ("renew-every", "30m"), ("scratch", "/run"), ("workload", "shop")];
+        let policy = with(&node, &pod).unwrap();
+        assert!(policy.is_hands_off() && policy.scratch.is_empty() && policy.workload.as_deref() == Some("shop"));
+        assert!(refused(&node, &[("on-write", "restrat")]).contains("did you mean \"restart\"?"));
+    }
+    assert!(!with("rootfs = \"engine\"", &[]).unwrap().is_hands_off(), "enforcing on the engine's root watches it");
+}
+
+#[test]
+fn a_rootfs_that_somebody_sets_holds_while_learning_and_reports() {
+    let flags = Overrides { rootfs: Some(RootfsKind::Tripwire), ..Overrides::default() };
+    let annotations = BTreeMap::from([("lithify.dev/mode".to_string(), "learn".to_string())]);
+    let flagged = resolve(&Config::default(), &flags, &annotations, None).unwrap();
+    assert_eq!((flagged.mode, flagged.rootfs, flagged.on_write), (Mode::Learn, RootfsKind::Tripwire, Response::Report));
+    let annotated = with("mode = \"observe\"", &[("rootfs", "sealed"), ("scratch", "/tmp")]).unwrap();
+    assert_eq!((annotated.rootfs, annotated.on_write), (RootfsKind::Sealed, Response::Report));
+    assert_eq!((annotated.is_hands_off(), annotated.scratch.len()), (false, 1));
+    assert_eq!(with("mode = \"learn\"\nrootfs = \"sealed\"", &[]).unwrap().rootfs, RootfsKind::Sealed);
+    let stops = with("mode = \"learn\"", &[("rootfs", "tripwire"), ("on-write", "stop")]).unwrap();
+    assert_eq!(stops.on_write, Response::Stop);
+}
+
+#[test]
+fn modes_tighten_from_off_over_learn_and_observe_to_enforce() {
+    let modes = ["off", "learn", "observe", "enforce"];
+    for (i, node) in modes.iter().enumerate() {
+        for (j, asked) in modes.iter().enumerate() {
+            let resolved = with(&format!("mode = {node:?}"), &[("mode", asked)]);
+            assert_eq!(resolved.is_ok(), j >= i, "{node} to {asked}");
+        }
+    }
+    assert!(refused("rootfs = \"sealed\"", &[("mode", "learn")]).contains("from enforce to learn"));
+    assert_eq!(
+        with("", &[("mode", "learn")]).unwrap().mode,
+        Mode::Learn,
+        "where nobody sets anything it may be chosen"
+    );
+}
+
+#[test]
+fn a_profile_is_named_where_one_is_compared_with_and_nowhere_else() {
+    let policy = with("", &[("mode", "observe"), ("profile", "shop/web@0123")]).unwrap();
+    assert_eq!(policy.profile.as_deref(), Some("shop/web@0123"));
+    for mode in ["learn", "enforce"] {
+        let message = refused("", &[("mode", mode), ("profile", "web")]);
+        assert!(message.contains("lithify.dev/profile") && message.contains(&format!("mode is {mode}")), "{message}");
+    }
+    assert_eq!(with("require-profile = true", &[("mode", "observe")]).unwrap().mode, Mode::Observe);
 }
 
 #[test]
@@ -237,12 +294,18 @@ max-file-bytes = "1g"
 [journal]
 max-bytes = "1m"
 max-files = 3
+[learning]
+window = "30s"
+interval = "10m"
+table-entries = 4096
 "#,
     );
     assert_eq!(read.dirs().state, Path::new("/run/other"));
     assert_eq!(read.dirs().data, Path::new("/srv/lithify"));
     assert_eq!((read.scratch_size_bytes, read.tripwire_size_bytes), (32 << 20, 1 << 20));
     assert_eq!((read.evidence.max_files, read.evidence.max_bytes, read.journal.max_files), (7, 2 << 30, 3));
+    assert_eq!((read.learning.window, read.learning.interval), (Duration::from_secs(30), Duration::from_secs(600)));
+    assert_eq!(read.learning.table_entries, 4096);
     assert!(read.raise_limits && read.allow_loosen.len() == 2 && read.on_write == Some(Response::Pause));
 }
 

@@ -202,7 +202,9 @@ BinaryName = "{lithify}"
         let groups = self.cgroups().into_iter().filter(|g| !g.ends_with(&self.name));
         left.extend(groups.map(|group| format!("cgroup {}", group.display())));
         let records = fs::read_dir(self.path("state")).into_iter().flatten().flatten();
-        left.extend(records.filter(|e| e.path().is_dir()).map(|entry| format!("record {}", entry.path().display())));
+        // A container's folder has an @ in its name.
+        let records = records.filter(|e| e.path().is_dir() && e.file_name().to_string_lossy().contains('@'));
+        left.extend(records.map(|entry| format!("record {}", entry.path().display())));
         left
     }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Call, Given, Outcome, plain, usage};
 use crate::policy::config::Config;
-use crate::policy::document::{EVIDENCE_KEYS, JOURNAL_KEYS, KEYS};
+use crate::policy::document::{EVIDENCE_KEYS, JOURNAL_KEYS, KEYS, LEARNING_KEYS};
 
 /// Explains every mistake in a file.
 ///
@@ -50,7 +50,8 @@ fn help() -> String {
     let mut text = "usage: lithifyctl config check [FILE] [--json]\n\nExplains every mistake in a configuration file; exit status \
                     1 if there is one.\n\nkeys:\n"
         .to_string();
-    for (section, keys) in [("", KEYS), ("[evidence] ", EVIDENCE_KEYS), ("[journal] ", JOURNAL_KEYS)] {
+    let sections = [KEYS, EVIDENCE_KEYS, JOURNAL_KEYS, LEARNING_KEYS];
+    for (section, keys) in ["", "[evidence] ", "[journal] ", "[learning] "].into_iter().zip(sections) {
         for (name, what, _) in keys.iter().filter(|(name, ..)| !["evidence", "journal"].contains(name)) {
             text.push_str(&format!("  {:<26} {what}\n", format!("{section}{name}")));
         }

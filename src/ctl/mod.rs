@@ -7,8 +7,10 @@ pub mod config;
 pub mod diff;
 pub mod doctor;
 pub mod events;
+pub mod hook;
 pub mod inspect;
 pub mod install;
+pub mod learning;
 pub mod profile;
 pub mod sensor;
 pub mod status;
@@ -35,6 +37,7 @@ usage: lithifyctl [--config FILE] VERB [OPTIONS]
   profile     what workloads were seen to do
   doctor      what this host has and lacks
   install     register the runtime with an engine
+  hook        learn under a plain runc or crun: what OCI hooks call
   config      check a configuration file
   sensor      what records containers while they are learnt
 
@@ -190,7 +193,8 @@ fn is_closed(e: &io::Error) -> bool {
 /// # Errors
 /// What the verb failed on; [`Usage`] for a mistake in the arguments.
 pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
-    const VERBS: [&str; 8] = ["status", "inspect", "events", "profile", "doctor", "install", "config", "sensor"];
+    const VERBS: [&str; 9] =
+        ["status", "inspect", "events", "profile", "doctor", "install", "hook", "config", "sensor"];
     let mut call = Call { config: None, json: false, out, help: false };
     let verb = match call.next(&mut args)? {
         None => {
@@ -219,6 +223,7 @@ pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
         "profile" => profile::run(&mut call, &mut args),
         "doctor" => doctor::run(&mut call, &mut args),
         "install" => install::run(&mut call, &mut args),
+        "hook" => hook::run(&mut call, &mut args),
         "config" => config::run(&mut call, &mut args),
         "sensor" => sensor::run(&mut call, &mut args),
         _ => Err(usage(format!("unknown verb {}; {}", quote(&verb), remedy(&verb, &VERBS)))),

@@ -6,8 +6,10 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
+use super::learning::{self, Learning};
 use super::{Call, Outcome, plain};
 use crate::events::clock;
+use crate::learn::presence;
 use crate::policy::{values, word};
 use crate::record::{Phase, ProcessRef, Record};
 
@@ -15,7 +17,8 @@ const HELP: &str = "\
 usage: lithifyctl status [--json]
 
 One line a container: id, workload, rootfs, response, generation, breaches, the path of the last breach with its age, the
-container's age, and its state. UNPROTECTED means that the process which watches and answers is gone; the exit status
+container's age, and its state; in the modes learn and observe with how far learning has come. Containers that a hook
+records under another runtime are listed as well. UNPROTECTED means that the process which watches and answers is gone; the exit status
 is 1 then, and when a record can't be read.
 ";
 
@@ -63,34 +66,53 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     if call.helped(HELP)? {
         return Ok(Outcome::Well);
     }
-    let records = Record::list(&call.settings()?.state_dir)?;
+    let settings = call.settings()?;
+    let records = Record::list(&settings.state_dir)?;
+    // What can't be listed is nobody's: a container is none the worse for it.
+    let mut collectors = presence::list(&settings.state_dir).unwrap_or_default();
+    let mut learning: Vec<Option<Learning>> = Vec::new();
+    for (_, record) in &records {
+        learning.push(record.as_ref().ok().filter(|r| r.policy.mode.records()).map(|record| {
+            let own = collectors.iter().position(|c| c.container == record.id && c.workload == record.workload);
+            let own = own.map(|at| collectors.swap_remove(at));
+            Learning::of(&settings.data_dir, &record.workload, own.as_ref())
+        }));
+    }
     let wrong = records.iter().any(|(_, r)| r.as_ref().map_or(true, |r| guard(r) == Guard::Gone));
     if call.json {
-        let list: Vec<_> = records.iter().map(|(dir, record)| as_json(dir, record)).collect();
+        let supervised = records.iter().zip(&learning).map(|((dir, record), learning)| as_json(dir, record, learning));
+        let others = collectors.iter().map(|entry| learning::as_json(&settings.data_dir, entry));
+        let list: Vec<_> = supervised.chain(others).collect();
         call.print_json(&list)?;
     } else {
         let mut rows = vec![
             ["ID", "WORKLOAD", "ROOTFS", "RESPONSE", "GEN", "BREACHES", "LAST BREACH", "AGE", "STATE"]
                 .map(String::from),
         ];
-        for (dir, record) in &records {
+        for ((dir, record), learning) in records.iter().zip(&learning) {
             rows.push(match record {
-                Ok(record) => row(record),
+                Ok(record) => row(record, learning.as_ref()),
                 Err(e) => unreadable(dir, e),
             });
         }
+        rows.extend(collectors.iter().map(|entry| learning::row(&settings.data_dir, entry)));
         print_table(call, &rows)?;
     }
     Ok(if wrong { Outcome::Wrong } else { Outcome::Well })
 }
 
-fn row(r: &Record) -> [String; 9] {
+fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
     let last = r.last_breach.as_ref().map_or("-".to_string(), |b| format!("{} ({} ago)", b.path, age(&b.time)));
     let state = match guard(r) {
         Guard::Gone => "UNPROTECTED: supervisor is gone".to_string(),
-        Guard::Watched | Guard::Ended if r.degraded.is_empty() => word(&r.phase),
-        Guard::Watched | Guard::Ended => format!("{}, degraded: {}", word(&r.phase), r.degraded.join("; ")),
+        Guard::Watched | Guard::Ended => word(&r.phase),
     };
+    let learning = learning.filter(|_| guard(r) == Guard::Watched).map(|l| format!(", {}", l.text(r.policy.mode)));
+    let degraded = match guard(r) {
+        Guard::Watched | Guard::Ended if !r.degraded.is_empty() => format!(", degraded: {}", r.degraded.join("; ")),
+        Guard::Watched | Guard::Ended | Guard::Gone => String::new(),
+    };
+    let state = [state, learning.unwrap_or_default(), degraded].concat();
     [
         r.id.chars().take(12).collect(),
         r.workload.clone(),
@@ -112,8 +134,11 @@ fn unreadable(dir: &std::path::Path, e: &anyhow::Error) -> [String; 9] {
     row
 }
 
-fn as_json(dir: &PathBuf, record: &Result<Record>) -> serde_json::Value {
+fn as_json(dir: &PathBuf, record: &Result<Record>, learning: &Option<Learning>) -> serde_json::Value {
     match record {
+        Ok(record) if learning.is_some() => {
+            json!({"protected": guard(record) != Guard::Gone, "record": record, "learning": learning})
+        }
         Ok(record) => json!({"protected": guard(record) != Guard::Gone, "record": record}),
         Err(e) => json!({"protected": false, "dir": dir, "error": format!("{e:#}")}),
     }

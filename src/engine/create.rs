@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::claim::{Claim, claim};
-use super::{Node, delete, foreground, forward, join, node, overrides, place};
+use super::{Node, delete, foreground, forward, join, learning, node, overrides, place};
 use crate::cli::{CreateArgs, Globals, Invocation};
 use crate::events::{EngineNames, clock};
 use crate::policy::{self, Config, Mode, Policy, RootfsKind};
@@ -120,7 +120,8 @@ fn decide(invocation: &Invocation, args: &CreateArgs) -> Result<Decision> {
     let names = EngineNames::from_annotations(&annotations);
     let policy = policy::resolve(&config, &overrides, &annotations, names.container.as_deref())
         .with_context(|| format!("failed to protect container {}", args.id.to_string_lossy()))?;
-    if policy.mode == Mode::Off {
+    // A pause container does nothing that anyone would learn from.
+    if policy.mode == Mode::Off || names.sandbox && policy.is_hands_off() {
         join::refuse_hosts(&document, &config.state_dir, &args.id)?;
         return Ok(node(config));
     }
@@ -160,11 +161,21 @@ fn make(
 ) -> Result<i32> {
     let Protect { config, policy, names, mut document, bundle } = protect;
     let engine_rootfs = document.rootfs(&bundle)?;
+    let workload = learning::workload(&policy, &names, &document, &id);
+    // First of all: a sensor that has to be loaded is loaded while the low-level runtime works.
+    let container = learning::Container { id: &id, workload: &workload, names: &names, rootfs: &engine_rootfs };
+    let (companion, degraded) = learning::start(&config, &policy, &container, &document);
     join::to_init(&mut document, &config.state_dir)?;
-    let host_namespace = policy.rootfs != RootfsKind::Engine && document.propagates_to_host()?;
+    let host_namespace = document.propagates_to_host()?;
     let (target, given_bundle) = if host_namespace {
-        let target = dir.join(root::ROOTFS);
-        std::fs::create_dir(&target).with_context(|| format!("failed to make {}", target.display()))?;
+        let target = match policy.rootfs {
+            RootfsKind::Engine => engine_rootfs.clone(),
+            RootfsKind::Sealed | RootfsKind::Tripwire => {
+                let target = dir.join(root::ROOTFS);
+                std::fs::create_dir(&target).with_context(|| format!("failed to make {}", target.display()))?;
+                target
+            }
+        };
         seal::root_path(&mut document, &target);
         seal::absolute_sources(&mut document, &bundle);
         (target, dir.to_owned())
@@ -205,7 +216,9 @@ fn make(
         poststart_hooks: document.has_hooks("poststart"),
         poststop_hooks: document.has_hooks("poststop"),
         start_at_once: run,
-        workload: workload(&policy, &names, &document, &id),
+        workload,
+        companion,
+        degraded,
         policy,
         evidence: config.evidence,
         journal: config.journal,
@@ -296,51 +309,9 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     write().with_context(|| format!("failed to write pid file {}", path.display()))
 }
 
-/// What stays the same over updates: the annotation's name, else the engine's for the container and its image, else the
-/// program.
-fn workload(policy: &Policy, names: &EngineNames, document: &Document, id: &str) -> String {
-    if let Some(name) = &policy.workload {
-        return name.clone();
-    }
-    let program = document.args().first().and_then(|a| a.rsplit('/').next().map(str::to_owned));
-    match (&names.namespace, &names.container, &names.image) {
-        (Some(namespace), Some(container), _) => format!("{namespace}/{container}"),
-        (None, Some(container), _) => container.clone(),
-        (_, None, Some(image)) => image.clone(),
-        (_, None, None) => program.filter(|p| !p.is_empty()).unwrap_or_else(|| id.to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-
-    fn named(annotations: &[(&str, &str)], args: &str) -> String {
-        let annotations: BTreeMap<String, String> =
-            annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let names = EngineNames::from_annotations(&annotations);
-        let config = Config::default();
-        let policy = policy::resolve(&config, &Default::default(), &annotations, names.container.as_deref());
-        let document = Document::parse(format!("{{\"process\":{{\"args\":{args}}}}}").as_bytes()).expect("JSON");
-        workload(&policy.expect("a policy"), &names, &document, "the-id")
-    }
-
-    #[test]
-    fn a_workload_is_called_by_what_outlives_an_update() {
-        let pod = [
-            ("io.kubernetes.cri.sandbox-namespace", "shop"),
-            ("io.kubernetes.cri.container-name", "web"),
-            ("io.kubernetes.cri.image-name", "registry/web:1"),
-        ];
-        assert_eq!(named(&pod, r#"["/bin/web"]"#), "shop/web");
-        assert_eq!(named(&[&pod[..], &[("lithify.dev/workload", "mine")]].concat(), "[]"), "mine");
-        assert_eq!(named(&pod[1..], "[]"), "web");
-        assert_eq!(named(&[], r#"["/usr/sbin/nginx","-g"]"#), "nginx");
-        assert_eq!(named(&[], r#"["/usr/sbin/"]"#), "the-id");
-        assert_eq!(named(&[], "null"), "the-id");
-    }
 
     #[test]
     fn only_an_activation_that_names_us_is_taken_for_ours() {

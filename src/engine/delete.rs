@@ -91,7 +91,7 @@ pub(super) fn force(invocation: &Invocation, dir: &Path) {
         wait_gone(record.supervisor, PATIENCE);
     }
     force_low_level(invocation, &node, &record.id);
-    let _ = process::reap_any(None);
+    while let Ok(Some(_)) = process::reap_any(None) {}
     wait_gone(record.supervisor, PATIENCE);
     clear(dir, &record);
 }

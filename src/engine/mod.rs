@@ -9,6 +9,7 @@ mod delete;
 mod exec;
 mod foreground;
 mod join;
+pub mod learning;
 mod pids;
 mod place;
 mod updates;

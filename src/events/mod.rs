@@ -57,6 +57,15 @@ pub enum EventType {
     /// An engine or a person ran a program in the container.
     #[serde(rename = "dev.lithify.container.exec")]
     Exec,
+    /// What a container was seen to do is part of its workload's profile.
+    #[serde(rename = "dev.lithify.container.learnt")]
+    Learnt,
+    /// A container did, while it was learnt or observed, what the baseline forbids; it is never learnt.
+    #[serde(rename = "dev.lithify.container.forbidden")]
+    Forbidden,
+    /// An observed container did what its profile does not have.
+    #[serde(rename = "dev.lithify.container.would-refuse")]
+    WouldRefuse,
     /// Part of the watch, or the journal, does not work as it should.
     #[serde(rename = "dev.lithify.watch.degraded")]
     Degraded,
@@ -89,13 +98,16 @@ pub const MAX_LINE: usize = 64 << 10;
 
 impl EventType {
     /// Every type.
-    pub const ALL: [EventType; 7] = [
+    pub const ALL: [EventType; 10] = [
         EventType::Started,
         EventType::Breach,
         EventType::Restarted,
         EventType::Escalated,
         EventType::Exited,
         EventType::Exec,
+        EventType::Learnt,
+        EventType::Forbidden,
+        EventType::WouldRefuse,
         EventType::Degraded,
     ];
 
@@ -108,6 +120,9 @@ impl EventType {
             EventType::Escalated => "dev.lithify.container.escalated",
             EventType::Exited => "dev.lithify.container.exited",
             EventType::Exec => "dev.lithify.container.exec",
+            EventType::Learnt => "dev.lithify.container.learnt",
+            EventType::Forbidden => "dev.lithify.container.forbidden",
+            EventType::WouldRefuse => "dev.lithify.container.would-refuse",
             EventType::Degraded => "dev.lithify.watch.degraded",
         }
     }
@@ -210,6 +225,11 @@ fn cut_text(text: &mut String, len: usize) {
     }
 }
 
+/// A unique id for what begins now; see [`Event::id`].
+pub fn fresh_id() -> String {
+    id(clock::now_micros())
+}
+
 fn id(micros: i64) -> String {
     let mut tail = [0u8; 10];
     // The generator can't fail once it is seeded; an id with a weak tail is still better than no event.
@@ -221,7 +241,8 @@ fn id(micros: i64) -> String {
     tail.iter().fold(format!("{millis:012x}"), |id, byte| id + &format!("{byte:02x}"))
 }
 
-fn hostname() -> String {
+/// This host's name, as events have it.
+pub fn hostname() -> String {
     match nix::sys::utsname::uname() {
         Ok(names) => names.nodename().to_string_lossy().into_owned(),
         Err(_) => "unknown".to_string(),

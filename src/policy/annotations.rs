@@ -5,15 +5,20 @@
 //!
 //! | annotation | values | order, loosest first | default |
 //! | --- | --- | --- | --- |
-//! | `mode` | `off`, `enforce` | off < enforce | `enforce` |
-//! | `rootfs` | `sealed`, `tripwire`, `engine` | engine < tripwire < sealed | `sealed` |
-//! | `on-write` | `report`, `pause`, `stop`, `restart` | report < pause < stop = restart | `restart`; `report` with `rootfs: engine` |
+//! | `mode` | `off`, `learn`, `observe`, `enforce` | off < learn < observe < enforce | `enforce` |
+//! | `rootfs` | `sealed`, `tripwire`, `engine` | engine < tripwire < sealed | `sealed`; `engine` in `learn` and `observe` |
+//! | `on-write` | `report`, `pause`, `stop`, `restart` | report < pause < stop = restart | `restart`; `report` with `rootfs: engine`, in `learn` and in `observe` |
 //! | `restart-limit` | `5/60s` | tighter: no more restarts and no higher rate | `5/60s` |
 //! | `renew-every` | a duration, `off` | off < long < short | `off` |
 //! | `workload` | a name | free | the engine's names, else image and args |
+//! | `profile` | a stored profile, in `observe` only | free | the workload's own |
 //! | `scratch` | `/tmp:64m,/data` | free, except below system folders (`scratch`) and with `:exec` (`scratch-exec`) | none |
 //!
 //! The node's value is what annotations are held against, whether it was written down or is a default.
+//!
+//! In `learn` and `observe` on the engine's own rootfs ([`Policy::is_hands_off`]) what is written is what is to be learnt:
+//! there are no breaches, so that `on-write`, `renew-every` and `scratch`, the node's and the annotations', are checked and
+//! then left out. A `rootfs` that node, flag or annotation sets holds, and the others with it.
 
 use std::collections::BTreeMap;
 
@@ -22,16 +27,17 @@ use anyhow::{Result, anyhow, bail};
 use super::config::{Config, Loosen, Overrides};
 use super::suggest::{quote, remedy};
 use super::values::{self, Parsed};
-use super::{Mode, Policy, Response, RestartLimit, RootfsKind, Scratch, tighten};
+use super::{Mode, Policy, Response, RestartLimit, RootfsKind, Scratch, names, tighten};
 
 /// What all our annotations begin with.
 pub const PREFIX: &str = "lithify.dev/";
 /// Most annotations under our prefix that are looked at.
 pub const MAX_ANNOTATIONS: usize = 256;
 /// Keys that this version understands.
-pub const KEYS: [&str; 7] = ["mode", "rootfs", "on-write", "restart-limit", "renew-every", "workload", "scratch"];
-/// Keys that a version with learning has, and this one does not.
-const LATER_KEYS: [&str; 2] = ["on-refused-write", "profile"];
+pub const KEYS: [&str; 8] =
+    ["mode", "rootfs", "on-write", "restart-limit", "renew-every", "workload", "profile", "scratch"];
+/// Keys that a version which enforces profiles has, and this one does not.
+const LATER_KEYS: [&str; 1] = ["on-refused-write"];
 
 /// Resolves what holds for one container.
 ///
@@ -58,27 +64,47 @@ pub fn resolve(
         return Ok(node.policy(mode));
     }
     check_all(annotations)?;
-    if config.require_profile {
+    if config.require_profile && mode == Mode::Enforce {
         bail!(
-            "failed to start in mode enforce: the node's require-profile is true, and this version has no profiles; set \
-             require-profile = false in the configuration, or mode off"
+            "failed to start in mode enforce: the node's require-profile is true, and this version enforces no profiles; \
+             set require-profile = false in the configuration, or mode observe"
         );
     }
     let mut policy = node.policy(mode);
     let get = |key| pick(annotations, key, container_name);
     if let Some((name, text)) = get("rootfs") {
         let value = said(name, text, values::rootfs)?;
-        policy.rootfs = node.hold(Loosen::Rootfs, name, value, node.rootfs, tighten::rootfs)?;
+        policy.rootfs = node.hold(Loosen::Rootfs, name, value, policy.rootfs, tighten::rootfs)?;
+    }
+    if let Some((name, text)) = get("workload") {
+        policy.workload = Some(said(name, text, names::workload)?);
+    }
+    if let Some((name, text)) = get("profile") {
+        if mode != Mode::Observe {
+            bail!(
+                "annotation {}: only mode observe compares with a profile, and this container's mode is {}; remove it, or \
+                 set mode observe",
+                show_name(name),
+                mode.show()
+            );
+        }
+        policy.profile = Some(said(name, text, names::profile)?);
+    }
+    if policy.is_hands_off() {
+        policy.on_write = Response::Report;
+        policy.renew_every = None;
+        policy.scratch = Vec::new();
+        return Ok(policy);
     }
     let explicit = match get("on-write") {
         Some((name, text)) => {
             let value = said(name, text, values::response)?;
-            let node_value = node.on_write.unwrap_or(default_response(policy.rootfs));
+            let node_value = node.on_write.unwrap_or(default_response(mode, policy.rootfs));
             Some((name, node.hold(Loosen::OnWrite, name, value, node_value, tighten::response)?))
         }
         None => node.on_write.map(|value| ("the node's on-write", value)),
     };
-    policy.on_write = explicit.map_or(default_response(policy.rootfs), |(_, value)| value);
+    policy.on_write = explicit.map_or(default_response(mode, policy.rootfs), |(_, value)| value);
     if let (RootfsKind::Engine, Some((name, Response::Restart))) = (policy.rootfs, explicit) {
         bail!(
             "{name}: restart can't make the engine's own rootfs pristine; use rootfs sealed or tripwire, or on-write \
@@ -101,20 +127,18 @@ pub fn resolve(
         // A node-wide schedule means the containers that can be made fresh.
         policy.renew_every = None;
     }
-    if let Some((name, text)) = get("workload") {
-        policy.workload = Some(said(name, text, values::workload)?);
-    }
     if let Some((name, text)) = get("scratch") {
         add_scratch(config, name, said(name, text, values::scratch)?, &mut policy.scratch)?;
     }
     Ok(policy)
 }
 
-/// The response where nobody chose one: a restart, which an engine's own rootfs can't have.
-fn default_response(rootfs: RootfsKind) -> Response {
-    match rootfs {
-        RootfsKind::Sealed | RootfsKind::Tripwire => Response::Restart,
-        RootfsKind::Engine => Response::Report,
+/// The response where nobody chose one: a restart, which an engine's own rootfs can't have, and which would end what is to
+/// be learnt.
+fn default_response(mode: Mode, rootfs: RootfsKind) -> Response {
+    match (mode, rootfs) {
+        (Mode::Off | Mode::Enforce, RootfsKind::Sealed | RootfsKind::Tripwire) => Response::Restart,
+        (Mode::Learn | Mode::Observe, _) | (_, RootfsKind::Engine) => Response::Report,
     }
 }
 
@@ -139,14 +163,17 @@ impl<'c> Node<'c> {
     }
 
     fn policy(&self, mode: Mode) -> Policy {
+        let chosen = self.overrides.rootfs.is_some() || self.config.binding.contains(&Loosen::Rootfs);
+        let rootfs = if mode.records() && !chosen { RootfsKind::Engine } else { self.rootfs };
         Policy {
             mode,
-            rootfs: self.rootfs,
-            on_write: self.on_write.unwrap_or(default_response(self.rootfs)),
+            rootfs,
+            on_write: self.on_write.unwrap_or(default_response(mode, rootfs)),
             restart_limit: self.config.restart_limit,
             escalate_to: self.config.escalate_to,
             renew_every: self.config.renew_every,
             workload: None,
+            profile: None,
             scratch: self.config.scratch.clone(),
             scratch_size_bytes: self.config.scratch_size_bytes,
             tripwire_size_bytes: self.config.tripwire_size_bytes,
@@ -220,11 +247,12 @@ fn check_all(annotations: &BTreeMap<String, String>) -> Result<()> {
             "on-write" => drop(said(name, text, values::response)?),
             "restart-limit" => drop(said(name, text, values::restart_limit)?),
             "renew-every" => drop(said(name, text, values::renew_every)?),
-            "workload" => drop(said(name, text, values::workload)?),
+            "workload" => drop(said(name, text, names::workload)?),
+            "profile" => drop(said(name, text, names::profile)?),
             "scratch" => drop(said(name, text, values::scratch)?),
             _ if LATER_KEYS.contains(&key) => {
                 bail!(
-                    "annotation {} is not supported by this version, which does not learn; remove it",
+                    "annotation {} is not supported by this version, which enforces no profiles; remove it",
                     show_name(name)
                 )
             }

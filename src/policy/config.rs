@@ -25,7 +25,7 @@ pub const MAX_LEN: u64 = 1 << 20;
 /// What annotations may loosen, by the name in `allow-loosen`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loosen {
-    /// `mode`: from `enforce` to `off`.
+    /// `mode`: to one that does less.
     Mode,
     /// `rootfs`: from `sealed` to `tripwire` or `engine`, from `tripwire` to `engine`.
     Rootfs,
@@ -92,6 +92,24 @@ impl Default for JournalLimits {
     }
 }
 
+/// How learning goes (`[learning]`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Learning {
+    /// Length of an observation window: what was seen is counted by windows.
+    pub window: Duration,
+    /// How often what was seen so far is saved: a crash loses at most this.
+    pub interval: Duration,
+    /// Most different paths, programs, peers and arguments that the kernel keeps for one container; more are counted as lost.
+    pub table_entries: u32,
+}
+
+impl Default for Learning {
+    /// 60 s, 5 min, 16,384 entries.
+    fn default() -> Self {
+        Learning { window: Duration::from_secs(60), interval: Duration::from_secs(300), table_entries: 16_384 }
+    }
+}
+
 /// The node's settings, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -101,11 +119,12 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Events and evidence.
     pub data_dir: PathBuf,
-    /// Off or enforce.
+    /// How much is done.
     pub mode: Mode,
-    /// Root filesystem.
+    /// Root filesystem; in `learn` and `observe` it holds only if the file sets it.
     pub rootfs: RootfsKind,
-    /// Answer to a breach; `None`: not set, which is `restart`, and `report` where the rootfs is the engine's.
+    /// Answer to a breach; `None`: not set, which is `restart`, and `report` where the rootfs is the engine's or nothing is
+    /// enforced.
     pub on_write: Option<Response>,
     /// How often `restart` may be the answer.
     pub restart_limit: RestartLimit,
@@ -131,6 +150,8 @@ pub struct Config {
     pub evidence: EvidenceLimits,
     /// `[journal]`.
     pub journal: JournalLimits,
+    /// `[learning]`.
+    pub learning: Learning,
 }
 
 impl Default for Config {
@@ -154,6 +175,7 @@ impl Default for Config {
             raise_limits: false,
             evidence: EvidenceLimits::default(),
             journal: JournalLimits::default(),
+            learning: Learning::default(),
         }
     }
 }

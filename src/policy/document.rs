@@ -1,10 +1,11 @@
 //! Walks a config document against the table of known keys, and collects every mistake with its line.
 //!
-//! Owns: the tables of keys ([`KEYS`], [`EVIDENCE_KEYS`], [`JOURNAL_KEYS`]). Must not: stop at the first mistake, or
-//! read a file.
+//! Owns: the tables of keys ([`KEYS`], [`EVIDENCE_KEYS`], [`JOURNAL_KEYS`], [`LEARNING_KEYS`]). Must not: stop at the first
+//! mistake, or read a file.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -24,8 +25,8 @@ pub const KEYS: &[Key] = &[
         Ok(())
     }),
     ("state-dir", "folder of live state", |c, v| set(&mut c.state_dir, dir(v))),
-    ("data-dir", "folder of events and evidence", |c, v| set(&mut c.data_dir, dir(v))),
-    ("mode", "off or enforce", |c, v| {
+    ("data-dir", "folder of events, evidence and profiles", |c, v| set(&mut c.data_dir, dir(v))),
+    ("mode", "off, learn, observe or enforce", |c, v| {
         c.binding.insert(Loosen::Mode);
         set(&mut c.mode, string(v).and_then(values::mode))
     }),
@@ -65,6 +66,7 @@ pub const KEYS: &[Key] = &[
     }),
     ("evidence", "limits of kept diffs", |_, _| Ok(())),
     ("journal", "limits of the journal", |_, _| Ok(())),
+    ("learning", "how learning goes", |_, _| Ok(())),
 ];
 
 /// Keys of `[evidence]`.
@@ -78,6 +80,19 @@ pub const EVIDENCE_KEYS: &[Key] = &[
 pub const JOURNAL_KEYS: &[Key] = &[
     ("max-bytes", "a larger file is rotated", |c, v| set(&mut c.journal.max_bytes, size(v, 256 << 10))),
     ("max-files", "files kept, the current one among them", |c, v| set(&mut c.journal.max_files, count(v, 2, 1000))),
+];
+
+/// Keys of `[learning]`.
+pub const LEARNING_KEYS: &[Key] = &[
+    ("window", "length of an observation window, 1s to 1h", |c, v| {
+        set(&mut c.learning.window, duration(v, Duration::from_secs(1), Duration::from_secs(3600)))
+    }),
+    ("interval", "how often what was learnt is saved, 1s to 24h", |c, v| {
+        set(&mut c.learning.interval, duration(v, Duration::from_secs(1), Duration::from_secs(24 * 3600)))
+    }),
+    ("table-entries", "most paths, programs, peers and arguments of one container in the kernel", |c, v| {
+        set(&mut c.learning.table_entries, count(v, 256, 1 << 20))
+    }),
 ];
 
 /// Reads a document into settings.
@@ -94,7 +109,7 @@ pub(super) fn walk(text: &str) -> Result<Config, Vec<Mistake>> {
     // After a syntax error the rest of the table may be a guess of the parser's: what it says would mislead.
     if found.mistakes.is_empty() {
         found.table(&mut config, document.get_ref(), KEYS, "");
-        for (name, keys) in [("evidence", EVIDENCE_KEYS), ("journal", JOURNAL_KEYS)] {
+        for (name, keys) in [("evidence", EVIDENCE_KEYS), ("journal", JOURNAL_KEYS), ("learning", LEARNING_KEYS)] {
             let Some(value) = document.get_ref().get(name) else { continue };
             match value.get_ref() {
                 DeValue::Table(table) => found.table(&mut config, table, keys, name),
@@ -156,6 +171,11 @@ impl Walk<'_> {
                            \"tripwire\", or another response";
             self.at(span("on-write"), message.to_string());
         }
+        if config.learning.interval < config.learning.window {
+            let message = "learning.interval is shorter than learning.window; what was learnt is saved when a window ends: \
+                           raise interval or shorten window";
+            self.at(span("learning"), message.to_string());
+        }
         if config.state_dir == config.data_dir {
             self.at(span("data-dir"), "data-dir: it is the same folder as state-dir; use two".to_string());
         }
@@ -203,6 +223,16 @@ fn size(value: &Value<'_>, min: u64) -> Parsed<u64> {
         return Err(format!("{bytes} bytes is too small; use at least {}k", min >> 10));
     }
     Ok(bytes)
+}
+
+fn duration(value: &Value<'_>, min: Duration, max: Duration) -> Parsed<Duration> {
+    let text = string(value)?;
+    let found = values::duration(text)?;
+    if found < min || found > max {
+        let (min, max) = (values::show_duration(min), values::show_duration(max));
+        return Err(format!("{} is out of bounds; write between {min} and {max}", quote(text)));
+    }
+    Ok(found)
 }
 
 fn tmpfs_size(value: &Value<'_>) -> Parsed<u64> {
@@ -270,7 +300,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_with_its_line() {
-        let text = "mode = \"learn\"\nrotofs = \"sealed\"\nruntimes = []\nstate-dir = \"run\"\nrequire-profile = \"yes\"\n\
+        let text = "mode = \"auto\"\nrotofs = \"sealed\"\nruntimes = []\nstate-dir = \"run\"\nrequire-profile = \"yes\"\n\
                     [journal]\nmax-files = 1\nmax-byte = \"1m\"\n";
         let found = mistakes(text);
         let lines: Vec<usize> = found.iter().map(|(l, _)| *l).collect();
@@ -291,6 +321,29 @@ mod tests {
         assert_eq!(mistakes("rootfs = \"engine\"\non-write = \"restart\"\n")[0].0, 2);
         assert_eq!(mistakes("\n[evidence]\nmax-bytes = \"1m\"\n")[0].0, 2);
         assert!(mistakes("runtimes = [\"/usr/bin/lithify\"]")[0].1.contains("its own low-level runtime"));
+    }
+
+    #[test]
+    fn learning_has_bounds_and_is_not_saved_more_often_than_it_is_looked_at() {
+        let learning = |text: &str| Config::parse(&format!("[learning]\n{text}")).map(|config| config.learning);
+        let read = learning("window = \"10s\"\ninterval = \"1m\"\ntable-entries = 1000\n").expect("good");
+        let want = super::super::Learning {
+            window: Duration::from_secs(10),
+            interval: Duration::from_secs(60),
+            table_entries: 1000,
+        };
+        assert_eq!(read, want);
+        for (text, says) in [
+            ("window = \"0s\"", "between 1s and 1h"),
+            ("window = 60", "a string in quotes"),
+            ("interval = \"25h\"", "between 1s and 1d"),
+            ("interval = \"30s\"", "shorter than learning.window"),
+            ("table-entries = 255", "between 256 and 1048576"),
+            ("windows = \"1s\"", "did you mean \"window\"?"),
+        ] {
+            let found = learning(text).expect_err(text);
+            assert!(found[0].message.contains(says), "{text}: {found:?}");
+        }
     }
 
     #[test]

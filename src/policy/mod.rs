@@ -6,26 +6,44 @@
 pub mod annotations;
 pub mod config;
 pub mod document;
+pub mod names;
 pub mod suggest;
 pub mod tighten;
 pub mod values;
 
 pub use annotations::resolve;
-pub use config::{Config, EvidenceLimits, JournalLimits, Overrides};
+pub use config::{Config, EvidenceLimits, JournalLimits, Learning, Overrides};
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How much lithify does for a container (annotation `lithify.dev/mode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How much lithify does for a container (annotation `lithify.dev/mode`), the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Pass through: indistinguishable from the low-level runtime.
     Off,
+    /// What the workload does is recorded into its profile.
+    Learn,
+    /// What the workload does is compared with its profile, and what goes beyond it is told.
+    Observe,
     /// Sealed, watched and answered.
     Enforce,
+}
+
+impl Mode {
+    /// Every mode, the least first.
+    pub const ALL: [Mode; 4] = [Mode::Off, Mode::Learn, Mode::Observe, Mode::Enforce];
+
+    /// What the workload does is recorded.
+    pub fn records(self) -> bool {
+        match self {
+            Mode::Learn | Mode::Observe => true,
+            Mode::Off | Mode::Enforce => false,
+        }
+    }
 }
 
 /// What the container's root filesystem is made of (annotation `lithify.dev/rootfs`).
@@ -77,7 +95,7 @@ pub struct Scratch {
 /// Everything that was decided for one container before it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Off or enforce.
+    /// How much is done.
     pub mode: Mode,
     /// Root filesystem.
     pub rootfs: RootfsKind,
@@ -91,12 +109,23 @@ pub struct Policy {
     pub renew_every: Option<Duration>,
     /// The workload's name, where an annotation gives one.
     pub workload: Option<String>,
+    /// The stored profile to compare with, where an annotation names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// Scratch mounts, in the order given.
     pub scratch: Vec<Scratch>,
     /// Size limit of a scratch mount that names none.
     pub scratch_size_bytes: u64,
     /// Size limit of the tmpfs upper of a tripwire rootfs.
     pub tripwire_size_bytes: u64,
+}
+
+impl Policy {
+    /// The container is only listened to: it keeps the engine's own root, and what it writes there is what is to be learnt,
+    /// not a breach.
+    pub fn is_hands_off(&self) -> bool {
+        self.mode.records() && self.rootfs == RootfsKind::Engine
+    }
 }
 
 /// The folders of the running system, which configuration can move.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::{Mode, Response, RestartLimit, RootfsKind};
 
-/// off < enforce.
+/// off < learn < observe < enforce.
 pub fn mode(new: Mode, node: Mode) -> bool {
-    new == Mode::Enforce || node == Mode::Off
+    new >= node
 }
 
 /// engine < tripwire < sealed.
@@ -61,9 +61,10 @@ mod tests {
 
     #[test]
     fn every_order_is_reflexive() {
-        for m in [Mode::Off, Mode::Enforce] {
+        for m in Mode::ALL {
             assert!(mode(m, m));
         }
+        assert!(Mode::ALL.windows(2).all(|pair| mode(pair[1], pair[0]) && !mode(pair[0], pair[1])));
         for r in [Response::Report, Response::Pause, Response::Stop, Response::Restart] {
             assert!(response(r, r));
         }

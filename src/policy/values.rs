@@ -87,18 +87,22 @@ pub fn show_duration(value: Duration) -> String {
     if shown.is_empty() { "0s".to_string() } else { shown }
 }
 
-/// `mode`: `off` or `enforce`.
+/// `mode`: `off`, `learn`, `observe` or `enforce`.
 ///
 /// # Errors
-/// For another word; the words of learning say that this version does not have it.
+/// For another word; `auto` says that this version does not have it.
 pub fn mode(text: &str) -> Parsed<Mode> {
     match text {
         "off" => Ok(Mode::Off),
+        "learn" => Ok(Mode::Learn),
+        "observe" => Ok(Mode::Observe),
         "enforce" => Ok(Mode::Enforce),
-        "learn" | "observe" | "auto" => Err(format!(
-            "mode {text:?} is not supported by this version, which does not learn; use \"enforce\" or \"off\""
-        )),
-        _ => Err(format!("{} is not a mode; {}", quote(text), remedy(text, &["off", "enforce"]))),
+        "auto" => {
+            Err("mode \"auto\" is not supported by this version, which does not go from learning to enforcing by \
+                       itself; use \"learn\", \"observe\", \"enforce\" or \"off\""
+                .to_string())
+        }
+        _ => Err(format!("{} is not a mode; {}", quote(text), remedy(text, &["off", "learn", "observe", "enforce"]))),
     }
 }
 
@@ -178,22 +182,6 @@ pub fn renew_every(text: &str) -> Parsed<Option<Duration>> {
         return Err(format!("{} is out of bounds; write between 1s and 365d, or \"off\"", quote(text)));
     }
     Ok(Some(every))
-}
-
-/// `workload`: 1 to 128 letters, digits, `.`, `_` or `-`, the first a letter or digit. It becomes a file name.
-///
-/// # Errors
-/// When it is not of that form.
-pub fn workload(text: &str) -> Parsed<String> {
-    let ok = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    if first && text.len() <= 128 && text.bytes().all(ok) {
-        return Ok(text.to_string());
-    }
-    Err(format!(
-        "{} is not a workload name; use 1 to 128 letters, digits, '.', '_' and '-', a letter or digit first",
-        quote(text)
-    ))
 }
 
 /// `scratch`: a comma-separated list of `PATH[:SIZE][:exec]`; empty means none. At most [`MAX_SCRATCH`].
@@ -288,8 +276,9 @@ mod tests {
 
     #[test]
     fn names_of_later_versions_are_refused_with_what_to_use() {
-        let e = mode("learn").unwrap_err();
-        assert!(e.contains("does not learn") && e.contains("\"enforce\""), "{e}");
+        let e = mode("auto").unwrap_err();
+        assert!(e.contains("not supported by this version") && e.contains("\"enforce\""), "{e}");
+        assert!(mode("lern").unwrap_err().contains("did you mean \"learn\"?"));
         assert!(mode("enfroce").unwrap_err().contains("did you mean \"enforce\"?"));
         assert!(rootfs("Sealed").unwrap_err().contains("did you mean \"sealed\"?"));
         assert!(escalation("restart").unwrap_err().contains("\"stop\" or \"pause\""));
@@ -355,7 +344,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in ".{0,80}") {
-            let _ = (size(&text), duration(&text), restart_limit(&text), renew_every(&text), workload(&text));
+            let _ = (size(&text), duration(&text), restart_limit(&text), renew_every(&text));
             let _ = (scratch(&text), mode(&text), rootfs(&text), response(&text));
         }
 

@@ -63,7 +63,7 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
         pid_ns: owners::pid_namespace()?,
         owner: std::process::id(),
         // The node's own can't be read by who may not trace its first process; the kernel compares with init's parent too.
-        foreign: [mount_namespace("self")?, mount_namespace("1").unwrap_or_default()],
+        foreign: [namespace("self", "mnt")?, namespace("1", "mnt").unwrap_or_default()],
         bell: bell.is_some(),
     };
     // Whoever unloads holds the lock too: what is pinned while it is held stays until the slot is claimed.
@@ -97,8 +97,8 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
     }
 }
 
-fn mount_namespace(of: &str) -> Result<u32> {
-    let path = format!("/proc/{of}/ns/mnt");
+fn namespace(of: &str, kind: &str) -> Result<u32> {
+    let path = format!("/proc/{of}/ns/{kind}");
     let meta = std::fs::metadata(&path).with_context(|| format!("failed to read {path}"))?;
     Ok(meta.ino() as u32)
 }
@@ -180,7 +180,7 @@ impl Armed {
 
     fn look_at_mounts(&self) {
         let Ok(state) = self.pins.state(self.slot) else { return };
-        let theirs = || mount_namespace(&self.init.to_string()).ok();
+        let theirs = || namespace(&self.init.to_string(), "mnt").ok();
         // Before its program runs, the mounts are the low-level runtime's; after its end the pid may be anybody's.
         if state.mnt_ns != 0
             && let Ok(bytes) = std::fs::read(format!("/proc/{}/mountinfo", self.init))

@@ -52,6 +52,15 @@ impl Sensor {
         self.unseen.clone()
     }
 
+    /// Lets it go, for who has opened it: the sensor is unloaded if nobody uses it. Without this, one that was loaded for a
+    /// container that never came to be would stay.
+    ///
+    /// # Errors
+    /// When the lock can't be had or bpffs can't be written.
+    pub fn leave(self) -> Result<()> {
+        owners::leave(&self.place)
+    }
+
     /// Arms a container: recording begins when `init_pid` next executes a program, with that program's first instruction.
     ///
     /// # Errors

@@ -94,6 +94,12 @@ pub(super) fn release(place: &Place, pins: &Pins, slot: u32, id: u64) -> Result<
     unload_if_unused(place, pins, &held)
 }
 
+/// Unloads the sensor if nobody uses it.
+pub(super) fn leave(place: &Place) -> Result<()> {
+    let held = place.hold()?;
+    if place.pinned()? == Pinned::Ours { unload_if_unused(place, &Pins::open(place)?, &held) } else { Ok(()) }
+}
+
 /// Ends recording into a slot, and takes it over from whoever owned it; false if it is not `id`'s any more.
 fn close(pins: &Pins, slot: u32, id: u64) -> Result<bool> {
     let key = slot.to_ne_bytes();

@@ -68,9 +68,11 @@ impl Supervisor {
                 }
                 Ok(())
             }
-            // What a session has written since must not be taken for the engine's.
-            Intent::Starting if self.entered => Ok(()),
-            Intent::Starting => self.arm(),
+            Intent::Starting => {
+                self.await_companion();
+                // What a session has written since must not be taken for the engine's.
+                if self.entered { Ok(()) } else { self.arm() }
+            }
             Intent::Deleting => self.home.enter(self.anchor.pid, &[]),
             Intent::Resumed => {
                 self.take(Input::Resumed);

@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::anchor::{Order, Report, order};
 use super::calls::RUNTIME_LOG;
 use super::cgroup::Cgroups;
+use super::machine::Phase;
 use super::namespaces;
 use super::supervisor::Supervisor;
 use crate::record::ProcessRef;
@@ -83,7 +84,9 @@ impl Supervisor {
         );
         self.init = Some(Child { pid, pidfd });
         // Init has its final root now, and runs nothing of the image yet.
-        self.root.is_root_of(pid)?;
+        if !self.plan.policy.is_hands_off() {
+            self.root.is_root_of(pid)?;
+        }
         self.layout = Layout::created(self.plan.root.as_deref(), &self.plan.id, pid);
         // Now: a process that has ended is in no cgroup of its own any more.
         let cgroups = Cgroups::of(pid)?.apart_from(&self.home);
@@ -91,6 +94,8 @@ impl Supervisor {
         self.record.cgroups = cgroups.0.iter().map(|c| c.path.clone()).collect();
         self.cgroups = cgroups;
         self.record.init = Some(ProcessRef { pid, start_time_ticks: process::start_time_ticks(pid).unwrap_or(0) });
+        let generation = if first { self.record.generation } else { self.record.generation + 1 };
+        self.arm_companion(pid, generation);
         Ok(())
     }
 
@@ -162,6 +167,7 @@ impl Supervisor {
     /// The next generation, from nothing to its first instruction.
     pub(super) fn restart(&mut self) -> Result<()> {
         ensure!(self.init.is_none(), "failed to end the last generation: its init does not die");
+        self.end_companion();
         let _ = std::fs::remove_file(self.plan.dir.join(RUNTIME_LOG));
         self.prepare_config()?;
         self.forget_generation()?;
@@ -170,11 +176,10 @@ impl Supervisor {
         self.watches.renew(&self.root, self.plan.raise_limits, &mut degraded)?;
         self.create(None)?;
         self.repeat_updates()?;
-        if let Some(init) = &self.init {
-            self.watches.on_mounts(init.pid, &mut degraded);
-        }
-        self.watches.settle_tripwire()?;
         self.tell_failures(degraded);
+        self.watch_mounts();
+        self.watches.settle_tripwire()?;
+        self.await_companion();
         self.begin()?;
         self.generation_began = Instant::now();
         self.record.generation += 1;
@@ -187,6 +192,19 @@ impl Supervisor {
         self.root.let_go();
         self.watches.let_go();
         Ok(())
+    }
+
+    /// Watches the mount table of this generation, where there is anything to protect.
+    pub(super) fn watch_mounts(&mut self) {
+        let mut degraded = Vec::new();
+        if let Some(init) = self.init.as_ref().filter(|_| !self.plan.policy.is_hands_off()) {
+            self.watches.on_mounts(init.pid, &mut degraded);
+        }
+        // Those of the first generation are told with its start.
+        match self.machine.phase {
+            Phase::Created => self.record.degraded.extend(degraded),
+            Phase::Running | Phase::Backoff(_) | Phase::Paused | Phase::Ended => self.tell_failures(degraded),
+        }
     }
 
     fn prepare_config(&self) -> Result<()> {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::anchor::{self, Order, order};
 use super::calls::RuntimeFailed;
 use super::cgroup::Cgroups;
+use super::companion::Companion;
 use super::control::Listener;
 use super::generation::CONFIG;
 use super::plan::Plan;
@@ -182,6 +183,7 @@ fn supervise(
                 let _ = socket::send(launcher.as_fd(), &encode(&Outcome::Ready), &[]);
                 drop(launcher);
             } else {
+                supervisor.await_companion();
                 let begun = supervisor
                     .watches
                     .settle()
@@ -238,7 +240,7 @@ fn give_up(
 
 #[allow(clippy::too_many_arguments)]
 fn first_generation(
-    plan: Plan,
+    mut plan: Plan,
     launcher: &OwnedFd,
     anchor: &mut Option<Anchor>,
     stdio: Option<[OwnedFd; 3]>,
@@ -280,15 +282,21 @@ fn first_generation(
     }
     let anchor = anchor.take().context("no anchor")?;
     let mut degraded: Vec<String> = root.degraded().map(str::to_owned).into_iter().collect();
-    let watches = Watches::on_root(&root, plan.raise_limits, &mut degraded)?;
+    degraded.extend(plan.degraded.iter().cloned());
+    let watches = match plan.policy.is_hands_off() {
+        true => Watches::default(),
+        false => Watches::on_root(&root, plan.raise_limits, &mut degraded)?,
+    };
     if !process::protect_from_oom(anchor.pid) {
         degraded.push("without CAP_SYS_RESOURCE the anchor is not protected from the OOM killer".to_owned());
     }
     let record = new_record(&plan, anchor.pid, degraded)?;
     let data_dir = data.as_ref().map_or(plan.data_dir.clone(), |fd| PathBuf::from(proc_fd::path(fd.as_fd())));
     let recorder = Recorder::new(Journal::open(&data_dir, plan.journal), &plan.id);
+    let companion = plan.companion.take().map(Companion::new);
     let supervisor = Supervisor::new(Parts {
         plan,
+        companion,
         anchor,
         signals,
         mask,
@@ -307,11 +315,7 @@ fn first_generation(
     if !supervisor.plan.start_at_once {
         supervisor.join_anchor()?;
     }
-    let mut degraded = Vec::new();
-    if let Some(init) = &supervisor.init {
-        supervisor.watches.on_mounts(init.pid, &mut degraded);
-    }
-    supervisor.record.degraded.extend(degraded);
+    supervisor.watch_mounts();
     supervisor.record.write(&supervisor.plan.dir)?;
     if hung_up(launcher.as_fd()) {
         bail!("failed to create container {}: the caller was killed", supervisor.plan.id);

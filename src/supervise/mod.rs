@@ -12,6 +12,7 @@ mod anchor;
 mod calls;
 pub mod cgroup;
 mod clients;
+mod companion;
 pub mod control;
 pub mod generation;
 pub mod launch;

@@ -1,6 +1,7 @@
 //! What the supervisor is given: plain data, decided before it is forked.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::events::EngineNames;
@@ -19,7 +20,7 @@ pub struct RootPlan {
 }
 
 /// Everything the supervisor needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Plan {
     /// Container id.
     pub id: String,
@@ -81,4 +82,8 @@ pub struct Plan {
     pub names: EngineNames,
     /// RFC 3339: when the engine called.
     pub created_at: String,
+    /// The process that records what the workload does, where one does.
+    pub companion: Option<OwnedFd>,
+    /// What could not be had before the supervisor began, in words.
+    pub degraded: Vec<String>,
 }

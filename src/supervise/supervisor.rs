@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::anchor::{Order, Report, order};
 use super::cgroup::Cgroups;
 use super::clients::Client;
+use super::companion::Companion;
 use super::control::Listener;
 use super::machine::{Effect, Input, Machine, Phase};
 use super::plan::Plan;
@@ -75,6 +76,8 @@ pub(super) struct Supervisor {
     pub exit: Option<Exit>,
     pub control: Listener,
     pub clients: Vec<Client>,
+    /// Who records what the workload does.
+    pub companion: Option<Companion>,
     epoch: Instant,
     renew_at: Option<Duration>,
     /// Something happened since it last settled down.
@@ -90,6 +93,7 @@ pub(super) struct Supervisor {
 /// What a supervisor is made of once the first generation has been created.
 pub(super) struct Parts {
     pub plan: Plan,
+    pub companion: Option<Companion>,
     pub anchor: Anchor,
     pub signals: SignalFd,
     pub mask: Mask,
@@ -137,6 +141,7 @@ impl Supervisor {
             exit: None,
             control: parts.control,
             clients: Vec::new(),
+            companion: parts.companion,
             epoch: Instant::now(),
             renew_at: None,
             restless: true,
@@ -153,7 +158,8 @@ impl Supervisor {
 
     /// Supervises until the container is over.
     pub(super) fn run(&mut self) {
-        let steps = [Self::reap, Self::hear_anchor, Self::hear_clients, Self::look, Self::keep_time];
+        let steps =
+            [Self::reap, Self::hear_anchor, Self::hear_clients, Self::hear_companion, Self::look, Self::keep_time];
         while !self.over {
             self.wait();
             for step in steps {
@@ -188,6 +194,7 @@ impl Supervisor {
         let readable = [self.signals.as_fd(), self.anchor.socket.as_fd(), self.control.as_fd()].into_iter();
         let readable = readable.chain(self.init.iter().map(|i| i.pidfd.as_fd()));
         let readable = readable.chain(self.clients.iter().map(|c| c.socket.as_fd())).chain(watched);
+        let readable = readable.chain(self.companion.iter().map(Companion::as_fd));
         let mut fds: Vec<PollFd<'_>> = readable.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         fds.extend(mounts.map(|fd| PollFd::new(fd, PollFlags::POLLPRI)));
         let deadline = self.next_deadline().map(|at| at.saturating_sub(self.now()) + Duration::from_millis(1));
@@ -390,8 +397,9 @@ impl Supervisor {
         self.machine.phase = Phase::Ended;
         self.kill_stragglers();
         self.scan_generation();
+        let observation = self.close_companion();
         let exit = self.exit.unwrap_or(Exit::Signal(libc::SIGKILL));
-        self.tell_exited(exit);
+        self.tell_exited(exit, observation);
         self.set_phase(record::Phase::Stopped);
         self.over = true;
     }

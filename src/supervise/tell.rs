@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::storm::Summary;
 use super::supervisor::{Supervisor, timestamp};
 use crate::events::{Durability, Event, EventType};
-use crate::policy::Response;
+use crate::policy::{Mode, Policy, Response};
 use crate::record::LastBreach;
 use crate::rootfs::keep_evidence;
 use crate::sys::proc_fd;
@@ -32,7 +32,7 @@ impl Supervisor {
             .with("mode", json!(policy.mode))
             .with("rootfs", json!(policy.rootfs))
             .with("response", json!(self.record.response))
-            .with("profile", "none: immutability with the engine's own filter and capabilities")
+            .with("profile", profile(policy))
             .with("pid", self.anchor.pid);
         if !self.record.degraded.is_empty() {
             event = event.with("degraded", json!(self.record.degraded));
@@ -166,13 +166,26 @@ impl Supervisor {
     }
 
     /// The workload is over.
-    pub(super) fn tell_exited(&mut self, exit: Exit) {
-        let event = self.event(EventType::Exited).with("breaches", self.record.breaches);
+    pub(super) fn tell_exited(&mut self, exit: Exit, observation: Option<String>) {
+        let mut event = self.event(EventType::Exited).with("breaches", self.record.breaches);
+        if let Some(observation) = observation {
+            event = event.with("observation", observation);
+        }
         let event = match exit {
             Exit::Code(code) => event.with("status", code),
             Exit::Signal(signal) => event.with("signal", signal).with("status", 128 + signal),
         };
         self.recorder.record(event, Durability::Buffered);
+    }
+}
+
+/// What a profile has to do with this container.
+fn profile(policy: &Policy) -> String {
+    match (policy.mode, &policy.profile) {
+        (Mode::Learn, _) => "being learnt".to_owned(),
+        (Mode::Observe, Some(name)) => format!("compared with {name}"),
+        (Mode::Observe, None) => "compared with the workload's own".to_owned(),
+        (Mode::Enforce | Mode::Off, _) => "none: immutability with the engine's own filter and capabilities".to_owned(),
     }
 }
 

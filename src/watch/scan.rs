@@ -65,6 +65,21 @@ pub struct Difference {
     pub truncated: bool,
 }
 
+/// One file that differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Differing<'a> {
+    /// How.
+    pub kind: ChangeKind,
+    /// Relative to the tree's root, without a leading slash.
+    pub path: &'a [u8],
+    /// It is a directory now.
+    pub is_dir: bool,
+    /// Size of a regular file now, in bytes; 0 for others.
+    pub size_bytes: u64,
+    /// A directory that is the image's but for its time, which may follow from what was done in it.
+    pub in_time_alone: bool,
+}
+
 impl Difference {
     /// How many changes there are, listed or not.
     #[must_use]
@@ -97,7 +112,7 @@ impl Baseline {
     /// The sum of the regular files' sizes; a file with several names counts for each.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.entries.iter().filter(|e| e.mode & libc::S_IFMT == libc::S_IFREG).map(|e| e.size).sum()
+        self.entries.iter().filter(|e| e.is_file()).map(|e| e.size).sum()
     }
 
     /// Whether a limit cut the scan short.
@@ -106,15 +121,45 @@ impl Baseline {
         self.truncated
     }
 
+    /// Leaves out what changed after an instant, in nanoseconds since 1970: it counts as not having been there. Whiteouts
+    /// stay, as one inode serves many of them and changes with each new one.
+    #[must_use]
+    pub fn until(mut self, instant_ns: i128) -> Baseline {
+        self.entries.retain(|entry| entry.ctime_ns <= instant_ns || entry.is_whiteout());
+        self
+    }
+
     /// What differs now. `image`, where the tree is an overlay's upper, tells a copied-up file from a new one.
     ///
     /// # Errors
     /// As [`Baseline::take`].
     pub fn diff(&self, dir: BorrowedFd<'_>, limits: Limits, image: Option<&Image>) -> Result<Difference> {
-        let now = Baseline::take(dir, limits)?;
-        let mut difference = Difference { truncated: self.truncated || now.truncated, ..Difference::default() };
-        let (mut old, mut new) = (self.entries.iter().peekable(), now.entries.iter().peekable());
+        let mut difference = Difference::default();
         let mut retimed = HashSet::new();
+        difference.truncated = self.differing(dir, limits, image, |found| {
+            if found.in_time_alone {
+                retimed.insert(difference.changes.len());
+            }
+            difference.add(found.kind, found.path);
+        })?;
+        difference.leave_out_times(&retimed);
+        Ok(difference)
+    }
+
+    /// Calls `tell` for every file that differs now, in order of their paths. Returns true when a limit cut one of the two
+    /// scans short.
+    ///
+    /// # Errors
+    /// As [`Baseline::take`].
+    pub fn differing(
+        &self,
+        dir: BorrowedFd<'_>,
+        limits: Limits,
+        image: Option<&Image>,
+        mut tell: impl FnMut(Differing<'_>),
+    ) -> Result<bool> {
+        let now = Baseline::take(dir, limits)?;
+        let (mut old, mut new) = (self.entries.iter().peekable(), now.entries.iter().peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
                 (None, None) => break,
@@ -131,16 +176,19 @@ impl Baseline {
                 (None, Some(is)) => is.arrival(path_in(&now.paths, is), image),
                 (None, None) => None,
             };
-            let bytes = is.map_or_else(|| was.map(|e| path_in(&self.paths, e)), |e| Some(path_in(&now.paths, e)));
-            if let (Some(kind), Some(bytes)) = (kind, bytes) {
-                if was.is_none() && is.is_some_and(|e| e.is_dir() && e.differs_in_time_alone(bytes, image)) {
-                    retimed.insert(difference.changes.len());
-                }
-                difference.add(kind, bytes);
+            let path = is.map_or_else(|| was.map(|e| path_in(&self.paths, e)), |e| Some(path_in(&now.paths, e)));
+            if let (Some(kind), Some(path)) = (kind, path) {
+                let arrived = is.filter(|e| was.is_none() && e.is_dir());
+                tell(Differing {
+                    kind,
+                    path,
+                    is_dir: is.is_some_and(Entry::is_dir),
+                    size_bytes: is.filter(|e| e.is_file()).map_or(0, |e| e.size),
+                    in_time_alone: arrived.is_some_and(|e| e.differs_in_time_alone(path, image)),
+                });
             }
         }
-        difference.leave_out_times(&retimed);
-        Ok(difference)
+        Ok(self.truncated || now.truncated)
     }
 
     fn add(&mut self, visit: &Visit<'_>) -> Result<()> {
@@ -177,6 +225,10 @@ impl Entry {
 
     fn is_dir(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    fn is_file(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG
     }
 
     /// What became of this file. A directory's size and times follow from what is in it, so they say nothing.

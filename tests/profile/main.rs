@@ -3,6 +3,7 @@
 mod build;
 mod ctl;
 mod estimate;
+mod export;
 mod lattice;
 mod schema;
 mod store;

@@ -3,6 +3,7 @@
 //! Owns: which verb a call is, and which profile a name on the command line means. Must not: learn, or enforce.
 
 mod diff;
+mod export;
 mod finish;
 mod gc;
 mod import;
@@ -30,6 +31,7 @@ const VERBS: &[(&str, &str, Verb)] = &[
     ("show", "what a workload does, how sure that is, and why each entry is there", show::run),
     ("diff", "compare two revisions or replicas", diff::run),
     ("merge", "join profiles into one", merge::run),
+    ("export", "say what was learnt in another tool's terms", export::run),
     ("import", "put a profile or an observation into the store", import::run),
     ("validate", "check documents", validate::run),
     ("migrate", "rewrite the store in this version's form", migrate::run),

@@ -35,6 +35,18 @@ struct nsproxy {
 struct user_namespace {
 	struct ns_common ns;
 };
+struct pid_namespace {
+	struct ns_common ns;
+};
+/* A process's number in one pid namespace; `pid.numbers` has one for each level, the node's first. */
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
 struct cred {
 	struct user_namespace *user_ns;
 };
@@ -92,17 +104,6 @@ struct ovl_inode {
 typedef struct {
 	int counter;
 } atomic_t;
-struct pid_namespace {
-	struct ns_common ns;
-};
-struct upid {
-	int nr;
-	struct pid_namespace *ns;
-};
-struct pid {
-	unsigned int level;
-	struct upid numbers[1];
-};
 struct signal_struct {
 	atomic_t live;
 };

@@ -1,0 +1,120 @@
+//! Who records what a container does: what that process is given, and starting it.
+//!
+//! Owns: a workload's name. Must not: let a container fail because nothing can be recorded.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::events::EngineNames;
+use crate::learn::{self, Purpose, Subject};
+use crate::policy::{Config, Mode, Policy};
+use crate::spec::Document;
+
+/// A container as its engine asked for it.
+pub struct Container<'a> {
+    /// Id.
+    pub id: &'a str,
+    /// What stays the same over updates.
+    pub workload: &'a str,
+    /// What the engine calls it.
+    pub names: &'a EngineNames,
+    /// The engine's root filesystem, absolute.
+    pub rootfs: &'a Path,
+}
+
+/// What a collector is given; `None` where the mode records nothing. `document` is the engine's own, unedited.
+pub fn subject(config: &Config, policy: &Policy, container: &Container<'_>, document: &Document) -> Option<Subject> {
+    let purpose = match policy.mode {
+        Mode::Learn => Purpose::Learn,
+        Mode::Observe => Purpose::Observe { profile: policy.profile.clone() },
+        Mode::Off | Mode::Enforce => return None,
+    };
+    Some(Subject {
+        container: container.id.to_owned(),
+        workload: container.workload.to_owned(),
+        names: container.names.clone(),
+        config: document.clone(),
+        rootfs: container.rootfs.to_owned(),
+        purpose,
+        window: config.learning.window,
+        interval: config.learning.interval,
+        table_entries: config.learning.table_entries,
+        unattended: false,
+        state_dir: config.state_dir.clone(),
+        data_dir: config.data_dir.clone(),
+        journal: config.journal,
+    })
+}
+
+/// Starts the collector: its socket, and what is to be said where there should be one and is none.
+pub(super) fn start(
+    config: &Config,
+    policy: &Policy,
+    container: &Container<'_>,
+    document: &Document,
+) -> (Option<OwnedFd>, Vec<String>) {
+    match subject(config, policy, container, document).map(learn::start) {
+        None => (None, Vec::new()),
+        Some(Ok(handle)) => (Some(handle.socket), Vec::new()),
+        Some(Err(error)) => (None, vec![format!("learning: nothing is recorded: {error:#}")]),
+    }
+}
+
+/// What stays the same over updates: the annotation's name, else the engine's for the container and its image, else the
+/// program.
+pub fn workload(policy: &Policy, names: &EngineNames, document: &Document, id: &str) -> String {
+    if let Some(name) = &policy.workload {
+        return name.clone();
+    }
+    let program = document.args().first().and_then(|a| a.rsplit('/').next().map(str::to_owned));
+    match (&names.namespace, &names.container, &names.image) {
+        (Some(namespace), Some(container), _) => format!("{namespace}/{container}"),
+        (None, Some(container), _) => container.clone(),
+        (_, None, Some(image)) => image.clone(),
+        (_, None, None) => program.filter(|p| !p.is_empty()).unwrap_or_else(|| id.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::policy;
+
+    fn named(annotations: &[(&str, &str)], args: &str) -> String {
+        let annotations: BTreeMap<String, String> =
+            annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let names = EngineNames::from_annotations(&annotations);
+        let config = Config::default();
+        let policy = policy::resolve(&config, &Default::default(), &annotations, names.container.as_deref());
+        let document = Document::parse(format!("{{\"process\":{{\"args\":{args}}}}}").as_bytes()).expect("JSON");
+        workload(&policy.expect("a policy"), &names, &document, "the-id")
+    }
+
+    #[test]
+    fn a_workload_is_called_by_what_outlives_an_update() {
+        let pod = [
+            ("io.kubernetes.cri.sandbox-namespace", "shop"),
+            ("io.kubernetes.cri.container-name", "web"),
+            ("io.kubernetes.cri.image-name", "registry/web:1"),
+        ];
+        assert_eq!(named(&pod, r#"["/bin/web"]"#), "shop/web");
+        assert_eq!(named(&[&pod[..], &[("lithify.dev/workload", "mine")]].concat(), "[]"), "mine");
+        assert_eq!(named(&pod[1..], "[]"), "web");
+        assert_eq!(named(&[], r#"["/usr/sbin/nginx","-g"]"#), "nginx");
+        assert_eq!(named(&[], r#"["/usr/sbin/"]"#), "the-id");
+        assert_eq!(named(&[], "null"), "the-id");
+    }
+
+    #[test]
+    fn only_modes_that_record_have_a_collector() {
+        let document = Document::parse(b"{}").expect("JSON");
+        let container = Container { id: "c", workload: "w", names: &EngineNames::default(), rootfs: Path::new("/r") };
+        for (mode, records) in Mode::ALL.into_iter().zip([false, true, true, false]) {
+            let config = Config { mode, ..Config::default() };
+            let policy = policy::resolve(&config, &Default::default(), &BTreeMap::new(), None).expect("a policy");
+            assert_eq!(subject(&config, &policy, &container, &document).is_some(), records, "{mode:?}");
+        }
+    }
+}

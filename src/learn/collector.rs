@@ -1,0 +1,348 @@
+//! The collector's loop: it sleeps until somebody speaks, init ends, or a window does.
+//!
+//! Owns: the order of things, and who is told. Must not: let a failure of one step keep another from being taken.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::beyond::beyond;
+use super::ground::Ground;
+use super::life::{Life, Look, now};
+use super::messages::{Reply, Request};
+use super::observe::Items;
+use super::presence;
+use super::subject::{Purpose, Subject};
+use super::tell::Teller;
+use crate::profile::{Observation, Profile, store};
+use crate::sys::signals::SignalFd;
+use crate::sys::{memory, process, socket};
+
+/// How long somebody who could say so may take to say that a generation has ended, once its init has.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+/// After the bell, what else is new at that moment is waited for, so that a storm of news is one look a second.
+const COMPARE_AFTER: Duration = Duration::from_secs(1);
+
+/// Serves one container until its end, or the socket's.
+pub(super) fn run(subject: Subject, socket: OwnedFd) {
+    let unattended = subject.unattended;
+    let teller = Teller::new(&subject);
+    let ground = Ground::survey(subject);
+    let mut collector = Collector {
+        ground,
+        teller,
+        socket: Some(socket),
+        life: None,
+        last: None,
+        profile: None,
+        compare_at: None,
+        prepared: false,
+        unattended,
+        closing: false,
+    };
+    let signals = SignalFd::all().ok();
+    while !collector.closing {
+        collector.step(signals.as_ref());
+    }
+    collector.finish_and_tell();
+    if let Some(Err(error)) = collector.ground.leave() {
+        collector.teller.degraded(&format!("{error:#}"));
+    }
+    collector.teller.flush();
+}
+
+struct Collector {
+    ground: Ground,
+    teller: Teller,
+    socket: Option<OwnedFd>,
+    life: Option<Life>,
+    /// The last observation that was written, for an `end` that comes after its init's.
+    last: Option<String>,
+    /// What is compared with; looked for once.
+    profile: Option<Profile>,
+    /// The bell rang: when, since boot, what is new is to be compared. Until then it is not listened to.
+    compare_at: Option<Duration>,
+    /// What earlier collectors left has been seen to, or the profile has been looked for.
+    prepared: bool,
+    unattended: bool,
+    closing: bool,
+}
+
+/// What woke the loop.
+#[derive(Default)]
+struct Woken {
+    socket: bool,
+    signals: bool,
+    init: bool,
+    bell: bool,
+}
+
+impl Collector {
+    fn is_observing(&self) -> bool {
+        matches!(self.ground.subject.purpose, Purpose::Observe { .. })
+    }
+
+    fn step(&mut self, signals: Option<&SignalFd>) {
+        let woken = self.sleep(signals);
+        if woken.signals
+            && let Some(signals) = signals
+            && std::iter::from_fn(|| signals.next()).any(|received| received.signal == libc::SIGTERM)
+        {
+            self.closing = true;
+            return;
+        }
+        if let Some(life) = self.life.as_mut().filter(|_| woken.init) {
+            life.is_over();
+        }
+        if let Some(life) = self.life.as_mut().filter(|_| woken.bell) {
+            life.rang();
+            self.compare_at = Some(now() + COMPARE_AFTER).filter(|_| self.is_observing());
+        }
+        if woken.socket {
+            self.hear();
+        }
+        self.pass();
+    }
+
+    /// Until something happens, the next window begins, or the patience with whoever should say `end` does.
+    fn sleep(&self, signals: Option<&SignalFd>) -> Woken {
+        let init = self.life.as_ref().and_then(Life::init_ended);
+        let bell = self.life.as_ref().and_then(|life| life.bell(self.is_observing() && self.compare_at.is_none()));
+        let all = [self.socket.as_ref().map(AsFd::as_fd), signals.map(AsFd::as_fd), init, bell];
+        let mut fds: Vec<PollFd<'_>> = all.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        let timeout = self.deadline().map_or(PollTimeout::NONE, |at| {
+            // Rounded up, or the last fraction of a millisecond would be spent without sleep.
+            let left = at.saturating_sub(now()).as_micros().div_ceil(1000).min(i32::MAX as u128) as i32;
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        if poll(&mut fds, timeout).unwrap_or(0) <= 0 {
+            return Woken::default();
+        }
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
+        let mut next = |is_there: bool| is_there && ready.next().unwrap_or(false);
+        let [socket, signals, init, bell] = all.map(|fd| next(fd.is_some()));
+        Woken { socket, signals, init, bell }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        let life = self.life.as_ref()?;
+        let patience = life.over.map(|over| over + END_PATIENCE);
+        [Some(life.next_window()), patience, self.compare_at].into_iter().flatten().min()
+    }
+
+    /// What is due by the clock.
+    fn pass(&mut self) {
+        let (unattended, interval) = (self.unattended, self.ground.subject.interval);
+        let Some(life) = &mut self.life else { return };
+        let now = now();
+        if life.over.is_some_and(|over| unattended || now >= over + END_PATIENCE) {
+            self.finish_and_tell();
+            self.closing = unattended;
+            return;
+        }
+        let (ended, due) = life.turn(now, interval);
+        if self.is_observing() {
+            if ended || self.compare_at.is_some_and(|at| now >= at) {
+                self.compare_at = None;
+                self.observe(if ended { Look::Whole } else { Look::Quick });
+            }
+        } else if due {
+            self.write(Look::Whole);
+        }
+        if ended {
+            self.tell_missing();
+            settle_down();
+        }
+    }
+
+    /// What nobody asks for an answer about.
+    fn tell_missing(&mut self) {
+        let missing = self.life.as_mut().map(Life::unsaid).unwrap_or_default();
+        missing.iter().for_each(|reason| self.teller.degraded(reason));
+    }
+
+    fn hear(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let request = match socket::receive(socket.as_fd()) {
+            Ok((message, _)) if !message.is_empty() => serde_json::from_slice::<Request>(&message),
+            // Nobody is there any more.
+            _ => {
+                self.socket = None;
+                // Where nobody was to stay, the life that was begun goes on.
+                self.closing = !self.unattended || self.life.is_none();
+                return;
+            }
+        };
+        match request {
+            Ok(Request::Arm { pid, generation }) => self.arm(pid, generation),
+            Ok(Request::End {}) => {
+                let (observation, degraded) = self.finish(true);
+                let reply = Reply::Written { observation: observation.or(self.last.clone()), degraded };
+                self.answer(&reply);
+            }
+            Err(error) => {
+                // The two ends are of different versions: what was recorded so far is kept, and nobody is kept waiting.
+                self.teller.degraded(&format!("failed to read a request: {error}; use one version of lithify"));
+                self.socket = None;
+                self.closing = true;
+            }
+        }
+    }
+
+    fn arm(&mut self, pid: i32, generation: u64) {
+        if self.life.is_some() {
+            self.finish_and_tell();
+        }
+        self.last = None;
+        let mut life = Life::arm(&mut self.ground, pid, generation);
+        let degraded = life.unsaid();
+        self.answer(&Reply::Armed { degraded });
+        life.settle(&mut self.ground);
+        self.life = Some(life);
+        if !std::mem::replace(&mut self.prepared, true) {
+            match self.is_observing() {
+                true => self.find_profile(),
+                false => self.recover(),
+            }
+        }
+        self.tell_missing();
+        settle_down();
+    }
+
+    fn answer(&mut self, reply: &Reply) {
+        let reply = &reply.bounded();
+        let sent = match (&self.socket, serde_json::to_vec(reply)) {
+            (Some(socket), Ok(text)) => socket::send(socket.as_fd(), &text, &[]).is_ok(),
+            _ => false,
+        };
+        if !sent {
+            let (Reply::Armed { degraded } | Reply::Written { degraded, .. }) = reply;
+            degraded.iter().for_each(|reason| self.teller.degraded(reason));
+        }
+    }
+
+    /// Ends the life, if there is one: the last look, the document, its place in the profile. `asked`: whoever knows says
+    /// that the generation has ended.
+    fn finish(&mut self, asked: bool) -> (Option<String>, Vec<String>) {
+        let Some(life) = &self.life else { return (None, Vec::new()) };
+        let ended = asked || life.over.is_some();
+        let written = if self.is_observing() {
+            self.observe(Look::Whole);
+            None
+        } else {
+            self.write(if ended { Look::Last } else { Look::Whole })
+        };
+        self.last.clone_from(&written);
+        (written, self.life.take().map(Life::end).unwrap_or_default())
+    }
+
+    fn finish_and_tell(&mut self) {
+        let (_, degraded) = self.finish(false);
+        degraded.iter().for_each(|reason| self.teller.degraded(reason));
+    }
+
+    fn look(&mut self, look: Look) -> Option<Observation> {
+        let life = self.life.as_mut()?;
+        match life.observation(&mut self.ground, look) {
+            Ok(observation) => {
+                self.teller.forbidden(&observation);
+                Some(observation)
+            }
+            Err(error) => {
+                life.complain(&format!("{error:#}"));
+                None
+            }
+        }
+    }
+
+    /// Writes the observation and folds it into its profile; its id, if it is on disk.
+    fn write(&mut self, look: Look) -> Option<String> {
+        let observation = self.look(look)?;
+        let data_dir = &self.ground.subject.data_dir;
+        let life = self.life.as_mut()?;
+        if let Err(error) = store::write_observation(data_dir, &observation) {
+            life.complain(&format!("{error:#}"));
+            return None;
+        }
+        let digest = &observation.revision.digest;
+        let known =
+            observation.ended.then(|| store::read_profile(data_dir, &observation.workload, digest).ok().flatten());
+        let items = known.flatten().map_or(0, |p| p.workload_behaviour.len() + p.exec_behaviour.len());
+        match store::fold_observation(data_dir, &observation) {
+            Ok(profile) if observation.ended => self.teller.learnt(&observation, &profile, items),
+            Ok(_) => {}
+            Err(error) => life.complain(&format!("{error:#}")),
+        }
+        Some(observation.id)
+    }
+
+    /// Tells what is new beyond the profile.
+    fn observe(&mut self, look: Look) {
+        let Some(observation) = self.look(look) else { return };
+        let Some(profile) = &self.profile else { return };
+        let Observation { workload_behaviour, exec_behaviour, .. } = observation;
+        let items = Items { workload: workload_behaviour, exec: exec_behaviour, left_out: 0 };
+        self.teller.would_refuse(&beyond(profile, &items), profile);
+    }
+
+    fn find_profile(&mut self) {
+        match profile_of(&self.ground) {
+            Ok(Some(profile)) => self.profile = Some(profile),
+            Ok(None) => {
+                let workload = &self.ground.subject.workload;
+                let said =
+                    "has no profile to compare with: nothing beyond it can be told; learn it first, with mode 'learn'";
+                self.teller.degraded(&format!("workload {workload} {said}"));
+            }
+            Err(error) => self.teller.degraded(&format!("{error:#}")),
+        }
+    }
+
+    /// What earlier collectors of this workload did not live to fold.
+    fn recover(&mut self) {
+        let Ground { subject, .. } = &self.ground;
+        let live = |o: &Observation| presence::is_alive(&subject.state_dir, &o.id);
+        match store::recover(&subject.data_dir, &subject.workload, live) {
+            Ok((folded, failed)) => {
+                if folded > 0 {
+                    self.teller.recovered(folded);
+                }
+                failed.iter().for_each(|error| self.teller.degraded(&format!("{error:#}")));
+            }
+            Err(error) => self.teller.degraded(&format!("{error:#}")),
+        }
+    }
+}
+
+/// The profile to compare with: the one that was named, the revision's own, or the newest of its workload.
+fn profile_of(ground: &Ground) -> Result<Option<Profile>> {
+    let subject = &ground.subject;
+    let data_dir = &subject.data_dir;
+    if let Purpose::Observe { profile: Some(name) } = &subject.purpose {
+        if let Some(newest) = store::newest_profile(data_dir, name)? {
+            return Ok(Some(newest));
+        }
+        let (workload, start) = name.rsplit_once('@').unwrap_or((name, ""));
+        let all = store::profiles(data_dir, workload)?.into_iter().filter_map(|stored| stored.document.ok());
+        let mut named = all.filter(|profile| !start.is_empty() && profile.revision.digest.starts_with(start));
+        return match (named.next(), named.next()) {
+            (Some(only), None) => Ok(Some(only)),
+            (found, _) => bail!(
+                "failed to find profile {name:?}: {}; see 'lithifyctl profile list'",
+                if found.is_some() { "several revisions begin so" } else { "there is none" }
+            ),
+        };
+    }
+    match store::read_profile(data_dir, &subject.workload, &ground.revision.digest)? {
+        Some(own) => Ok(Some(own)),
+        None => store::newest_profile(data_dir, &subject.workload),
+    }
+}
+
+/// A process that is to wait for months takes part in the node's memory with what it needs to wait.
+fn settle_down() {
+    process::trim_heap();
+    memory::release_code();
+}

@@ -1,0 +1,271 @@
+//! Names that a program makes up become patterns: `/tmp/tmp.Xk3fQa` is written as `/tmp/tmp.*`.
+//!
+//! Owns: which parts of a path are made up. Pure: equal sets give equal patterns, in whatever order they
+//! came. Must not: widen anything below a protected prefix, or at the root itself: there every name counts.
+//!
+//! A part is a pattern for one of two reasons. Its **shape**: a UUID, a hash, a long number, what mkstemp(3) makes; so that
+//! one run's name and the next run's are the same item. Its **company**: [`MANY`] names of a directory that differ in
+//! numbers only, or [`CROWD`] of any kind. `*` stands for one or more bytes without a slash. A `*` in a real name is
+//! written `\052` and a backslash `\134`, as mountinfo does, so that no file name is ever taken for a pattern.
+
+use std::collections::BTreeMap;
+
+/// System folders, in which every name counts. A folder with one of these at its beginning is one, too.
+pub const PROTECTED: [&str; 9] = ["/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"];
+/// Where programs put what does not outlive them: numbers are process ids there.
+const VOLATILE: [&str; 6] = ["/tmp", "/var/tmp", "/run", "/var/run", "/dev/shm", "/var/lock"];
+/// Names that differ in numbers only and are one pattern.
+pub const MANY: usize = 8;
+/// Names in one directory of which nobody will read every one.
+pub const CROWD: usize = 64;
+/// Longest path that is kept as it is, in bytes; Linux has none that is longer.
+pub const MAX_PATH: usize = 4096;
+/// Deepest directory that is looked into; what is below it belongs to it.
+const MAX_DEPTH: usize = 64;
+
+/// Whether a path is below a prefix, or is it.
+pub fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether every name at this path counts.
+pub fn is_protected(path: &str) -> bool {
+    PROTECTED.iter().any(|prefix| is_below(path, prefix))
+}
+
+/// Each path with the pattern that stands for it. A path that is not absolute stands for itself.
+pub fn paths<'a>(paths: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, String> {
+    let mut root = Node::default();
+    let mut found = BTreeMap::new();
+    for path in paths {
+        if !path.starts_with('/') || is_protected(path) || path.len() > MAX_PATH {
+            found.insert(path.to_owned(), escape(path));
+            continue;
+        }
+        let mut node = &mut root;
+        for name in path.split('/').filter(|name| !name.is_empty()).take(MAX_DEPTH) {
+            node = node.below.entry(escape(name)).or_default();
+        }
+        node.of.push(path.to_owned());
+    }
+    root.give("", &mut found);
+    found
+}
+
+/// Paths by their components, those of one pattern together.
+#[derive(Default)]
+struct Node {
+    /// The paths that end here.
+    of: Vec<String>,
+    below: BTreeMap<String, Node>,
+}
+
+impl Node {
+    fn give(mut self, at: &str, found: &mut BTreeMap<String, String>) {
+        let here = if at.is_empty() { "/" } else { at };
+        found.extend(self.of.drain(..).map(|path| (path, here.to_owned())));
+        for (name, node) in Node::together(self.below, at) {
+            node.give(&format!("{at}/{name}"), found);
+        }
+    }
+
+    fn add(&mut self, other: Node) {
+        self.of.extend(other.of);
+        for (name, node) in other.below {
+            self.below.entry(name).or_default().add(node);
+        }
+    }
+
+    /// The entries of the directory `at`, those that belong together as one.
+    fn together(names: BTreeMap<String, Node>, at: &str) -> BTreeMap<String, Node> {
+        // A pattern there would stand for system folders, too.
+        if at.is_empty() {
+            return names;
+        }
+        let volatile = VOLATILE.iter().any(|prefix| is_below(at, prefix));
+        let shaped = regroup(names, |name| shape(name, volatile));
+        let mut alike: BTreeMap<String, usize> = BTreeMap::new();
+        for name in shaped.keys() {
+            *alike.entry(numberless(name)).or_default() += 1;
+        }
+        let numbered = regroup(shaped, |name| {
+            let pattern = numberless(name);
+            if alike.get(&pattern).is_some_and(|n| *n >= MANY) { pattern } else { name.to_owned() }
+        });
+        if numbered.len() >= CROWD { regroup(numbered, |_| "*".to_owned()) } else { numbered }
+    }
+}
+
+fn regroup(names: BTreeMap<String, Node>, pattern: impl Fn(&str) -> String) -> BTreeMap<String, Node> {
+    let mut groups: BTreeMap<String, Node> = BTreeMap::new();
+    for (name, node) in names {
+        groups.entry(pattern(&name)).or_default().add(node);
+    }
+    groups
+}
+
+pub(super) fn escape(name: &str) -> String {
+    if name.contains(['*', '\\']) { name.replace('\\', "\\134").replace('*', "\\052") } else { name.to_owned() }
+}
+
+/// One name, with what is made up in it as `*`.
+pub(super) fn shape(name: &str, volatile: bool) -> String {
+    if volatile && let Some(rest) = name.strip_prefix("tmp") {
+        // mktemp(1), and Python's tempfile, whose eight may all be letters.
+        let is_made = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if rest.len() == 8 && rest.chars().all(is_made) {
+            return "tmp*".to_owned();
+        }
+        if rest.strip_prefix('.').is_some_and(|r| r.len() >= 6 && r.bytes().all(|b| b.is_ascii_alphanumeric())) {
+            return "tmp.*".to_owned();
+        }
+    }
+    let pattern = replace_runs(&without_uuids(name), |run| is_made_up(run) || volatile && is_number(run));
+    match pattern.char_indices().rev().nth(6) {
+        Some((at, '.' | '-' | '_')) if volatile && is_mkstemp(&pattern[at + 1..]) => format!("{}*", &pattern[..=at]),
+        _ => pattern,
+    }
+}
+
+/// The six of mkstemp(3) at the end of a name; one in two hundred has only lower-case letters, as words do.
+fn is_mkstemp(end: &str) -> bool {
+    end.bytes().all(|b| b.is_ascii_alphanumeric()) && !end.bytes().all(|b| b.is_ascii_lowercase())
+}
+
+/// One name, with every number in it as `*`.
+fn numberless(name: &str) -> String {
+    let mut out = String::new();
+    let mut in_number = false;
+    for c in name.chars() {
+        let part = c.is_ascii_digit() || in_number && c.is_ascii_hexdigit() && !c.is_ascii_lowercase();
+        if part && !in_number {
+            out.push('*');
+        } else if !part {
+            out.push(c);
+        }
+        in_number = part;
+    }
+    squeeze(&out)
+}
+
+pub(super) fn is_number(run: &str) -> bool {
+    run.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// A hash, a long number, or letters of both cases and digits as no person mixes them.
+fn is_made_up(run: &str) -> bool {
+    let (digits, letters) = (run.bytes().any(|b| b.is_ascii_digit()), run.bytes().any(|b| b.is_ascii_alphabetic()));
+    if run.len() < 6 {
+        return false;
+    }
+    if digits && !letters {
+        return true;
+    }
+    let is_hex = run.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        || run.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    if digits && is_hex && run.len() >= 8 {
+        return true;
+    }
+    !is_worded(run)
+}
+
+/// As people write: words, perhaps in camel case, and a short number at the end (`sha256`, `NginxLog`, `UTF8`).
+fn is_worded(run: &str) -> bool {
+    let stem = run.trim_end_matches(|c: char| c.is_ascii_digit());
+    if run.len() - stem.len() > 4 || stem.bytes().any(|b| b.is_ascii_digit()) {
+        // A number inside: "x86abc" and "ipv4addr" have one, what mkstemp(3) makes has it among letters of both cases.
+        let mixed = run.bytes().any(|b| b.is_ascii_uppercase()) && run.bytes().any(|b| b.is_ascii_lowercase());
+        let numbers = run.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty()).count();
+        return !mixed && numbers < 3;
+    }
+    // Words of camel case have three letters and more, on average.
+    let (mut words, mut last) = (1, b'A');
+    for byte in stem.bytes() {
+        words += usize::from(byte.is_ascii_uppercase() && last.is_ascii_lowercase());
+        last = byte;
+    }
+    let capitals = stem.bytes().filter(u8::is_ascii_uppercase).count();
+    stem.len() >= words * 3 && (capitals <= words || capitals == stem.len())
+}
+
+fn without_uuids(name: &str) -> String {
+    let mut out = name.to_owned();
+    let mut from = 0;
+    while let Some(window) = out.as_bytes().get(from..from + 36) {
+        let is_uuid = window.iter().enumerate().all(|(i, b)| match i {
+            8 | 13 | 18 | 23 => matches!(b, b'-' | b'_'),
+            _ => b.is_ascii_hexdigit(),
+        });
+        if is_uuid {
+            // All of it is ASCII, so that both ends are between characters.
+            out.replace_range(from..from + 36, "*");
+        }
+        from += 1;
+    }
+    out
+}
+
+fn replace_runs(name: &str, is_pattern: impl Fn(&str) -> bool) -> String {
+    let mut out = String::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        // The number of an escape is not one of the name.
+        let escaped = out.ends_with('\\');
+        let (run, after) = rest.split_at(end);
+        let wild = !run.is_empty() && !escaped && is_pattern(run);
+        out.push_str(if wild { "*" } else { run });
+        let next = after.chars().next().map_or(0, char::len_utf8);
+        out.push_str(&after[..next]);
+        rest = &after[next..];
+    }
+    squeeze(&out)
+}
+
+/// `a**` says no more than `a*`.
+fn squeeze(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    for c in pattern.chars() {
+        if c != '*' || !out.ends_with('*') {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a pattern stands for everything that another one (or a path, as [`paths`] writes it) stands for.
+pub fn covers(pattern: &str, item: &str) -> bool {
+    let (mut parts, mut names) = (pattern.split('/'), item.split('/'));
+    loop {
+        match (parts.next(), names.next()) {
+            (None, None) => return true,
+            (Some(part), Some(name)) if part_covers(part.as_bytes(), name.as_bytes()) => {}
+            _ => return false,
+        }
+    }
+}
+
+/// One component; linear but for the product of their lengths at the very worst.
+fn part_covers(part: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    // Where to go on when the bytes after the last star do not fit: one byte more for the star.
+    let mut retry: Option<(usize, usize)> = None;
+    loop {
+        if p < part.len() && part[p] == b'*' && n < name.len() {
+            retry = Some((p + 1, n + 1));
+            (p, n) = (p + 1, n + 1);
+        } else if n < name.len() && p < part.len() && part[p] != b'*' && part[p] == name[n] {
+            (p, n) = (p + 1, n + 1);
+        } else if n == name.len() && p == part.len() {
+            return true;
+        } else if let Some((after, at)) = retry.filter(|(_, at)| *at < name.len()) {
+            retry = Some((after, at + 1));
+            (p, n) = (after, at + 1);
+        } else {
+            return false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

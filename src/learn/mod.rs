@@ -1,0 +1,38 @@
+//! The collector: one small process beside each container that is learnt, which turns what the sensor recorded and what the
+//! engine's writable layer holds into observations, and those into the workload's profile.
+//!
+//! Owns: that process, what becomes an observation's item, and who a revision is. Must not: touch the container, or keep it
+//! waiting: whatever fails here leaves the workload as it is and is said in an event.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `subject.rs`, `messages.rs` | what the collector is given, and what is said on its socket |
+//! | `start.rs` | forking it |
+//! | `collector.rs` | its loop: who speaks, what is due, the end |
+//! | `ground.rs`, `life.rs` | what stays over a container's generations; one generation |
+//! | `written.rs`, `peaks.rs` | looking at the writable layer, and at the cgroups |
+//! | `observe.rs`, `generalise.rs`, `addresses.rs` | pure: from what was seen to items |
+//! | `identity.rs` | pure: which revision it is |
+//! | `beyond.rs` | pure: what a profile does not have |
+//! | `tell.rs` | the events |
+//! | `presence.rs` | which collectors live, and waiting for one to end |
+
+pub mod addresses;
+pub mod beyond;
+mod collector;
+pub mod generalise;
+mod ground;
+pub mod identity;
+mod life;
+pub mod messages;
+pub mod observe;
+mod peaks;
+pub mod presence;
+mod start;
+mod subject;
+mod tell;
+mod written;
+
+pub use messages::{Reply, Request};
+pub use start::{Handle, start};
+pub use subject::{Purpose, Subject};

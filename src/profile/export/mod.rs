@@ -1,0 +1,185 @@
+//! What a profile becomes for other tools: filters, security contexts, flags, so that it holds without lithify.
+//!
+//! Owns: one plan from a profile, and its text in each format. Pure. Must not: read or write files, or widen what was learnt
+//! by more than the layers of `seccomp-profiles/` say.
+
+pub mod docker;
+pub mod filter;
+pub mod kubernetes;
+pub mod oci_seccomp;
+pub mod places;
+pub mod spo;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::document::Profile;
+use super::estimate::Progress;
+use super::syscalls;
+use filter::Filter;
+use places::{Place, places};
+
+/// How many times the peak of tasks a container may have, and how many more.
+const PIDS_HEADROOM: (u64, u64) = (2, 16);
+/// What a sensor that saw no capabilities says.
+const UNSEEN_CAPABILITIES: &str = "capabilities";
+/// What binds a port below 1024, where the node's `net.ipv4.ip_unprivileged_port_start` does not let everyone.
+const BIND: &str = "CAP_NET_BIND_SERVICE";
+
+/// A format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `linux.seccomp` of an OCI configuration; Docker's and Podman's `--security-opt seccomp=FILE`, a kubelet's localhost
+    /// profile.
+    OciSeccomp,
+    /// A part of a pod's specification, as YAML.
+    Kubernetes,
+    /// A SeccompProfile of the Security Profiles Operator.
+    Spo,
+    /// Flags of `docker run`.
+    Docker,
+}
+
+impl Format {
+    /// The words of `--format`.
+    pub const WORDS: [&str; 4] = ["oci-seccomp", "kubernetes", "spo", "docker"];
+
+    /// The format of a word.
+    pub fn parse(word: &str) -> Option<Format> {
+        match word {
+            "oci-seccomp" => Some(Format::OciSeccomp),
+            "kubernetes" => Some(Format::Kubernetes),
+            "spo" => Some(Format::Spo),
+            "docker" => Some(Format::Docker),
+            _ => None,
+        }
+    }
+}
+
+/// A file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its name, without a folder.
+    pub name: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// What a container needs, whoever runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Workload and revision in letters, digits and dashes; at most 63 characters.
+    pub name: String,
+    /// Repository and tag, or the image's digest.
+    pub image: String,
+    /// The filter.
+    pub filter: Filter,
+    /// Capabilities to add after all were dropped: `CAP_CHOWN`.
+    pub capabilities: BTreeSet<String>,
+    /// No program gains privileges by being executed.
+    pub no_new_privileges: bool,
+    /// Directories that stay writable.
+    pub places: Vec<Place>,
+    /// Limit of tasks; `None`: the peak is not known.
+    pub pids_limit: Option<u64>,
+    /// User and group.
+    pub user: (u32, u32),
+    /// What a person should know, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// The plan of a profile. `runtime` names the low-level runtime (`runc`, `crun-1.8.1`); without it, what all need is
+    /// allowed.
+    ///
+    /// # Errors
+    /// When the runtime is not known.
+    pub fn of(profile: &Profile, runtime: Option<&str>) -> Result<Plan> {
+        let mut notes: Vec<String> = Progress::of(profile).partial;
+        notes.iter_mut().for_each(|reason| reason.insert_str(0, "the profile is partial: "));
+        let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
+        if !profile.exec_behaviour.syscalls.is_empty() {
+            notes.push(
+                "what exec sessions and health probes did is allowed as well: an engine has one filter for both".into(),
+            );
+        }
+        let programs = sides.iter().flat_map(|side| &side.programs);
+        let privileged: Vec<&str> = programs.filter(|(_, p)| p.privileged).map(|(path, _)| path.as_str()).collect();
+        if let Some(first) = privileged.first() {
+            notes.push(format!("no-new-privileges is left out: {} gains privileges", first.escape_debug()));
+        }
+        let no_new_privileges = privileged.is_empty();
+        let filter = filter::filter(profile, no_new_privileges, runtime, &mut notes)?;
+        let places = places(profile, &mut notes);
+        Ok(Plan {
+            name: name(&profile.workload, &profile.revision.digest),
+            image: profile.revision.image_name.clone().unwrap_or_else(|| profile.revision.image.clone()),
+            filter,
+            capabilities: capabilities(profile, &mut notes),
+            no_new_privileges,
+            places,
+            pids_limit: profile.peaks.pids.map(|n| n.saturating_mul(PIDS_HEADROOM.0).saturating_add(PIDS_HEADROOM.1)),
+            user: places::owner(&profile.revision.user).unwrap_or((0, group(&profile.revision.user))),
+            notes,
+        })
+    }
+
+    /// The name of the file that holds the filter.
+    pub fn seccomp_file(&self) -> String {
+        format!("{}.seccomp.json", self.name)
+    }
+}
+
+fn group(user: &str) -> u32 {
+    user.split_once(':').and_then(|(_, gid)| gid.parse().ok()).unwrap_or(0)
+}
+
+/// Those that were used, of those that were granted; all that were granted where some generation's sensor could not see.
+fn capabilities(profile: &Profile, notes: &mut Vec<String>) -> BTreeSet<String> {
+    let blind = |unseen: &String| unseen == UNSEEN_CAPABILITIES || unseen == super::estimate::UNSEEN_EVERYTHING;
+    if profile.generations.values().any(|g| g.unseen.iter().any(blind)) {
+        notes.push("capabilities were not seen on every node: all that the engine granted are kept".into());
+        return profile.revision.capabilities.iter().cloned().collect();
+    }
+    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
+    let used = sides.iter().flat_map(|side| side.capabilities.keys());
+    let (mut named, nameless): (BTreeSet<String>, BTreeSet<String>) =
+        used.cloned().partition(|c| !c.starts_with('#') && syscalls::capability_number(c).is_some());
+    if !nameless.is_empty() {
+        notes.push(format!(
+            "capabilities that have no name can't be exported: {}",
+            nameless.into_iter().collect::<Vec<_>>().join(", ")
+        ));
+    }
+    // Docker lets everyone bind any port, so that nothing asks for the capability there; other engines do not.
+    let low = sides.iter().flat_map(|side| side.listens.keys()).find(|address| is_low_port(address));
+    let granted = profile.revision.capabilities.iter().any(|c| c == BIND);
+    if let Some(address) = low.filter(|_| granted)
+        && named.insert(BIND.into())
+    {
+        let address = address.escape_debug();
+        notes.push(format!(
+            "{BIND} is kept for {address}, though it was not used: whether it is needed is the node's to say"
+        ));
+    }
+    named
+}
+
+fn is_low_port(address: &str) -> bool {
+    let inet = address.starts_with("tcp ") || address.starts_with("udp ");
+    inet && address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).is_some_and(|port| port < 1024)
+}
+
+/// A name that files, Kubernetes and shells take: of the workload what is possible, and the revision's beginning.
+fn name(workload: &str, digest: &str) -> String {
+    let lower = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let plain: String = workload.chars().map(lower).take(48).collect();
+    let plain = plain.trim_matches('-');
+    let revision: String = digest.chars().filter(char::is_ascii_alphanumeric).map(lower).take(8).collect();
+    format!("{}-{revision}", if plain.is_empty() { "workload" } else { plain })
+}
