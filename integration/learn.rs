@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lithify::learn::presence;
 use lithify::profile::{Behaviour, Profile, Support};
 use lithify::sensor::Place;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::bare::{Bundle, Runtime};
 use crate::command::eventually;
@@ -19,19 +19,20 @@ use crate::journal::RESTARTED;
 use crate::podman::{Podman, Under};
 use crate::setup::{RUNC, Setup};
 
-const CRUN: &str = "/usr/bin/crun";
+/// crun, where Debian has it.
+pub const CRUN: &str = "/usr/bin/crun";
 const FORBIDDEN: &str = "dev.lithify.container.forbidden";
 const WOULD_REFUSE: &str = "dev.lithify.container.would-refuse";
 const DEGRADED: &str = "dev.lithify.watch.degraded";
 
 /// Writes a file of six bytes, one that is gone again, uses a capability, listens on a port, and stays.
-const WORK: &str = "echo hello >/srv/written; chown 1:1 /srv/written; echo x >/srv/gone; rm /srv/gone; \
+pub const WORK: &str = "echo hello >/srv/written; chown 1:1 /srv/written; echo x >/srv/gone; rm /srv/gone; \
                     nc -l -p 8080 </dev/null >/dev/null & echo ready; exec sleep 1000";
 /// What a session of somebody else does in it.
 const SESSION: [&str; 3] = ["sh", "-c", "touch /srv/by-session"];
 
 /// The only profile in the store.
-fn profile(setup: &Setup) -> Result<Profile> {
+pub fn profile(setup: &Setup) -> Result<Profile> {
     eventually("one profile", Duration::from_secs(15), || {
         let mut found = Vec::new();
         for workload in fs::read_dir(setup.data().join("profiles"))? {
@@ -49,7 +50,7 @@ fn profile(setup: &Setup) -> Result<Profile> {
 }
 
 /// The profile is that of [`WORK`] and [`SESSION`].
-fn is_of_the_work(profile: &Profile) -> Result<()> {
+pub fn is_of_the_work(profile: &Profile) -> Result<()> {
     let ours = &profile.workload_behaviour;
     let calls = |names: &[&str]| names.iter().any(|name| ours.syscalls.contains_key(*name));
     ensure!(calls(&["execve"]) && calls(&["open", "openat"]), "syscalls: {:?}", ours.syscalls.keys());
@@ -75,12 +76,12 @@ fn lossy(profile: &Profile) -> bool {
 }
 
 /// What `lithifyctl status` says.
-fn status(corner: &Corner, setup: &Setup) -> Result<String> {
+pub fn status(corner: &Corner, setup: &Setup) -> Result<String> {
     corner.run(&[env!("CARGO_BIN_EXE_lithifyctl"), "--config", &setup.config, "status"])?.success()
 }
 
 /// Nothing is left: no process, mount or cgroup, and no sensor.
-fn nothing_is_left(corner: &Corner, before: &Traces) -> Result<()> {
+pub fn nothing_is_left(corner: &Corner, before: &Traces) -> Result<()> {
     corner.left_nothing_since(before)?;
     eventually("the sensor's end", Duration::from_secs(10), || Ok((!is_loaded(corner)).then_some(())))
 }
@@ -92,7 +93,7 @@ fn is_loaded(corner: &Corner) -> bool {
 }
 
 /// Lets the bundle's container run, does what a session does, and ends it.
-fn work_through(bundle: &Bundle, runtime: &Runtime) -> Result<()> {
+pub fn work_through(bundle: &Bundle, runtime: &Runtime) -> Result<()> {
     let script = r#"
         $R create --bundle $B --pid-file $B/pid $ID >$B/out 2>&1 </dev/null && $R start $ID || exit 1
         for i in $(seq 200); do grep -q ready $B/out && grep -q ':1F90 .* 0A ' /proc/$(cat $B/pid)/net/tcp* && break; sleep 0.05; done
@@ -106,7 +107,8 @@ fn work_through(bundle: &Bundle, runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
-fn working_bundle<'c>(corner: &'c Corner, id: &str) -> Result<Bundle<'c>> {
+/// A bundle of [`WORK`], with the capability that it uses.
+pub fn working_bundle<'c>(corner: &'c Corner, id: &str) -> Result<Bundle<'c>> {
     let bundle = Bundle::new(corner, id, WORK)?;
     bundle.edit(|spec| {
         for set in ["bounding", "effective", "permitted"] {
@@ -183,82 +185,11 @@ fn what_podman_runs_is_learnt_where_an_annotation_says_so() -> Result<()> {
     nothing_is_left(&corner, &before)
 }
 
-fn session_under_podman(podman: &Podman, under: Under) -> Result<()> {
+/// Waits until the work listens, and lets a session in.
+pub fn session_under_podman(podman: &Podman, under: Under) -> Result<()> {
     let listening = "until netstat -ltn | grep -q :8080; do sleep 0.1; done";
     podman.ok(under, &["exec", "work", "sh", "-c", listening])?;
     podman.ok(under, &[&["exec", "work"][..], &SESSION].concat())?;
-    Ok(())
-}
-
-/// A shipped hook definition, for this build and the corner's configuration.
-fn hook(setup: &Setup, file: &str) -> Result<Value> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks").join(file);
-    let mut hook: Value = serde_json::from_slice(&fs::read(&path).with_context(|| path.display().to_string())?)?;
-    let ours = |hook: &mut Value| -> Result<()> {
-        hook["path"] = json!(env!("CARGO_BIN_EXE_lithifyctl"));
-        let args = hook["args"].as_array_mut().context("no arguments")?;
-        args.splice(1..1, [json!("--config"), json!(setup.config)]);
-        Ok(())
-    };
-    if hook["hook"].is_object() {
-        ours(&mut hook["hook"])?;
-    } else {
-        for stage in hook["hooks"].as_object_mut().context("no hooks")?.values_mut() {
-            stage.as_array_mut().into_iter().flatten().try_for_each(ours)?;
-        }
-    }
-    Ok(hook)
-}
-
-#[test]
-fn a_bundles_own_hooks_learn_under_plain_runc_and_plain_crun() -> Result<()> {
-    for (runtime, corner) in [(RUNC, Corner::new()?), (CRUN, Corner::without_unified()?)] {
-        let setup = Setup::new(&corner)?;
-        let before = corner.traces()?;
-        let bundle = working_bundle(&corner, "hooked")?;
-        let hooks = hook(&setup, "bundle.json")?;
-        bundle.edit(|spec| spec["hooks"] = hooks["hooks"].clone())?;
-        work_through(&bundle, &Runtime::plain(runtime))?;
-        is_of_the_work(&profile(&setup)?).context(runtime)?;
-        nothing_is_left(&corner, &before)?;
-    }
-    Ok(())
-}
-
-#[test]
-fn hooks_of_podman_learn_under_plain_runc_what_an_annotation_names_and_nothing_else() -> Result<()> {
-    for (kind, annotation) in [("annotated", true), ("always", false)] {
-        let corner = Corner::new()?;
-        let setup = Setup::new(&corner)?;
-        let podman = Podman::new(&corner, &setup)?;
-        podman.load(Image::Busybox)?;
-        podman.run(Under::Runc, &["--rm"], Image::Busybox, &["true"])?.success()?;
-        let before = corner.traces()?;
-        let dir = corner.path("hooks.d");
-        fs::create_dir(&dir)?;
-        for name in ["lithify-learn.json", "lithify-learn-stop.json"] {
-            let hook = hook(&setup, &format!("oci/{kind}/{name}"))?;
-            fs::write(format!("{dir}/{name}"), serde_json::to_vec(&hook)?)?;
-        }
-        let run = |options: &[&str], argv: &[&str]| -> Result<()> {
-            let (cgroup, image) = (corner.cgroup(), Image::Busybox.reference());
-            let fixed = ["--hooks-dir", &dir, "run", "--cgroup-parent", &cgroup];
-            podman.ok(Under::Runc, &[&fixed, options, &[image.as_str()], argv].concat()).map(drop)
-        };
-        let (learn, off) = (["--annotation", "lithify.dev/mode=learn"], ["--annotation", "lithify.dev/mode=off"]);
-        // Another one, which is not to be in the store afterwards.
-        run(&[&["--rm"][..], if annotation { &[][..] } else { &off }].concat(), &["true"])?;
-        run(
-            &[&["--detach", "--name", "work"][..], if annotation { &learn[..] } else { &[] }].concat(),
-            &["sh", "-c", WORK],
-        )?;
-        session_under_podman(&podman, Under::Runc)?;
-        let told = status(&corner, &setup)?;
-        ensure!(told.contains("not under lithify, learning"), "{told}");
-        podman.ok(Under::Runc, &["--hooks-dir", &dir, "rm", "--force", "--time", "0", "work"])?;
-        is_of_the_work(&profile(&setup)?).context(kind)?;
-        nothing_is_left(&corner, &before)?;
-    }
     Ok(())
 }
 

@@ -283,7 +283,7 @@ impl Collector {
         let Some(observation) = self.look(look) else { return };
         let Some(profile) = &self.profile else { return };
         let Observation { workload_behaviour, exec_behaviour, .. } = observation;
-        let items = Items { workload: workload_behaviour, exec: exec_behaviour, left_out: 0 };
+        let items = Items { workload: workload_behaviour, exec: exec_behaviour, ..Default::default() };
         self.teller.would_refuse(&beyond(profile, &items), profile);
     }
 

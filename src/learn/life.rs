@@ -195,7 +195,7 @@ impl Life {
         let none = Default::default();
         let found = ground.written.as_ref().map_or(&none, |written| written.found());
         let material = Material { reading: &reading, found, ephemeral: ground.ephemeral, windows: self.windows };
-        let Items { workload, exec, left_out } = assemble(&material);
+        let Items { workload, exec, left_out, unseen } = assemble(&material);
         let elapsed = now.saturating_sub(self.began).as_micros().min(i64::MAX as u128) as i64;
         let mut observation = Observation {
             version: observation::VERSION,
@@ -211,7 +211,7 @@ impl Life {
             ended: look == Look::Last,
             window_seconds: self.windows.seconds,
             windows: reading.active_windows,
-            unseen: self.unseen.clone(),
+            unseen: self.unseen.iter().cloned().chain(unseen).collect(),
             loss: Loss {
                 table_full: reading.loss.table_full + left_out,
                 unreadable: reading.loss.unreadable,

@@ -69,7 +69,13 @@ pub struct Items {
     pub exec: Behaviour<Sighting>,
     /// How many did not fit.
     pub left_out: u64,
+    /// What the sensor could not see of what this container did.
+    pub unseen: BTreeSet<String>,
 }
+
+/// In [`Items::unseen`]: work given to io_uring makes no system call of its own (io_uring(7)). What it leaves behind, the
+/// scan finds; what it opened, connected to or removed in between, nothing tells.
+pub const UNSEEN_IO_URING: &str = "io_uring";
 
 /// In which windows an item was seen, as far as first and last ones tell.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -105,7 +111,9 @@ pub fn assemble(material: &Material<'_>) -> Items {
         facts.paths.keys().filter(|u| u.on_root && u.errno == 0).map(|u| normal(&u.path)).collect()
     };
     let (by_workload, by_exec) = (touched(sides[0]), touched(sides[1]));
-    let maker = Maker { patterns: &patterns, ephemeral: *ephemeral };
+    let written = found.iter().filter(|(_, found)| found.operation.is_some()).map(|(path, _)| normal(path));
+    let written: BTreeSet<String> = written.chain(by_workload.iter().chain(&by_exec).cloned()).collect();
+    let maker = Maker { patterns: &patterns, written: &written, ephemeral: *ephemeral };
     let mut left_out = 0;
     let mut make = |facts: &Facts, own: &dyn Fn(&str) -> bool| {
         let mut behaviour = maker.behaviour(facts);
@@ -121,11 +129,15 @@ pub fn assemble(material: &Material<'_>) -> Items {
     // What nobody was seen to write is the workload's: a sensor that misses something misses it there first.
     let workload = make(sides[0], &|path| by_workload.contains(path) || !by_exec.contains(path));
     let exec = make(sides[1], &|path| by_exec.contains(path));
-    Items { workload, exec, left_out }
+    let queued = [&workload, &exec].iter().any(|side| side.syscalls.contains_key("io_uring_setup"));
+    let unseen = queued.then(|| UNSEEN_IO_URING.to_owned()).into_iter().collect();
+    Items { workload, exec, left_out, unseen }
 }
 
 struct Maker<'a> {
     patterns: &'a BTreeMap<String, String>,
+    /// Paths of the root file system that this generation has changed.
+    written: &'a BTreeSet<String>,
     ephemeral: (u16, u16),
 }
 
@@ -213,7 +225,9 @@ impl Maker<'_> {
             privileged: false,
         });
         entry.seen.add(seen);
-        entry.origins.insert(origin(program.origin));
+        // On a root without layers the kernel can't tell; what was written here is not the image's.
+        let made_here = program.origin == reading::Origin::Root && self.written.contains(&normal(&program.path));
+        entry.origins.insert(if made_here { Origin::Upper } else { origin(program.origin) });
         entry.privileged |= program.privileged;
     }
 

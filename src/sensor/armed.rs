@@ -60,11 +60,11 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
         window: 0,
         limit: table_entries,
         init: init as u32,
+        pid_ns: owners::pid_namespace()?,
         owner: std::process::id(),
         // The node's own can't be read by who may not trace its first process; the kernel compares with init's parent too.
         foreign: [namespace("self", "mnt")?, namespace("1", "mnt").unwrap_or_default()],
         bell: bell.is_some(),
-        pid_ns: namespace("self", "pid")?,
     };
     // Whoever unloads holds the lock too: what is pinned while it is held stays until the slot is claimed.
     let mut held = place.hold()?;
@@ -123,7 +123,7 @@ impl Armed {
             self.published(&self.pins.bells, thread::spawn(move || pins.bells.put(&key, &ring)))?;
         }
         let target = layout::target(row.id, self.slot);
-        let pending = self.pins.pending.set(&row.init.to_ne_bytes(), &target, bpf::ANY);
+        let pending = self.pins.pending.set(&layout::process(row.init, row.pid_ns), &target, bpf::ANY);
         pending.context("failed to arm a container")?;
         let still = process::start_time_ticks(self.init).ok();
         ensure!(still == Some(row.start_ticks), "failed to arm process {}: it has ended", self.init);

@@ -20,19 +20,19 @@ pub struct Slot {
     pub start_ticks: u64,
     pub window: u32,
     pub limit: u32,
-    pub init: u32,
+    pub pid_ns: u32,
     pub owner: u32,
     pub foreign: [u32; 2],
     pub bell: bool,
-    pub pid_ns: u32,
+    pub init: u32,
 }
 
 impl Slot {
     pub fn bytes(&self) -> Vec<u8> {
-        let words = [self.window, self.limit, self.init, self.owner, self.foreign[0], self.foreign[1]];
+        let words = [self.window, self.limit, self.pid_ns, self.owner, self.foreign[0], self.foreign[1]];
         let mut bytes = [self.id.to_ne_bytes(), self.start_ticks.to_ne_bytes()].concat();
         bytes.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
-        bytes.extend([u32::from(self.bell), self.pid_ns].iter().flat_map(|w| w.to_ne_bytes()));
+        bytes.extend([u32::from(self.bell), self.init].iter().flat_map(|w| w.to_ne_bytes()));
         bytes
     }
 }
@@ -77,6 +77,11 @@ pub fn target(id: u64, slot: u32) -> Vec<u8> {
     [id.to_ne_bytes(), u64::from(slot).to_ne_bytes()].concat()
 }
 
+/// A process as a key of `pending`.
+pub fn process(pid: u32, pid_ns: u32) -> Vec<u8> {
+    [pid.to_ne_bytes(), pid_ns.to_ne_bytes()].concat()
+}
+
 /// Who armed a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -84,16 +89,25 @@ pub struct Owner {
     pub start_ticks: u64,
     pub pid: u32,
     pub init: u32,
+    /// The pid namespace that both are numbers of.
+    pub pid_ns: u32,
 }
 
 impl Owner {
     pub fn bytes(&self) -> Vec<u8> {
         let longs = [self.id.to_ne_bytes(), self.start_ticks.to_ne_bytes()].concat();
-        [longs, [self.pid.to_ne_bytes(), self.init.to_ne_bytes()].concat()].concat()
+        let words = [self.pid, self.init, self.pid_ns, 0].iter().flat_map(|w| w.to_ne_bytes()).collect();
+        [longs, words].concat()
     }
 
     pub fn parse(bytes: &[u8]) -> Owner {
-        Owner { id: long(bytes, 0), start_ticks: long(bytes, 8), pid: word(bytes, 16), init: word(bytes, 20) }
+        Owner {
+            id: long(bytes, 0),
+            start_ticks: long(bytes, 8),
+            pid: word(bytes, 16),
+            init: word(bytes, 20),
+            pid_ns: word(bytes, 24),
+        }
     }
 }
 

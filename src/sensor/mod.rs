@@ -4,8 +4,7 @@
 //! names or policy. The hot path opens pinned maps with bpf(2) only; libbpf is in `load.rs`, which `lithifyctl` alone uses.
 //!
 //! Never seen: what io_uring does without a system call, a call that seccomp answers by killing, x32 calls (counted as loss),
-//! a script's own file (its interpreter is), sendmmsg's addresses after the first. A container in a pid namespace of its
-//! own is fine; a lithify in one, below the node's, would arm by numbers that the kernel knows otherwise.
+//! a script's own file (its interpreter is), sendmmsg's addresses after the first.
 
 mod armed;
 mod decode;

@@ -8,7 +8,7 @@ use std::io;
 
 use anyhow::{Context, Result, bail};
 
-use super::layout::{Owner, SLOTS, Slot};
+use super::layout::{self, Owner, SLOTS, Slot};
 use super::pins::{self, Pins};
 use super::place::{Pinned, Place};
 use crate::sys::{bpf, process};
@@ -28,9 +28,17 @@ pub(super) fn claim(pins: &Pins, id: u64, init: u32) -> Result<u32> {
 }
 
 fn us(id: u64, init: u32) -> Result<Owner> {
+    let pid_ns = pid_namespace()?;
     let pid = std::process::id();
     let start_ticks = process::start_time_ticks(pid as i32).context("failed to read our own start time from /proc")?;
-    Ok(Owner { id, start_ticks, pid, init })
+    Ok(Owner { id, start_ticks, pid, init, pid_ns })
+}
+
+/// The pid namespace whose numbers we know processes by.
+pub(super) fn pid_namespace() -> Result<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata("/proc/self/ns/pid").context("failed to read our pid namespace from /proc")?;
+    Ok(meta.ino() as u32)
 }
 
 /// The owner of a slot, if it has one.
@@ -56,6 +64,10 @@ pub(super) fn any_alive(place: &Place) -> Result<Option<u32>> {
 
 /// Whether the process that armed it still runs; a zombie does not.
 fn alive(owner: Owner) -> bool {
+    // Its numbers mean others here. Whoever lives there sweeps; by force it goes in any case.
+    if pid_namespace().ok() != Some(owner.pid_ns) {
+        return true;
+    }
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", owner.pid)) else { return false };
     // The program's name may hold anything: fields are counted after its last parenthesis (proc_pid_stat(5)).
     let Some((_, rest)) = stat.rsplit_once(')') else { return false };
@@ -93,8 +105,8 @@ fn close(pins: &Pins, slot: u32, id: u64) -> Result<bool> {
     let key = slot.to_ne_bytes();
     let Some(owner) = owner(pins, slot)?.filter(|o| o.id == id) else { return Ok(false) };
     pins.owners.set(&key, &us(id, owner.init)?.bytes(), bpf::ANY).context("failed to take over a place")?;
-    Pins::forget(&pins.pending, owner.init, id);
-    Pins::forget(&pins.sessions, pins.state(slot)?.mnt_ns, id);
+    Pins::forget(&pins.pending, &layout::process(owner.init, owner.pid_ns), id);
+    Pins::forget(&pins.sessions, &pins.state(slot)?.mnt_ns.to_ne_bytes(), id);
     pins.slots.set(&key, &Slot::default().bytes(), bpf::ANY).context("failed to end recording")?;
     Ok(true)
 }

@@ -30,11 +30,11 @@ impl Pins {
     /// # Errors
     /// When one is missing, or has not the shape that this version knows.
     pub fn open(place: &Place) -> Result<Pins> {
-        let open = |name, value_bytes| open(place, name, value_bytes);
+        let open = |name, value_bytes| open(place, name, 4, value_bytes);
         Ok(Pins {
             slots: open("slots", 48)?,
             states: open("states", State::BYTES)?,
-            pending: open("pending", 16)?,
+            pending: self::open(place, "pending", 8, 16)?,
             sessions: open("sessions", 16)?,
             owners: open_owners(place)?,
             tables: open("tables", 4)?,
@@ -54,13 +54,12 @@ impl Pins {
     }
 
     /// Removes a reference to container `id`, if it still is to that one.
-    pub fn forget(map: &Map, key: u32, id: u64) {
-        let key = key.to_ne_bytes();
-        if let Ok(Some(value)) = map.get(&key)
+    pub fn forget(map: &Map, key: &[u8], id: u64) {
+        if let Ok(Some(value)) = map.get(key)
             && value[..8] == id.to_ne_bytes()
         {
             // Gone meanwhile is as good.
-            let _ = map.remove(&key);
+            let _ = map.remove(key);
         }
     }
 
@@ -71,10 +70,10 @@ impl Pins {
     }
 }
 
-fn open(place: &Place, name: &str, value_bytes: usize) -> Result<Map> {
+fn open(place: &Place, name: &str, key_bytes: usize, value_bytes: usize) -> Result<Map> {
     let path = place.pins.join(name);
     let map = Map::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
-    ensure!(map.sizes() == (4, value_bytes), "{} has another shape than this version's", path.display());
+    ensure!(map.sizes() == (key_bytes, value_bytes), "{} has another shape than this version's", path.display());
     Ok(map)
 }
 
@@ -83,7 +82,7 @@ fn open(place: &Place, name: &str, value_bytes: usize) -> Result<Map> {
 /// # Errors
 /// When it is missing, or has another shape after all.
 pub(super) fn open_owners(place: &Place) -> Result<Map> {
-    open(place, "owners", 24)
+    open(place, "owners", 4, 32)
 }
 
 /// Removes all pins: the programs end. They vanish at once, under one name or the other.

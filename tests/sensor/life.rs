@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("life::a_loader_that_is_killed_leaves_nothing_that_the_next_does_not_put_right", killed_loader),
     ("life::a_container_whose_armer_died_is_swept_and_the_sensor_unloaded", dead_armer),
     ("life::two_containers_that_get_the_same_namespace_number_are_not_mixed", recycled),
+    ("life::whoever_lives_in_a_pid_namespace_arms_by_the_numbers_that_hold_there", in_pid_namespace),
     ("life::a_process_that_has_ended_can_not_be_armed", ended),
     ("life::without_btf_the_error_says_so", no_btf),
     ("life::bpffs_is_mounted_where_it_is_not", no_bpffs),
@@ -113,6 +114,32 @@ fn recycled() {
     }
     held.disarm().unwrap();
     assert!(numbers.values().any(|n| *n > 1), "the kernel recycles numbers, or this has tried nothing");
+}
+
+fn in_pid_namespace() {
+    let inside = || {
+        let proc = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
+        mount(Some("proc"), "/proc", Some("proc"), proc, None::<&str>).unwrap();
+        let world = World::new();
+        let (armed, mut container) = world.armed(&["call", &MARKERS[0].to_string()]);
+        assert!(container.pid() < 10, "it is a number of this namespace");
+        container.go();
+        container.end();
+        assert!(called(&armed.read().unwrap().workload, MARKERS[0]));
+        armed.disarm().unwrap();
+    };
+    match process::fork().unwrap() {
+        Fork::Parent(pid) => assert_eq!(process::wait_pid(pid).unwrap(), process::Exit::Code(0)),
+        Fork::Child => {
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID).unwrap();
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+            let code = match process::fork().unwrap() {
+                Fork::Parent(pid) => process::wait_pid(pid).map_or(1, |e| e.shell_code()),
+                Fork::Child => i32::from(std::panic::catch_unwind(inside).is_err()),
+            };
+            process::exit_now(code)
+        }
+    }
 }
 
 fn ended() {

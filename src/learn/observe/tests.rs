@@ -187,3 +187,26 @@ proptest! {
         prop_assert_eq!(crate::profile::Observation::parse(&bytes).expect("read back"), observation);
     }
 }
+
+#[test]
+fn a_program_that_the_container_wrote_is_not_the_images_though_the_root_has_no_layers() {
+    let mut reading = Reading::default();
+    for path in ["/bin/dropped", "/bin/sh", "/bin/found"] {
+        let program = reading::Program { path: path.to_owned(), origin: reading::Origin::Root, privileged: false };
+        reading.workload.programs.insert(program, seen(0, 0, 1));
+    }
+    reading.exec.paths.insert(used("/bin/dropped", reading::Operation::Write, 0), seen(0, 0, 1));
+    reading.exec.paths.insert(used("/bin/sh", reading::Operation::Write, libc::EROFS), seen(0, 0, 1));
+    let programs = of(&reading, &[("/bin/found", created(9))]).workload.programs;
+    let origins: Vec<_> = programs.iter().map(|(path, p)| (path.as_str(), p.origins.first().copied())).collect();
+    let expected = [("/bin/dropped", Origin::Upper), ("/bin/found", Origin::Upper), ("/bin/sh", Origin::Root)];
+    assert_eq!(origins, expected.map(|(path, origin)| (path, Some(origin))));
+}
+
+#[test]
+fn who_uses_io_uring_is_not_seen_in_full() {
+    let mut reading = Reading::default();
+    assert!(of(&reading, &[]).unseen.is_empty());
+    reading.exec.syscalls.insert(Syscall { abi: Abi::Native, number: 425 }, seen(0, 0, 1));
+    assert!(of(&reading, &[]).unseen.contains(UNSEEN_IO_URING));
+}

@@ -114,8 +114,8 @@ struct task_struct {
 	struct thread_info thread_info;
 	u32 pid, tgid;
 	struct task_struct *real_parent, *group_leader;
-	struct pid *thread_pid;
 	u64 start_boottime;
+	struct pid *thread_pid;
 	const struct cred *real_cred;
 	struct fs_struct *fs;
 	struct files_struct *files;

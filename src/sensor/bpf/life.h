@@ -2,9 +2,6 @@
 #pragma once
 #include "paths.h"
 
-/* Nested pid namespaces, at most (MAX_PID_NS_LEVEL). */
-#define MAX_PID_LEVELS 32
-
 /* One more task in the container. */
 static __always_inline void enters(struct subject *s)
 {
@@ -33,46 +30,67 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
-/* The container that waits for this process to execute its program, and the number it waits for: whoever armed it may
- * live in a pid namespace below the node's.
- */
-static __always_inline struct target *awaited(struct task_struct *task, u32 *number)
+/* Pid namespaces are nested; who arms may live in any of them. Deeper than this nobody runs a container runtime. */
+#define PID_LEVELS 6
+
+static __always_inline struct process process_at(struct task_struct *task, u32 level)
 {
 	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
-	u32 level = BPF_CORE_READ(pid, level);
+	struct upid *number = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+			      level * bpf_core_type_size(struct upid);
+	struct process process = {};
 
-	for (u32 i = 0; i < MAX_PID_LEVELS && i <= level; i++) {
-		struct upid *at = (void *)pid + bpf_core_field_offset(struct pid, numbers) + i * bpf_core_type_size(struct upid);
-		u32 nr = BPF_CORE_READ(at, nr);
-		struct target *to = bpf_map_lookup_elem(&pending, &nr);
-		struct slot *slot;
-		u32 at_slot;
+	if (level <= BPF_CORE_READ(pid, level)) {
+		process.pid = BPF_CORE_READ(number, nr);
+		process.pid_ns = BPF_CORE_READ(number, ns, ns.inum);
+	}
+	return process;
+}
 
-		if (!to)
-			continue;
-		at_slot = to->slot;
-		slot = bpf_map_lookup_elem(&slots, &at_slot);
-		if (slot && slot->id == to->id && slot->pid_ns == BPF_CORE_READ(at, ns, ns.inum)) {
-			*number = nr;
-			return to;
-		}
+/* A task's number in a pid namespace; 0 if it has none there. */
+static __noinline u32 number_in(struct task_struct *task, u32 pid_ns)
+{
+	for (u32 level = 0; level < PID_LEVELS; level++) {
+		struct process process = process_at(task, level);
+
+		if (!process.pid)
+			break;
+		if (process.pid_ns == pid_ns)
+			return process.pid;
 	}
 	return 0;
+}
+
+/* Takes a container whose init this is out of those that wait. */
+static __noinline bool take_pending(struct task_struct *task, struct target *target)
+{
+	for (u32 level = 0; level < PID_LEVELS; level++) {
+		struct process process = process_at(task, level);
+		struct target *to;
+
+		if (!process.pid)
+			break;
+		to = bpf_map_lookup_elem(&pending, &process);
+		if (to) {
+			*target = *to;
+			bpf_map_delete_elem(&pending, &process);
+			return true;
+		}
+	}
+	return false;
 }
 
 /* The container that a task, which is not followed yet, belongs to once it has executed its program. */
 static __always_inline bool joins(struct task_struct *task, struct subject *s, struct tracked *fresh)
 {
-	u32 tgid = task->tgid, number, mnt_ns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
-	struct target *to = awaited(task, &number), target;
+	u32 mnt_ns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+	struct target *to, target = {};
 
-	if (to) {
-		target = *to;
-		bpf_map_delete_elem(&pending, &number);
+	if (take_pending(task, &target)) {
 		if (aim(target.slot, target.id, s) &&
 		    BPF_CORE_READ(task, group_leader, start_boottime) / 10000000 == s->slot->start_ticks) {
 			fresh->side = WORKLOAD;
-			s->state->init = tgid;
+			s->state->init = task->tgid;
 			s->state->user_ns = (u64)BPF_CORE_READ(task, real_cred, user_ns);
 			/* One that it shares with others can't tell its sessions from them. */
 			if (mnt_ns != s->slot->foreign[0] && mnt_ns != s->slot->foreign[1] &&
@@ -87,8 +105,8 @@ static __always_inline bool joins(struct task_struct *task, struct subject *s, s
 	if (!to)
 		return false;
 	target = *to;
-	if (!aim(target.slot, target.id, s) || s->slot->owner == tgid ||
-	    s->slot->owner == BPF_CORE_READ(task, real_parent, tgid))
+	if (!aim(target.slot, target.id, s) || s->slot->owner == number_in(task, s->slot->pid_ns) ||
+	    s->slot->owner == number_in(BPF_CORE_READ(task, real_parent), s->slot->pid_ns))
 		return false;
 	fresh->side = EXEC;
 found:
@@ -162,13 +180,13 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(exited, struct task_struct *task)
 {
-	u32 number, mnt_ns;
+	struct target *to, target;
 	struct subject s;
-	struct target *to;
+	u32 mnt_ns;
 
 	if (!subject(task, &s)) {
-		if (BPF_CORE_READ(task, signal, live.counter) == 0 && awaited(task, &number))
-			bpf_map_delete_elem(&pending, &number);
+		if (BPF_CORE_READ(task, signal, live.counter) == 0)
+			take_pending(task, &target);
 		return 0;
 	}
 	__sync_fetch_and_add(&s.state->tasks, -1);

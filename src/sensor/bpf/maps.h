@@ -14,11 +14,11 @@ struct slot {
 	u64 start_ticks; /* init's start, in clock ticks since boot: a recycled pid is not init */
 	u32 window;      /* the container's clock */
 	u32 limit;       /* records of unbounded kinds that the table may hold */
-	u32 init;        /* init's number in the owner's pid namespace */
-	u32 owner;       /* tgid of the process that armed it */
+	u32 pid_ns;      /* the pid namespace that the next two are numbers of */
+	u32 owner;       /* the process that armed it */
 	u32 foreign[2];  /* mount namespaces that are not the container's: the owner's, the node's */
 	u32 bell;        /* there is a bell */
-	u32 pid_ns;      /* the owner's pid namespace, which need not be the node's */
+	u32 init;
 };
 
 /* What is counted about one container; zeroed by user space before it is armed, then written by the kernel only. */
@@ -31,7 +31,7 @@ struct state {
 	u32 entries;      /* records of unbounded kinds */
 	u32 active;       /* the last window with any activity, plus one */
 	u32 active_windows;
-	u32 init; /* init's tgid, once it has executed its program */
+	u32 init; /* its tgid, as the kernel counts */
 	u32 pad[3];
 };
 
@@ -39,6 +39,11 @@ struct state {
 struct target {
 	u64 id;
 	u32 slot, pad;
+};
+
+/* A process as whoever armed it knows it. */
+struct process {
+	u32 pid, pid_ns;
 };
 
 enum side { WORKLOAD, EXEC };
@@ -99,11 +104,11 @@ struct {
 	__type(value, struct state);
 } states SEC(".maps");
 
-/* Containers whose init has not executed its program yet, by its number in the owner's pid namespace. */
+/* Containers whose init has not executed its program yet. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, SLOTS);
-	__type(key, u32);
+	__type(key, struct process);
 	__type(value, struct target);
 } pending SEC(".maps");
 
@@ -119,6 +124,7 @@ struct {
 struct owner {
 	u64 id, start_ticks;
 	u32 pid, init;
+	u32 pid_ns, spare;
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
