@@ -52,8 +52,10 @@ fn survives_its_export(image: Image, name: &str) -> Result<()> {
     let before = corner.traces()?;
     let container = docker.start_container("learn", &[], image, &[])?;
     load(&corner, &docker, name, &container).context("while learning")?;
+    let made_from = docker.inspect(&container)?["Image"].clone();
     stop(&docker, &container)?;
     let profile = learnt(&setup)?;
+    ensure!(made_from == profile.revision.image.as_str(), "{made_from} became {}", profile.revision.image);
 
     let out = corner.path("export");
     fs::create_dir(&out)?;

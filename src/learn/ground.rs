@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use super::docker;
 use super::identity::{self, Source};
 use super::presence::{Entry, Presence};
 use super::subject::Subject;
@@ -57,6 +58,7 @@ impl Ground {
                 (None, Source::Directory(subject.rootfs.clone()))
             }
         };
+        let source = docker::image_id(&subject.rootfs, &subject.container).map_or(source, Source::Image);
         let annotations = subject.config.annotations().unwrap_or_default();
         let revision = identity::revision(&subject.config, &annotations, &subject.names, &source);
         let ephemeral = ephemeral(Path::new("/proc/sys/net/ipv4/ip_local_port_range")).unwrap_or(EPHEMERAL);

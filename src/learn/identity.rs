@@ -19,6 +19,8 @@ use crate::spec::seal::clean;
 /// Where the root filesystem comes from, as far as the node tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
+    /// An image's id, `sha256:…`.
+    Image(String),
     /// Paths of the overlay's read-only layers, topmost first.
     Layers(Vec<PathBuf>),
     /// One directory. A storage driver that copies it for each container makes each one a revision of its own: where the
@@ -95,6 +97,7 @@ fn image(annotations: &BTreeMap<String, String>, source: &Source) -> String {
         return format!("sha256:{digest}");
     }
     match source {
+        Source::Image(id) => id.clone(),
         Source::Layers(paths) => {
             let all: Vec<u8> =
                 paths.iter().filter_map(|path| layer(path)).flat_map(|id| [id, vec![0]].concat()).collect();
@@ -105,7 +108,7 @@ fn image(annotations: &BTreeMap<String, String>, source: &Source) -> String {
 }
 
 /// The digest in a reference (`name@sha256:…`, `sha256:…`), or an id that is nothing else.
-fn sha256(text: &str) -> Option<&str> {
+pub(super) fn sha256(text: &str) -> Option<&str> {
     let digest = text.rsplit_once("sha256:").map_or(text, |(_, digest)| digest);
     let is_digest = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     is_digest.then_some(digest)

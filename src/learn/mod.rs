@@ -12,7 +12,7 @@
 //! | `ground.rs`, `life.rs` | what stays over a container's generations; one generation |
 //! | `written.rs`, `peaks.rs` | looking at the writable layer, and at the cgroups |
 //! | `observe.rs`, `generalise.rs`, `addresses.rs` | pure: from what was seen to items |
-//! | `identity.rs` | pure: which revision it is |
+//! | `identity.rs`, `docker.rs` | pure: which revision it is; which image, where Docker alone knows |
 //! | `beyond.rs` | pure: what a profile does not have |
 //! | `tell.rs` | the events |
 //! | `presence.rs` | which collectors live, and waiting for one to end |
@@ -20,6 +20,7 @@
 pub mod addresses;
 pub mod beyond;
 mod collector;
+mod docker;
 pub mod generalise;
 mod ground;
 pub mod identity;

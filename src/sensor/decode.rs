@@ -176,6 +176,7 @@ fn peer(record: &Record<'_>) -> Option<Peer> {
         (1, ..) => "unix".to_string(),
         (2 | 10, 1, 0 | 6) => "tcp".to_string(),
         (2 | 10, 2, 0 | 17) => "udp".to_string(),
+        (16, ..) => "netlink".to_string(),
         _ => format!("{family}/{kind}"),
     };
     let address = match family {

@@ -139,7 +139,7 @@ pub enum Direction {
 pub struct Peer {
     /// Direction.
     pub direction: Direction,
-    /// `tcp`, `udp`, `unix`, or `family/type` in numbers for others.
+    /// `tcp`, `udp`, `unix`, `netlink`, or `family/type` in numbers for others.
     pub protocol: String,
     /// `10.0.0.1:80`, `[::1]:80`, `/run/x.sock`, `@abstract`.
     pub address: String,
