@@ -28,6 +28,15 @@ pub fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// What a file is written as that was there for a moment only, if its name is one of those that Python's tempfile makes to
+/// see whether it may write there: eight of lower-case letters, digits and `_`, which nothing tells from a word.
+pub fn passing(path: &str) -> Option<String> {
+    let (at, name) = path.rsplit_once('/')?;
+    let is_made = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    let made = name.len() == 8 && name.bytes().all(is_made) && VOLATILE.iter().any(|prefix| is_below(at, prefix));
+    made.then(|| format!("{}/*", escape(at)))
+}
+
 /// Whether every name at this path counts.
 pub fn is_protected(path: &str) -> bool {
     PROTECTED.iter().any(|prefix| is_below(path, prefix))

@@ -181,6 +181,12 @@ impl Life {
             // Without a sensor, nobody knows in which windows it did something: in any of them it may have.
             None => Reading { active_windows: self.window.saturating_add(1), ..Reading::default() },
         };
+        if self.armed.as_ref().is_some_and(Armed::is_broken) {
+            self.complain(
+                "the sensor was unloaded by someone else: what the container has done since is not recorded; start it again \
+                 to record it",
+            );
+        }
         if let Some(written) = ground.written.as_mut().filter(|_| look != Look::Quick) {
             let succeeded = |side: &'_ crate::sensor::reading::Facts| -> Vec<String> {
                 side.paths.keys().filter(|u| u.on_root && u.errno == 0).map(|u| u.path.clone()).collect()

@@ -8,7 +8,7 @@ use super::addresses;
 use super::generalise;
 use crate::events::clock;
 use crate::profile::behaviour::{MAX_ITEMS, MAX_WRITERS, Operation, Origin, Program, Write};
-use crate::profile::{Behaviour, Sighting, syscalls};
+use crate::profile::{Behaviour, Sighting, baseline, syscalls};
 use crate::sensor::reading::{self, Abi, Argument, Direction, Facts, PathUse, Peer, Seen, Syscall};
 
 /// Longest path or address, in bytes; written with escapes, it may be four times as long.
@@ -106,7 +106,8 @@ pub fn assemble(material: &Material<'_>) -> Items {
     let made = sides.iter().flat_map(|side| side.programs.keys()).filter(|p| p.origin != reading::Origin::Image);
     let all: BTreeSet<String> =
         written.chain(made.map(|p| normal(&p.path))).chain(found.keys().map(|p| normal(p))).collect();
-    let patterns = generalise::paths(all.iter().map(String::as_str));
+    let mut patterns = generalise::paths(all.iter().map(String::as_str));
+    patterns.extend(passing(&sides, found));
     let touched = |facts: &Facts| -> BTreeSet<String> {
         facts.paths.keys().filter(|u| u.on_root && u.errno == 0).map(|u| normal(&u.path)).collect()
     };
@@ -132,6 +133,17 @@ pub fn assemble(material: &Material<'_>) -> Items {
     let queued = [&workload, &exec].iter().any(|side| side.syscalls.contains_key("io_uring_setup"));
     let unseen = queued.then(|| UNSEEN_IO_URING.to_owned()).into_iter().collect();
     Items { workload, exec, left_out, unseen }
+}
+
+/// The paths of files that came and went at once under a name that says nothing, with what stands for them.
+fn passing(sides: &[&Facts; 2], found: &BTreeMap<String, Found>) -> BTreeMap<String, String> {
+    let done = |operation| -> BTreeSet<String> {
+        let uses = sides.iter().flat_map(|side| side.paths.keys());
+        uses.filter(|u| u.on_root && u.errno == 0 && u.operation == operation).map(|u| normal(&u.path)).collect()
+    };
+    let (created, removed) = (done(reading::Operation::Create), done(reading::Operation::Remove));
+    let gone = created.intersection(&removed).filter(|path| !found.contains_key(*path));
+    gone.filter_map(|path| Some((path.clone(), generalise::passing(path)?))).collect()
 }
 
 struct Maker<'a> {
@@ -281,7 +293,8 @@ fn mark_executed(made: &mut Behaviour<Span>) {
     }
 }
 
-/// Keeps the smallest names of each section; returns how many did not fit.
+/// Keeps the smallest names of each section; returns how many did not fit. What the baseline forbids has room of its own:
+/// nobody hides it behind a crowd of other names.
 fn bound(made: &mut Behaviour<Span>) -> u64 {
     fn keep<V>(map: &mut BTreeMap<String, V>) -> u64 {
         let mut bytes: usize = map.keys().map(String::len).sum();
@@ -297,11 +310,17 @@ fn bound(made: &mut Behaviour<Span>) -> u64 {
             write.by.pop_last();
         }
     }
+    fn apart<V>(map: &mut BTreeMap<String, V>, forbidden: impl Fn(&str, &V) -> bool) -> u64 {
+        let (mut theirs, mut rest) = std::mem::take(map).into_iter().partition(|(name, value)| forbidden(name, value));
+        let left_out = keep(&mut theirs) + keep(&mut rest);
+        map.extend(theirs.into_iter().chain(rest));
+        left_out
+    }
     keep(&mut made.syscalls)
         + keep(&mut made.denied_syscalls)
         + made.arguments.values_mut().map(keep).sum::<u64>()
-        + keep(&mut made.writes)
-        + keep(&mut made.programs)
+        + apart(&mut made.writes, |path, _| baseline::protected(path).is_some())
+        + apart(&mut made.programs, |_, program| program.origins.iter().any(|o| baseline::foreign(*o).is_some()))
         + keep(&mut made.listens)
         + keep(&mut made.connects)
 }

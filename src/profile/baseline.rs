@@ -172,6 +172,17 @@ pub fn protected(path: &str) -> Option<&'static str> {
     BASELINE.write(path)
 }
 
+/// Whether programs from there must not be run; why.
+pub fn foreign(origin: Origin) -> Option<&'static str> {
+    let rule = BASELINE.programs.iter().find(|rule| rule.origins.contains(&origin))?;
+    Some(&rule.reason)
+}
+
+/// Whether a capability must not be used; why.
+pub fn capability(name: &str) -> Option<&'static str> {
+    reason_of(&BASELINE.capabilities, name)
+}
+
 impl Baseline {
     fn syscall(&self, name: &str) -> Option<&str> {
         reason_of(&self.syscalls, native(name))

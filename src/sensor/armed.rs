@@ -1,6 +1,8 @@
 //! An armed container: its table, its clock, its bell, reading it, letting it go.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -41,6 +43,10 @@ pub struct Armed {
     bell: Option<Bell>,
     init: i32,
     mounts: RefCell<Mounts>,
+    /// All that was pinned when it was armed.
+    pinned: BTreeSet<OsString>,
+    /// Some of that has been missing since: somebody has unloaded the sensor by force, or taken bpffs away.
+    broken: Cell<bool>,
     gone: bool,
 }
 
@@ -74,6 +80,7 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
         held = place.hold()?;
     }
     let pins = Arc::new(Pins::open(place)?);
+    let pinned = Pins::names(place).context("failed to list the sensor's pins")?;
     let slot = owners::claim(&pins, row.id, row.init)?;
     let mut armed = Armed {
         place: place.clone(),
@@ -84,6 +91,8 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
         bell,
         init,
         mounts: RefCell::default(),
+        pinned,
+        broken: Cell::new(false),
         gone: false,
     };
     match armed.begin() {
@@ -161,7 +170,7 @@ impl Armed {
     }
 
     /// Reads what has been seen since it was armed. While init lives its mount table is looked at too, so that paths by
-    /// name can be told from those of other file systems; the last look is kept.
+    /// name can be told from those of other file systems; the last look is kept. Once it is broken, that is a loss.
     ///
     /// # Errors
     /// When the kernel's tables can't be read.
@@ -173,9 +182,22 @@ impl Armed {
         let state = self.pins.state(self.slot)?;
         ensure!(state.id == self.row.get().id, "a container's place in the sensor was taken by another");
         let (workload, exec) = collector.finish();
-        let loss = Loss { table_full: state.table_full, unreadable: state.unreadable, untracked: state.untracked };
+        let untracked = state.untracked + u64::from(self.is_broken());
+        let loss = Loss { table_full: state.table_full, unreadable: state.unreadable, untracked };
         let window = self.row.get().window;
         Ok(Reading { workload, exec, loss, active_windows: state.active_windows, window, tasks_peak: state.tasks_peak })
+    }
+
+    /// Whether the programs have been unpinned since: then nobody knows what the container has done from that moment on.
+    pub fn is_broken(&self) -> bool {
+        let whole = || {
+            self.pins.are_pinned(&self.place)
+                && Pins::names(&self.place).is_ok_and(|names| self.pinned.is_subset(&names))
+        };
+        if !self.broken.get() {
+            self.broken.set(!whole());
+        }
+        self.broken.get()
     }
 
     fn look_at_mounts(&self) {

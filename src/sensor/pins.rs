@@ -1,5 +1,7 @@
 //! The pinned maps, opened; and removing pins. Must not: decide whether pins may go.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
@@ -45,6 +47,14 @@ impl Pins {
     /// Whether these are the maps that are pinned now: the sensor may have been unloaded by force, and loaded anew.
     pub fn are_pinned(&self, place: &Place) -> bool {
         Map::open(&place.pins.join("owners")).is_ok_and(|owners| owners.id() == self.owners.id())
+    }
+
+    /// Names of everything that is pinned: maps, marks, and the links by which the programs are called.
+    ///
+    /// # Errors
+    /// When the folder of the pins is gone, or can't be listed.
+    pub fn names(place: &Place) -> io::Result<BTreeSet<OsString>> {
+        std::fs::read_dir(&place.pins)?.map(|entry| Ok(entry?.file_name())).collect()
     }
 
     /// What the kernel has counted for a slot.

@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("life::without_btf_the_error_says_so", no_btf),
     ("life::bpffs_is_mounted_where_it_is_not", no_bpffs),
     ("life::a_sensor_in_use_is_not_unloaded_unless_forced", in_use),
+    ("life::a_sensor_that_is_taken_away_while_it_records_is_a_loss_in_whole_or_in_part", taken_away),
     ("life::another_versions_sensor_is_replaced_when_nobody_uses_it", another_version),
 ];
 
@@ -202,6 +203,31 @@ fn in_use() {
     armed.disarm().unwrap();
     assert!(!world.is_loaded());
     assert!(unload().status.success(), "nothing to unload is well");
+}
+
+fn taken_away() {
+    let by_force = |world: &World| {
+        let force = ctl(&["sensor", "unload", "--force", "--state-dir"], &world.place).stdout(Stdio::null()).status();
+        assert!(force.unwrap().success());
+    };
+    let one_program = |world: &World| std::fs::remove_file(world.place.pins.join("link-enter")).unwrap();
+    for take in [&by_force as &dyn Fn(&World), &one_program] {
+        let world = World::new();
+        let (armed, mut container) = world.armed(&["call", &MARKERS[0].to_string()]);
+        assert_eq!(armed.read().unwrap().loss.untracked, 0);
+        take(&world);
+        container.go();
+        assert_eq!(container.end(), 0);
+        assert!(armed.is_broken());
+        let reading = armed.read().unwrap();
+        assert!(!called(&reading.workload, MARKERS[0]), "nobody was there to see it");
+        assert_eq!(reading.loss.untracked, 1);
+        // Loaded anew for another container, it still has not seen what this one did.
+        let (other, _other) = world.armed(&["nothing"]);
+        assert_eq!(armed.read().unwrap().loss.untracked, 1);
+        other.disarm().unwrap();
+        armed.disarm().unwrap();
+    }
 }
 
 fn another_version() {

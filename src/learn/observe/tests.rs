@@ -132,6 +132,39 @@ fn more_than_fits_is_left_out_and_counted() {
     assert!(items.left_out > 0 && items.workload.writes.keys().map(String::len).sum::<usize>() <= MAX_NAMES_BYTES);
 }
 
+#[test]
+fn what_is_forbidden_is_told_however_many_names_come_before_it() {
+    let mut reading = Reading::default();
+    let program = |path: &str, origin| reading::Program { path: path.to_owned(), origin, privileged: false };
+    for n in 0..MAX_ITEMS + 5 {
+        // At the root every name counts.
+        let path = format!("/a{n:05}");
+        reading.workload.programs.insert(program(&path, reading::Origin::Root), seen(0, 0, 1));
+        reading.workload.paths.insert(used(&path, reading::Operation::Create, 0), seen(0, 0, 1));
+    }
+    reading.workload.programs.insert(program("x", reading::Origin::Anonymous), seen(0, 0, 1));
+    reading.workload.paths.insert(used("/etc/passwd", reading::Operation::Write, 0), seen(0, 0, 1));
+    let Items { workload, left_out, .. } = of(&reading, &[]);
+    assert!(workload.programs.contains_key("/x") && workload.writes.contains_key("/etc/passwd"));
+    assert_eq!((workload.programs.len(), workload.writes.len(), left_out), (MAX_ITEMS + 1, MAX_ITEMS + 1, 10));
+}
+
+#[test]
+fn what_python_tries_a_folder_with_is_the_same_item_in_each_run() {
+    let of_run = |name: &str, last: reading::Operation| {
+        let mut reading = Reading::default();
+        for operation in [reading::Operation::Create, reading::Operation::Write, last] {
+            reading.workload.paths.insert(used(name, operation, 0), seen(0, 0, 1));
+        }
+        of(&reading, &[]).workload.writes.into_keys().collect::<Vec<_>>()
+    };
+    for name in ["/tmp/j6hd5khi", "/tmp/abcdefgh", "/tmp/________"] {
+        assert_eq!(of_run(name, reading::Operation::Remove), ["/tmp/*"], "{name}");
+    }
+    assert_eq!(of_run("/tmp/sessions", reading::Operation::Attributes), ["/tmp/sessions"], "it stays");
+    assert_eq!(of_run("/srv/abcdefgh", reading::Operation::Remove), ["/srv/abcdefgh"]);
+}
+
 fn any_reading() -> impl Strategy<Value = Reading> {
     let operation = prop_oneof![Just(reading::Operation::Write), Just(reading::Operation::Attributes)];
     let path = ("[/.*a-zA-Z0-9\\\\]{0,24}", operation, prop_oneof![Just(0), Just(30), Just(1)], any::<bool>());

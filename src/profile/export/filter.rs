@@ -117,6 +117,11 @@ pub fn filter(
         let learnt = arguments(&sides, "personality").into_iter().chain([PERSONA_QUERY]);
         conditional.extend(learnt.map(|value| Conditional { name: "personality", first: Compare::Equal(value) }));
     }
+    // One that lets itself be traced is not one that traces others.
+    if names.remove("ptrace") {
+        let learnt = arguments(&sides, "ptrace").into_iter();
+        conditional.extend(learnt.map(|value| Conditional { name: "ptrace", first: Compare::Equal(value) }));
+    }
     let families = arguments(&sides, "socket");
     // Without arguments the profile does not know the families: then all are as allowed as they were.
     if !families.is_empty() && names.remove("socket") {

@@ -20,7 +20,7 @@ use anyhow::Result;
 
 use super::document::Profile;
 use super::estimate::Progress;
-use super::syscalls;
+use super::{baseline, syscalls};
 use filter::Filter;
 use places::{Place, places};
 
@@ -144,7 +144,13 @@ fn capabilities(profile: &Profile, notes: &mut Vec<String>) -> BTreeSet<String> 
     let blind = |unseen: &String| unseen == UNSEEN_CAPABILITIES || unseen == super::estimate::UNSEEN_EVERYTHING;
     if profile.generations.values().any(|g| g.unseen.iter().any(blind)) {
         notes.push("capabilities were not seen on every node: all that the engine granted are kept".into());
-        return profile.revision.capabilities.iter().cloned().collect();
+        let (never, kept): (BTreeSet<String>, BTreeSet<String>) =
+            profile.revision.capabilities.iter().cloned().partition(|name| baseline::capability(name).is_some());
+        if !never.is_empty() {
+            let never = never.into_iter().collect::<Vec<_>>().join(", ");
+            notes.push(format!("of those, what is never learnt is left out: {never}"));
+        }
+        return kept;
     }
     let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
     let used = sides.iter().flat_map(|side| side.capabilities.keys());

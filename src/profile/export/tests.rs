@@ -199,6 +199,20 @@ fn capabilities_that_no_sensor_could_see_are_kept() {
     let plan = plan(&profile);
     assert_eq!(plan.capabilities.len(), 2);
     assert!(plan.notes.iter().any(|note| note.contains("partial")), "{:?}", plan.notes);
+    profile.revision.capabilities.push("CAP_SYS_ADMIN".into());
+    let plan = self::plan(&profile);
+    assert_eq!(plan.capabilities.len(), 2, "what is never learnt is not granted for want of a look either");
+    assert!(plan.notes.iter().any(|note| note.contains("CAP_SYS_ADMIN")), "{:?}", plan.notes);
+}
+
+#[test]
+fn who_lets_itself_be_traced_may_not_trace_others() {
+    let mut profile = profile("0:0");
+    profile.workload_behaviour.syscalls = set(&["ptrace"]);
+    profile.workload_behaviour.arguments.insert("ptrace".into(), set(&["0"]));
+    let plan = plan(&profile);
+    assert_eq!(answer(&plan, "ptrace", 0), 0);
+    assert_ne!(answer(&plan, "ptrace", 16), 0, "PTRACE_ATTACH");
 }
 
 #[test]
