@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::generalise::{escape, is_number, paths, shape};
+use crate::profile::generalise::{escape, is_number, paths, shape};
 
 /// Connections to more hosts than this by one protocol and port are to `*`; to more ports of one host likewise.
 pub const MANY_PEERS: usize = 16;

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use super::generalise::covers;
 use super::observe::Items;
 use crate::profile::behaviour::Write;
+use crate::profile::generalise::covers;
 use crate::profile::items::Section;
 use crate::profile::{Behaviour, Profile, Sighting, Support};
 

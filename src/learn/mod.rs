@@ -11,7 +11,7 @@
 //! | `collector.rs` | its loop: who speaks, what is due, the end |
 //! | `ground.rs`, `life.rs` | what stays over a container's generations; one generation |
 //! | `written.rs`, `peaks.rs` | looking at the writable layer, and at the cgroups |
-//! | `observe.rs`, `generalise.rs`, `addresses.rs` | pure: from what was seen to items |
+//! | `observe.rs`, `addresses.rs` | pure: from what was seen to items |
 //! | `identity.rs`, `docker.rs` | pure: which revision it is; which image, where Docker alone knows |
 //! | `beyond.rs` | pure: what a profile does not have |
 //! | `tell.rs` | the events |
@@ -21,7 +21,6 @@ pub mod addresses;
 pub mod beyond;
 mod collector;
 mod docker;
-pub mod generalise;
 mod ground;
 pub mod identity;
 mod life;

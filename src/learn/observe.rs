@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::addresses;
-use super::generalise;
 use crate::events::clock;
 use crate::profile::behaviour::{MAX_ITEMS, MAX_WRITERS, Operation, Origin, Program, Write};
+use crate::profile::generalise;
 use crate::profile::{Behaviour, Sighting, baseline, syscalls};
 use crate::sensor::reading::{self, Abi, Argument, Direction, Facts, PathUse, Peer, Seen, Syscall};
 

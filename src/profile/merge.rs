@@ -14,6 +14,7 @@ use anyhow::{Result, bail, ensure};
 
 use super::behaviour::{Behaviour, MAX_ITEMS, MAX_WRITERS, Program, Write};
 use super::document::{Forbidden, Generation, MAX_WITNESSES, Profile, Stage, Support, VERSION};
+use super::generalise;
 use super::observation::{self, Loss, Observation, Peaks, Sighting};
 
 /// Most generations that a profile holds. By then there is nothing more to be had from another.
@@ -53,6 +54,7 @@ impl Profile {
         for write in profile.workload_behaviour.writes.values_mut().chain(profile.exec_behaviour.writes.values_mut()) {
             keep_smallest_names(&mut write.by, MAX_WRITERS);
         }
+        profile.generalise();
         profile.bound();
         profile
     }
@@ -89,6 +91,18 @@ impl Profile {
             behaviour.forget(id);
         }
         self.forbidden.retain(|_, forbidden| forbidden.seen.survives_without(id));
+    }
+
+    /// Names that are few in each generation may be many in all of them.
+    fn generalise(&mut self) {
+        let sides = [&mut self.workload_behaviour, &mut self.exec_behaviour];
+        let patterns = generalise::written(sides.iter().flat_map(|side| side.writes.keys()).map(String::as_str));
+        for side in sides {
+            for (path, write) in std::mem::take(&mut side.writes) {
+                let pattern = patterns.get(&path).cloned().unwrap_or(path);
+                join_map(&mut side.writes, &BTreeMap::from([(pattern, write)]), join_write);
+            }
+        }
     }
 
     fn bound(&mut self) {
@@ -159,6 +173,7 @@ pub fn merge(a: &Profile, b: &Profile, across: Across) -> Result<Profile> {
     });
     joined.cut.extend(b.cut.iter().cloned());
     joined.peaks = join_peaks(a.peaks, b.peaks);
+    joined.generalise();
     joined.bound();
     Ok(joined)
 }

@@ -12,6 +12,7 @@ pub mod export;
 pub mod filename;
 pub(crate) mod folder;
 pub mod gc;
+pub mod generalise;
 pub mod items;
 pub mod layers;
 pub mod merge;

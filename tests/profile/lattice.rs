@@ -191,7 +191,7 @@ fn a_section_with_too_many_items_is_cut_the_same_way_in_any_order_and_says_so() 
     let with = |n: u64, paths: std::ops::Range<usize>| {
         let mut o = build::observation(n);
         for path in paths {
-            o.workload_behaviour.writes.insert(format!("/data/{path:06}"), build::write(build::seen(0, 0, 1)));
+            o.workload_behaviour.writes.insert(format!("/etc/{path:06}"), build::write(build::seen(0, 0, 1)));
         }
         Profile::of(&o)
     };

@@ -138,9 +138,8 @@ fn what_is_forbidden_is_told_however_many_names_come_before_it() {
     let program = |path: &str, origin| reading::Program { path: path.to_owned(), origin, privileged: false };
     for n in 0..MAX_ITEMS + 5 {
         // At the root every name counts.
-        let path = format!("/a{n:05}");
-        reading.workload.programs.insert(program(&path, reading::Origin::Root), seen(0, 0, 1));
-        reading.workload.paths.insert(used(&path, reading::Operation::Create, 0), seen(0, 0, 1));
+        reading.workload.programs.insert(program(&format!("/a{n:05}"), reading::Origin::Root), seen(0, 0, 1));
+        reading.workload.paths.insert(used(&format!("/b{n:05}"), reading::Operation::Create, 0), seen(0, 0, 1));
     }
     reading.workload.programs.insert(program("x", reading::Origin::Anonymous), seen(0, 0, 1));
     reading.workload.paths.insert(used("/etc/passwd", reading::Operation::Write, 0), seen(0, 0, 1));

@@ -5,17 +5,19 @@
 //!
 //! A part is a pattern for one of two reasons. Its **shape**: a UUID, a hash, a long number, what mkstemp(3) makes; so that
 //! one run's name and the next run's are the same item. Its **company**: [`MANY`] names of a directory that differ in
-//! numbers only, or [`CROWD`] of any kind. `*` stands for one or more bytes without a slash. A `*` in a real name is
+//! numbers only, or [`CROWD`] kinds of names; a pattern that is there already takes in what it would stand for. With more
+//! names there are never fewer patterns, so that generations come to the same ones in whatever order they are put
+//! together. `*` stands for one or more bytes without a slash. A `*` in a real name is
 //! written `\052` and a backslash `\134`, as mountinfo does, so that no file name is ever taken for a pattern.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// System folders, in which every name counts. A folder with one of these at its beginning is one, too.
 pub const PROTECTED: [&str; 9] = ["/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"];
 /// Where programs put what does not outlive them: numbers are process ids there.
 const VOLATILE: [&str; 6] = ["/tmp", "/var/tmp", "/run", "/var/run", "/dev/shm", "/var/lock"];
 /// Names that differ in numbers only and are one pattern.
-pub const MANY: usize = 8;
+pub const MANY: usize = 3;
 /// Names in one directory of which nobody will read every one.
 pub const CROWD: usize = 64;
 /// Longest path that is kept as it is, in bytes; Linux has none that is longer.
@@ -44,16 +46,25 @@ pub fn is_protected(path: &str) -> bool {
 
 /// Each path with the pattern that stands for it. A path that is not absolute stands for itself.
 pub fn paths<'a>(paths: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, String> {
+    patterns(paths, escape)
+}
+
+/// The same for paths as documents have them, patterns among them: what several generations wrote, together.
+pub fn written<'a>(paths: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, String> {
+    patterns(paths, str::to_owned)
+}
+
+fn patterns<'a>(paths: impl IntoIterator<Item = &'a str>, write: fn(&str) -> String) -> BTreeMap<String, String> {
     let mut root = Node::default();
     let mut found = BTreeMap::new();
     for path in paths {
         if !path.starts_with('/') || is_protected(path) || path.len() > MAX_PATH {
-            found.insert(path.to_owned(), escape(path));
+            found.insert(path.to_owned(), write(path));
             continue;
         }
         let mut node = &mut root;
         for name in path.split('/').filter(|name| !name.is_empty()).take(MAX_DEPTH) {
-            node = node.below.entry(escape(name)).or_default();
+            node = node.below.entry(write(name)).or_default();
         }
         node.of.push(path.to_owned());
     }
@@ -97,11 +108,16 @@ impl Node {
         for name in shaped.keys() {
             *alike.entry(numberless(name)).or_default() += 1;
         }
-        let numbered = regroup(shaped, |name| {
+        // Kinds are counted, not names: of those, more names never make fewer.
+        if alike.len() >= CROWD || shaped.contains_key("*") {
+            return regroup(shaped, |_| "*".to_owned());
+        }
+        let known: BTreeSet<String> = shaped.keys().filter(|name| name.contains('*')).cloned().collect();
+        regroup(shaped, |name| {
             let pattern = numberless(name);
-            if alike.get(&pattern).is_some_and(|n| *n >= MANY) { pattern } else { name.to_owned() }
-        });
-        if numbered.len() >= CROWD { regroup(numbered, |_| "*".to_owned()) } else { numbered }
+            let many = known.contains(&pattern) || alike.get(&pattern).is_some_and(|n| *n >= MANY);
+            if many { pattern } else { name.to_owned() }
+        })
     }
 }
 
@@ -113,12 +129,13 @@ fn regroup(names: BTreeMap<String, Node>, pattern: impl Fn(&str) -> String) -> B
     groups
 }
 
-pub(super) fn escape(name: &str) -> String {
+/// A name or path as documents have it: a `*` and a backslash of its own as octal escapes.
+pub fn escape(name: &str) -> String {
     if name.contains(['*', '\\']) { name.replace('\\', "\\134").replace('*', "\\052") } else { name.to_owned() }
 }
 
 /// One name, with what is made up in it as `*`.
-pub(super) fn shape(name: &str, volatile: bool) -> String {
+pub fn shape(name: &str, volatile: bool) -> String {
     if volatile && let Some(rest) = name.strip_prefix("tmp") {
         // mktemp(1), and Python's tempfile, whose eight may all be letters.
         let is_made = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -129,7 +146,9 @@ pub(super) fn shape(name: &str, volatile: bool) -> String {
             return "tmp.*".to_owned();
         }
     }
-    let pattern = replace_runs(&without_uuids(name), |run| is_made_up(run) || volatile && is_number(run));
+    let passing =
+        volatile || ["tmp", "temp"].iter().any(|word| name.starts_with(word) || name.contains(&format!(".{word}")));
+    let pattern = replace_runs(&without_uuids(name), |run| is_made_up(run) || passing && is_number(run));
     match pattern.char_indices().rev().nth(6) {
         Some((at, '.' | '-' | '_')) if volatile && is_mkstemp(&pattern[at + 1..]) => format!("{}*", &pattern[..=at]),
         _ => pattern,
@@ -157,7 +176,8 @@ fn numberless(name: &str) -> String {
     squeeze(&out)
 }
 
-pub(super) fn is_number(run: &str) -> bool {
+/// Digits only.
+pub fn is_number(run: &str) -> bool {
     run.bytes().all(|b| b.is_ascii_digit())
 }
 

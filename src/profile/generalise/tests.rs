@@ -22,6 +22,8 @@ fn a_made_up_name_is_a_pattern_even_when_it_is_alone() {
         ("/data/6ba7b810-9dad-11d1-80b4-00c04fd430c8/f", "/data/*/f"),
         ("/srv/cache/d41d8cd98f00b204e9800998ecf8427e", "/srv/cache/*"),
         ("/data/pg_wal/000000010000000000000001", "/data/pg_wal/*"),
+        ("/var/lib/redis/temp-27.rdb", "/var/lib/redis/temp-*.rdb"),
+        ("/srv/app/state.tmp.31", "/srv/app/state.tmp.*"),
         ("/srv/spool/1700000000.M12P34.host", "/srv/spool/*.M12P34.host"),
     ] {
         assert_eq!(of(path), pattern, "{path}");
@@ -132,6 +134,21 @@ proptest! {
             let first = pattern.split('/').nth(1).unwrap_or_default();
             prop_assert!(!first.contains('*') && !is_protected(pattern), "{}", pattern);
         }
+    }
+
+    #[test]
+    fn generations_come_to_the_same_patterns_in_whatever_order_they_are_put_together(
+        a in proptest::collection::vec(any_path(), 1..60),
+        b in proptest::collection::vec(any_path(), 1..60),
+        c in proptest::collection::vec(any_path(), 1..60),
+    ) {
+        let of = |sets: &[&BTreeSet<String>]| -> BTreeSet<String> {
+            written(sets.iter().flat_map(|set| set.iter()).map(String::as_str)).into_values().collect()
+        };
+        let [a, b, c] = [a, b, c].map(|all| paths(all.iter().map(String::as_str)).into_values().collect::<BTreeSet<_>>());
+        prop_assert_eq!(&of(&[&a]), &a, "what is a pattern already stays one");
+        let (ab, bc) = (of(&[&a, &b]), of(&[&b, &c]));
+        prop_assert_eq!(of(&[&ab, &c]), of(&[&a, &bc]));
     }
 
     #[test]
