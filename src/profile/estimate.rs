@@ -37,6 +37,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Profile;
+use super::document::Generation;
+use super::observation::Loss;
 
 /// What stands for 95 % where nothing is lonely: see the module's text.
 const ALONE: f64 = 10.0;
@@ -80,39 +82,49 @@ pub struct Progress {
     pub next_window: Estimate,
     /// Of the next start, over all its life.
     pub next_start: Estimate,
-    /// Why the profile is not all that was done; empty: it is.
+    /// Why the profile may not be all that was done; empty: nothing was missed.
     pub partial: Vec<String>,
+    /// Whether what the estimates are made from could be seen in full. Generations with loss, or without a sensor, count
+    /// neither as windows nor as starts: what they showed is kept, but they are no evidence that there is nothing else,
+    /// and one flooded replica does not hold up its siblings for good.
+    pub seen_in_full: bool,
 }
 
 impl Progress {
     /// Of a profile, for its workload; sessions let in later are people's doing, and follow no law.
     pub fn of(profile: &Profile) -> Progress {
+        // Where not everything could be seen, that nothing was seen says nothing.
+        let counts = |g: &&Generation| g.loss == Loss::default() && !g.unseen.contains(UNSEEN_EVERYTHING);
+        let counted = || profile.generations.values().filter(counts);
         let mut windows = BTreeSet::new();
         let mut starts = BTreeSet::new();
         for (_, _, seen) in profile.workload_behaviour.items() {
-            if let (1, Some((id, count))) = (seen.generations.len(), seen.generations.first_key_value()) {
+            if let (1, Some((id, count))) = (seen.generations.len(), seen.generations.first_key_value())
+                && profile.generations.get(id).is_none_or(|g| counts(&g))
+            {
                 starts.insert(id.as_str());
                 if *count == 1 {
                     windows.insert((id.as_str(), seen.first.as_str()));
                 }
             }
         }
-        // Where nothing could be seen, that nothing was seen says nothing.
-        let seeing = || profile.generations.values().filter(|g| !g.unseen.contains(UNSEEN_EVERYTHING));
-        let total = seeing().map(|g| u64::from(g.windows)).sum();
+        let total = counted().map(|g| u64::from(g.windows)).sum();
         let lengths: BTreeSet<u32> = profile.generations.values().map(|g| g.window_seconds).collect();
         Progress {
             window_seconds: lengths.first().copied().filter(|_| lengths.len() == 1),
             next_window: Estimate::new(windows.len() as u64, total),
-            next_start: Estimate::new(starts.len() as u64, seeing().count() as u64),
+            next_start: Estimate::new(starts.len() as u64, counted().count() as u64),
             partial: partial(profile),
+            seen_in_full: profile.cut.is_empty()
+                && counted().next().is_some()
+                && counted().all(|g| g.unseen.is_empty()),
         }
     }
 
-    /// Whether everything that was done is in the profile, and the chance of something new in the next window is within
+    /// Whether enough was seen, all of it in full, and the chance of something new in the next window is within
     /// `risk` (0 to 1) with 95 % confidence, after at least this many generations.
     pub fn is_complete(&self, risk: f64, generations: u64) -> bool {
-        self.partial.is_empty() && self.next_window.bound <= risk && self.next_start.total >= generations
+        self.seen_in_full && self.next_window.bound <= risk && self.next_start.total >= generations
     }
 }
 
@@ -131,7 +143,7 @@ impl fmt::Display for Progress {
             let (total, more) = (self.next_window.total, if self.next_window.total == 1 { "" } else { "s" });
             return write!(
                 f,
-                "nothing can be said yet about the next {window}: {total} window{more} seen so far are too few"
+                "nothing can be said yet about the next {window}: {total} window{more} seen in full so far are too few"
             );
         }
         let bound = percent_up(self.next_window.bound);
@@ -205,6 +217,7 @@ mod tests {
             next_window: Estimate::new(0, 800),
             next_start: Estimate::new(0, 3),
             partial: Vec::new(),
+            seen_in_full: true,
         };
         let said = "the chance that the next minute shows something new is under 1.3 % (95 % confidence)";
         assert_eq!(progress.to_string(), said);

@@ -55,7 +55,7 @@ impl Profile {
             keep_smallest_names(&mut write.by, MAX_WRITERS);
         }
         profile.generalise();
-        profile.bound();
+        profile.bound(MAX_ITEMS);
         profile
     }
 
@@ -105,13 +105,14 @@ impl Profile {
         }
     }
 
-    fn bound(&mut self) {
+    /// Cuts each section to its first `items`, and names those that were longer in `cut`.
+    pub(super) fn bound(&mut self, items: usize) {
         for (side, behaviour) in [("workload", &mut self.workload_behaviour), ("exec", &mut self.exec_behaviour)] {
-            for section in behaviour.bound() {
+            for section in behaviour.bound(items) {
                 self.cut.insert(format!("{side} {section}"));
             }
         }
-        if keep_smallest(&mut self.forbidden, MAX_ITEMS) {
+        if keep_smallest(&mut self.forbidden, items) {
             self.cut.insert("forbidden".to_string());
         }
     }
@@ -174,7 +175,7 @@ pub fn merge(a: &Profile, b: &Profile, across: Across) -> Result<Profile> {
     joined.cut.extend(b.cut.iter().cloned());
     joined.peaks = join_peaks(a.peaks, b.peaks);
     joined.generalise();
-    joined.bound();
+    joined.bound(MAX_ITEMS);
     Ok(joined)
 }
 
@@ -214,19 +215,19 @@ impl Behaviour<Support> {
     }
 
     /// Cuts sections that are too long; says which.
-    fn bound(&mut self) -> Vec<&'static str> {
+    fn bound(&mut self, items: usize) -> Vec<&'static str> {
         // All of it: each section has to be cut, not only the first that is too long.
-        let arguments = keep_smallest(&mut self.arguments, MAX_ITEMS)
-            | self.arguments.values_mut().fold(false, |cut, values| cut | keep_smallest(values, MAX_ITEMS));
+        let arguments = keep_smallest(&mut self.arguments, items)
+            | self.arguments.values_mut().fold(false, |cut, values| cut | keep_smallest(values, items));
         let cuts = [
-            ("syscalls", keep_smallest(&mut self.syscalls, MAX_ITEMS)),
-            ("denied-syscalls", keep_smallest(&mut self.denied_syscalls, MAX_ITEMS)),
+            ("syscalls", keep_smallest(&mut self.syscalls, items)),
+            ("denied-syscalls", keep_smallest(&mut self.denied_syscalls, items)),
             ("arguments", arguments),
-            ("capabilities", keep_smallest(&mut self.capabilities, MAX_ITEMS)),
-            ("writes", keep_smallest(&mut self.writes, MAX_ITEMS)),
-            ("programs", keep_smallest(&mut self.programs, MAX_ITEMS)),
-            ("listens", keep_smallest(&mut self.listens, MAX_ITEMS)),
-            ("connects", keep_smallest(&mut self.connects, MAX_ITEMS)),
+            ("capabilities", keep_smallest(&mut self.capabilities, items)),
+            ("writes", keep_smallest(&mut self.writes, items)),
+            ("programs", keep_smallest(&mut self.programs, items)),
+            ("listens", keep_smallest(&mut self.listens, items)),
+            ("connects", keep_smallest(&mut self.connects, items)),
         ];
         cuts.into_iter().filter(|(_, cut)| *cut).map(|(section, _)| section).collect()
     }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use super::behaviour::MAX_ITEMS;
+use super::check::MAX_BYTES;
 use super::filename::{escape, unescape};
 use super::folder::Folder;
 use super::gc;
@@ -85,8 +87,9 @@ pub fn fold_observation(data_dir: &Path, observation: &Observation) -> Result<Pr
             Some(old) => old.fold(observation)?,
             None => Profile::of(observation),
         };
+        let (new, text) = fitting(new)?;
         if old.as_ref() != Some(&new) {
-            folder.write(&name, &encode(&new)?).with_context(folding)?;
+            folder.write(&name, &text).with_context(folding)?;
         }
         new
     };
@@ -273,6 +276,20 @@ pub fn observation_ids(data_dir: &Path, workload: &str) -> Result<Vec<String>> {
 fn file_name(stem: &str) -> String {
     // Stems are ids, checked where they come from a person; escaping makes sure that none leads elsewhere.
     format!("{}.json", escape(stem))
+}
+
+/// A profile that can be read again, and its text. Hostile names can make one that is within every other limit longer than
+/// a reader accepts: then its sections are cut, which the profile says, rather than nothing learnt any more.
+fn fitting(mut profile: Profile) -> Result<(Profile, Vec<u8>)> {
+    let mut items = MAX_ITEMS;
+    loop {
+        let text = encode(&profile)?;
+        if text.len() <= MAX_BYTES || items == 0 {
+            return Ok((profile, text));
+        }
+        items /= 2;
+        profile.bound(items);
+    }
 }
 
 /// A document as it is written: for people, too.

@@ -167,7 +167,7 @@ fn progress_counts_lonely_windows_and_starts_as_counting_them_one_by_one_does() 
 }
 
 #[test]
-fn loss_and_what_could_not_be_seen_make_a_profile_partial_and_never_complete() {
+fn what_was_lost_or_could_not_be_seen_makes_a_profile_partial_and_is_no_evidence() {
     let mut o = build::full(1);
     o.windows = 100_000;
     assert!(Progress::of(&Profile::of(&o)).is_complete(0.01, 1));
@@ -180,6 +180,14 @@ fn loss_and_what_could_not_be_seen_make_a_profile_partial_and_never_complete() {
         progress.partial,
         ["1 of 2 generations lost records (7 in all)", "1 of 2 generations ran without a sensor"]
     );
-    // A blind generation's windows are no evidence that nothing happens.
-    assert_eq!((progress.next_window.total, progress.next_start.total), (100_000, 1));
+    assert_eq!((progress.next_window.total, progress.next_start.total), (0, 0));
+    // Beside one that was seen in full they change nothing: one flooded replica can't hold up the others.
+    let mut whole = build::full(3);
+    whole.windows = 100_000;
+    let beside = Progress::of(&Profile::of(&whole).fold(&o).unwrap().fold(&blind).unwrap());
+    assert!(beside.is_complete(0.01, 1) && !beside.is_complete(0.01, 2) && !beside.partial.is_empty());
+    assert_eq!((beside.next_window.total, beside.next_start.total), (100_000, 1));
+    // What a counted one could not see of itself, it is no evidence of either.
+    whole.unseen = vec!["capabilities".to_string()];
+    assert!(!Progress::of(&Profile::of(&whole)).is_complete(1.0, 1));
 }

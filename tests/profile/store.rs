@@ -91,6 +91,25 @@ fn once_learning_has_ended_nothing_is_added() {
 }
 
 #[test]
+fn names_as_long_as_they_come_in_every_generation_do_not_end_learning() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 1..=12 {
+        let mut o = build::observation(n);
+        // A control character is six bytes in JSON.
+        for item in 0..1500 {
+            let path = format!("/etc/{n:02}{item:06}{}", "\u{1}".repeat(200));
+            o.exec_behaviour.writes.insert(path.clone(), build::write(build::seen(0, 0, 1)));
+            o.workload_behaviour.writes.insert(path.clone(), build::write(build::seen(0, 0, 1)));
+            o.workload_behaviour.listens.insert(format!("unix {path}"), build::seen(0, 0, 1));
+        }
+        store::fold_observation(dir.path(), &o).unwrap();
+    }
+    let profile = store::newest_profile(dir.path(), "web").unwrap().unwrap();
+    assert_eq!(profile.generations.len(), 12);
+    assert!(profile.cut.contains("workload writes"), "{:?}", profile.cut);
+}
+
+#[test]
 fn writers_at_the_same_time_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
