@@ -59,7 +59,8 @@ fn head(call: &mut Call<'_>, profile: &Profile, progress: &Progress) -> Result<(
     tell("user", revision.user.clone())?;
     tell("mounts", revision.mounts.join("; "))?;
     let began = profile.generations.values().map(|g| g.started.as_str()).min().unwrap_or_default();
-    let (windows, cut) = (progress.next_window.total, profile.generations.values().filter(|g| !g.ended).count());
+    let windows: u64 = profile.generations.values().map(|g| u64::from(g.windows)).sum();
+    let cut = profile.generations.values().filter(|g| !g.ended).count();
     let mut seen = format!("{}, {}", count(profile.generations.len() as u64, "generation"), count(windows, "window"));
     if let Some(seconds) = progress.window_seconds {
         seen.push_str(&format!(" of {seconds} s"));
