@@ -160,7 +160,7 @@ fn diff_compares_revisions_and_replicas_and_says_by_its_status_whether_they_diff
     let first = node.file("a.json", &node.stored(1));
     assert_eq!(node.profile(&["diff", &first, &format!("web@{}", build::id(1))]).code, 0);
     assert_eq!(node.json(&["diff", &first, "web"])[0]["name"], "connect");
-    assert!(node.profile(&["diff", "nothing"]).err.contains("has 0 stored revisions"));
+    assert!(node.profile(&["diff", "nothing"]).err.contains("no profile of workload \"nothing\""));
 }
 
 #[test]
