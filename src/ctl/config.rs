@@ -25,7 +25,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     }
     let mut words = words.into_iter();
     if words.next().is_none_or(|word| word != "check") {
-        return Err(usage("expected 'config check FILE'"));
+        return Err(usage("expected 'config check [FILE]'"));
     }
     let named = words.next().map(PathBuf::from);
     let named = named.or_else(|| call.config.clone());
@@ -52,7 +52,7 @@ fn help() -> String {
         .to_string();
     let sections = [KEYS, EVIDENCE_KEYS, JOURNAL_KEYS, LEARNING_KEYS];
     for (section, keys) in ["", "[evidence] ", "[journal] ", "[learning] "].into_iter().zip(sections) {
-        for (name, what, _) in keys.iter().filter(|(name, ..)| !["evidence", "journal"].contains(name)) {
+        for (name, what, _) in keys.iter().filter(|(name, ..)| !["evidence", "journal", "learning"].contains(name)) {
             text.push_str(&format!("  {:<26} {what}\n", format!("{section}{name}")));
         }
     }

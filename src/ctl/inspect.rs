@@ -11,7 +11,8 @@ use crate::record::Record;
 const HELP: &str = "\
 usage: lithifyctl inspect ID [--json]
 
-Everything about one container; the beginning of its id is enough where it fits only one.
+Everything about one container under lithify; the beginning of its id is enough where it fits only one. How far learning
+has come, and containers that a hook records under another runtime, are in 'lithifyctl status' only.
 ";
 
 /// Prints one container's record.
@@ -63,7 +64,9 @@ fn find(call: &Call<'_>, id: &str) -> Result<Record> {
     match (fitting.len(), broken.pop()) {
         (1, _) => Ok(fitting.remove(0)),
         (0, Some(e)) => Err(e),
-        (0, None) => bail!("no container's id begins with {}; see 'lithifyctl status'", quote(id)),
+        (0, None) => {
+            bail!("no container under lithify has an id that begins with {}; see 'lithifyctl status'", quote(id))
+        }
         (n, _) => {
             let ids: Vec<&str> = fitting.iter().map(|r| r.id.as_str()).take(5).collect();
             bail!("{n} containers' ids begin with {}: {}; give more of the id", quote(id), ids.join(", "))

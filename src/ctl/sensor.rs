@@ -92,7 +92,8 @@ fn status(call: &mut Call<'_>, place: &Place) -> Result<Outcome> {
         writeln!(call.out, "not loaded: nothing is learnt")?;
         return Ok(Outcome::Well);
     };
-    writeln!(call.out, "loaded in {}; {} containers", place.pins.display(), holders.len())?;
+    let plural = if holders.len() == 1 { "" } else { "s" };
+    writeln!(call.out, "loaded in {}; {} container{plural}", place.pins.display(), holders.len())?;
     if !unseen.is_empty() {
         writeln!(call.out, "not seen on this kernel: {}", unseen.join(", "))?;
     }

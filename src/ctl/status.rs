@@ -18,8 +18,8 @@ usage: lithifyctl status [--json]
 
 One line a container: id, workload, rootfs, response, generation, breaches, the path of the last breach with its age, the
 container's age, and its state; in the modes learn and observe with how far learning has come. Containers that a hook
-records under another runtime are listed as well. UNPROTECTED means that the process which watches and answers is gone; the exit status
-is 1 then, and when a record can't be read.
+records under another runtime are listed as well. UNPROTECTED means that the process which watches and answers is gone; the
+exit status is 1 then, and when a record can't be read.
 ";
 
 /// Whether a container is watched.

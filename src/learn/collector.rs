@@ -36,6 +36,7 @@ pub(super) fn run(subject: Subject, socket: OwnedFd) {
         socket: Some(socket),
         life: None,
         last: None,
+        items_before: None,
         profile: None,
         compare_at: None,
         prepared: false,
@@ -60,6 +61,8 @@ struct Collector {
     life: Option<Life>,
     /// The last observation that was written, for an `end` that comes after its init's.
     last: Option<String>,
+    /// How many items the profile had before this life's first observation was folded.
+    items_before: Option<usize>,
     /// What is compared with; looked for once.
     profile: Option<Profile>,
     /// The bell rang: when, since boot, what is new is to be compared. Until then it is not listened to.
@@ -196,6 +199,7 @@ impl Collector {
             self.finish_and_tell();
         }
         self.last = None;
+        self.items_before = None;
         let mut life = Life::arm(&mut self.ground, pid, generation);
         let degraded = life.unsaid();
         self.answer(&Reply::Armed { degraded });
@@ -267,9 +271,10 @@ impl Collector {
             return None;
         }
         let digest = &observation.revision.digest;
-        let known =
-            observation.ended.then(|| store::read_profile(data_dir, &observation.workload, digest).ok().flatten());
-        let items = known.flatten().map_or(0, |p| p.workload_behaviour.len() + p.exec_behaviour.len());
+        let items = *self.items_before.get_or_insert_with(|| {
+            let known = store::read_profile(data_dir, &observation.workload, digest).ok().flatten();
+            known.map_or(0, |p| p.workload_behaviour.len() + p.exec_behaviour.len())
+        });
         match store::fold_observation(data_dir, &observation) {
             Ok(profile) if observation.ended => self.teller.learnt(&observation, &profile, items),
             Ok(_) => {}

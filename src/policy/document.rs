@@ -58,7 +58,7 @@ pub const KEYS: &[Key] = &[
         c.allow_loosen = loosen(v)?.into_iter().collect();
         Ok(())
     }),
-    ("require-profile", "true refuses to start in enforce without a profile", |c, v| {
+    ("require-profile", "true refuses every start in enforce: profiles are not enforced yet", |c, v| {
         set(&mut c.require_profile, boolean(v))
     }),
     ("raise-limits", "true lets lithify raise fs.inotify and fs.fanotify limits", |c, v| {

@@ -140,11 +140,9 @@ impl fmt::Display for Progress {
             None => "observation window".to_string(),
         };
         if self.next_window.bound >= 1.0 {
-            let (total, more) = (self.next_window.total, if self.next_window.total == 1 { "" } else { "s" });
-            return write!(
-                f,
-                "nothing can be said yet about the next {window}: {total} window{more} seen in full so far are too few"
-            );
+            let total = self.next_window.total;
+            let few = if total == 1 { "window seen in full is" } else { "windows seen in full are" };
+            return write!(f, "nothing can be said yet about the next {window}: {total} {few} too few");
         }
         let bound = percent_up(self.next_window.bound);
         write!(f, "the chance that the next {window} shows something new is under {bound} % (95 % confidence)")

@@ -106,7 +106,7 @@ fn show_tells_what_how_sure_and_why_and_hostile_names_are_escaped() {
         "web, revision 000000000000, learning\n",
         "  image        web:1, sha256:00\n",
         "1 generation, 5000 windows of 60 s, 2026-01-01 00:00 to 2026-01-01 00:10 UTC\n",
-        "nothing can be said yet about the next minute: 0 windows seen in full so far are too few\n",
+        "nothing can be said yet about the next minute: 0 windows seen in full are too few\n",
         "  partial      1 of 1 generations lost records (3 in all)\n",
         "memory 1.0 MiB, 5 tasks, 0.250 CPU\n",
         "system calls (2)",
@@ -160,7 +160,7 @@ fn diff_compares_revisions_and_replicas_and_says_by_its_status_whether_they_diff
     let first = node.file("a.json", &node.stored(1));
     assert_eq!(node.profile(&["diff", &first, &format!("web@{}", build::id(1))]).code, 0);
     assert_eq!(node.json(&["diff", &first, "web"])[0]["name"], "connect");
-    assert!(node.profile(&["diff", "nothing"]).err.contains("has 0 stored revisions"));
+    assert!(node.profile(&["diff", "nothing"]).err.contains("no profile of workload \"nothing\""));
 }
 
 #[test]

@@ -42,7 +42,8 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
             for stored in store::profiles(&data_dir, workload)? {
                 all.push(stored.document?);
             }
-            ensure!(all.len() >= 2, "{workload} has {} stored revisions; name two profiles to compare", all.len());
+            ensure!(!all.is_empty(), super::unknown(&data_dir, workload)?);
+            ensure!(all.len() >= 2, "{workload} has only one stored revision; name two profiles to compare");
             all.sort_by(|a, b| (a.until(), &a.revision.digest).cmp(&(b.until(), &b.revision.digest)));
             let second = all.remove(all.len() - 1);
             (all.remove(all.len() - 1), second)
@@ -55,12 +56,10 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
         call.print_json(&differences)?;
     } else {
         for (sign, profile) in [("---", &first), ("+++", &second)] {
-            let name = format!(
-                "{sign} {} {} ({} generations)",
-                profile.workload,
-                short(&profile.revision.digest),
-                profile.generations.len()
-            );
+            let count = profile.generations.len();
+            let plural = if count == 1 { "" } else { "s" };
+            let digest = short(&profile.revision.digest);
+            let name = format!("{sign} {} {digest} ({count} generation{plural})", profile.workload);
             writeln!(call.out, "{}", plain(&name))?;
         }
         for d in &differences {

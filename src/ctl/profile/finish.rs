@@ -13,8 +13,9 @@ const HELP: &str = "\
 usage: lithifyctl profile finish WORKLOAD[@REVISION]... [--force] [--json]
        lithifyctl profile finish --all [--force] [--json]
 
-Ends learning: nothing is added to the profile any more, and what goes beyond it is reported. A profile that is known to be
-partial (records were lost, or something could not be seen) is refused.
+Ends learning: nothing is added to the profile any more. What goes beyond it is reported of containers in mode observe; of
+those in mode learn nothing is. A profile that is known to be partial (records were lost, or something could not be seen) is
+refused.
 
   --all     every profile that still learns
   --force   partial ones, too

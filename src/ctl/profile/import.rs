@@ -14,11 +14,11 @@ use crate::profile::{Profile, store};
 const HELP: &str = "\
 usage: lithifyctl profile import FILE... [--replace] [--json]
 
-Puts profiles and observations into the store. A profile is merged with the one of its revision that is there already, an
-observation is folded into it. Look at them with 'lithifyctl profile show FILE' first: what a profile allows will be
-allowed.
+Puts profiles and observations into the store. A profile is merged with the one of its revision that is there already: if
+one of the two still learns, the result learns. An observation is folded into it, unless learning has ended. Look at them
+with 'lithifyctl profile show FILE' first: what a profile allows will be allowed.
 
-  --replace   put a profile in place of the one that is there
+  --replace   put a profile in place of the one that is there, a finished one too
 ";
 
 pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {

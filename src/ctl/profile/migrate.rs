@@ -1,6 +1,6 @@
 //! `lithifyctl profile migrate`: the store in this version's form. Must not: change what a document says.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::super::{Call, Outcome, plain};
@@ -17,13 +17,16 @@ names of system calls that an older version only knew by number. The exit status
 pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let Some(mut names) = words(call, args, HELP, &mut [])? else { return Ok(Outcome::Well) };
     let data_dir = call.settings()?.data_dir;
-    if names.is_empty() {
+    let named = !names.is_empty();
+    if !named {
         names = store::all_profiles(&data_dir)?.into_iter().map(|stored| stored.workload).collect();
         names.dedup();
     }
     let (mut list, mut wrong) = (Vec::new(), false);
     for workload in names {
-        for stored in store::migrate(&data_dir, &workload)? {
+        let migrated = store::migrate(&data_dir, &workload)?;
+        ensure!(!named || !migrated.is_empty(), super::unknown(&data_dir, &workload)?);
+        for stored in migrated {
             let what = match &stored.document {
                 Ok(true) => "rewritten".to_string(),
                 Ok(false) => "current".to_string(),
