@@ -41,6 +41,7 @@ pub mod cli;
 pub mod ctl;
 pub mod engine;
 pub mod events;
+pub mod guard;
 pub mod learn;
 pub mod logging;
 pub mod mountinfo;

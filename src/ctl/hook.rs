@@ -89,7 +89,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
             Given::Option(name) if name == "mode" => {
                 mode = match values::mode(&text(args)?).map_err(|e| usage(format!("--mode: {e}")))? {
                     mode @ (Mode::Off | Mode::Learn | Mode::Observe) => mode,
-                    Mode::Enforce => {
+                    Mode::Auto | Mode::Enforce => {
                         return Err(usage("--mode: a hook enforces nothing; use off, learn or observe"));
                     }
                 };

@@ -27,7 +27,7 @@ pub fn subject(config: &Config, policy: &Policy, container: &Container<'_>, docu
     let purpose = match policy.mode {
         Mode::Learn => Purpose::Learn,
         Mode::Observe => Purpose::Observe { profile: policy.profile.clone() },
-        Mode::Off | Mode::Enforce => return None,
+        Mode::Off | Mode::Auto | Mode::Enforce => return None,
     };
     Some(Subject {
         container: container.id.to_owned(),
@@ -111,7 +111,7 @@ mod tests {
     fn only_modes_that_record_have_a_collector() {
         let document = Document::parse(b"{}").expect("JSON");
         let container = Container { id: "c", workload: "w", names: &EngineNames::default(), rootfs: Path::new("/r") };
-        for (mode, records) in Mode::ALL.into_iter().zip([false, true, true, false]) {
+        for (mode, records) in Mode::ALL.into_iter().zip([false, true, true, false, false]) {
             let config = Config { mode, ..Config::default() };
             let policy = policy::resolve(&config, &Default::default(), &BTreeMap::new(), None).expect("a policy");
             assert_eq!(subject(&config, &policy, &container, &document).is_some(), records, "{mode:?}");

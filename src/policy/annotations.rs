@@ -27,7 +27,7 @@ use anyhow::{Result, anyhow, bail};
 use super::config::{Config, Loosen, Overrides};
 use super::suggest::{quote, remedy};
 use super::values::{self, Parsed};
-use super::{Mode, Policy, Response, RestartLimit, RootfsKind, Scratch, names, tighten};
+use super::{ExecRule, Mode, Policy, Response, RestartLimit, RootfsKind, Scratch, names, tighten};
 
 /// What all our annotations begin with.
 pub const PREFIX: &str = "lithify.dev/";
@@ -137,7 +137,7 @@ pub fn resolve(
 /// be learnt.
 fn default_response(mode: Mode, rootfs: RootfsKind) -> Response {
     match (mode, rootfs) {
-        (Mode::Off | Mode::Enforce, RootfsKind::Sealed | RootfsKind::Tripwire) => Response::Restart,
+        (Mode::Off | Mode::Auto | Mode::Enforce, RootfsKind::Sealed | RootfsKind::Tripwire) => Response::Restart,
         (Mode::Learn | Mode::Observe, _) | (_, RootfsKind::Engine) => Response::Report,
     }
 }
@@ -165,10 +165,15 @@ impl<'c> Node<'c> {
     fn policy(&self, mode: Mode) -> Policy {
         let chosen = self.overrides.rootfs.is_some() || self.config.binding.contains(&Loosen::Rootfs);
         let rootfs = if mode.records() && !chosen { RootfsKind::Engine } else { self.rootfs };
+        let on_write = self.on_write.unwrap_or(default_response(mode, rootfs));
         Policy {
             mode,
+            auto: false,
             rootfs,
-            on_write: self.on_write.unwrap_or(default_response(mode, rootfs)),
+            on_write,
+            on_refused_write: on_write,
+            on_refused_syscall: on_write,
+            exec: ExecRule::Allow,
             restart_limit: self.config.restart_limit,
             escalate_to: self.config.escalate_to,
             renew_every: self.config.renew_every,

@@ -29,19 +29,21 @@ pub enum Mode {
     Learn,
     /// What the workload does is compared with its profile, and what goes beyond it is told.
     Observe,
+    /// Whichever of learning, observing and enforcing the workload's profile has come to.
+    Auto,
     /// Sealed, watched and answered.
     Enforce,
 }
 
 impl Mode {
     /// Every mode, the least first.
-    pub const ALL: [Mode; 4] = [Mode::Off, Mode::Learn, Mode::Observe, Mode::Enforce];
+    pub const ALL: [Mode; 5] = [Mode::Off, Mode::Learn, Mode::Observe, Mode::Auto, Mode::Enforce];
 
-    /// What the workload does is recorded.
+    /// What the workload does is recorded, whatever its profile has come to.
     pub fn records(self) -> bool {
         match self {
             Mode::Learn | Mode::Observe => true,
-            Mode::Off | Mode::Enforce => false,
+            Mode::Off | Mode::Auto | Mode::Enforce => false,
         }
     }
 }
@@ -72,6 +74,18 @@ pub enum Response {
     Restart,
 }
 
+/// Who may run a program in a running container (annotation `lithify.dev/exec`), the widest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExecRule {
+    /// Any session, with no more than the container has.
+    Allow,
+    /// Sessions that run a program which sessions were seen to run, with the capabilities that those used.
+    Profile,
+    /// None.
+    Deny,
+}
+
 /// At most `count` restarts within `window`; the next one escalates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartLimit {
@@ -95,12 +109,21 @@ pub struct Scratch {
 /// Everything that was decided for one container before it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// How much is done.
+    /// How much is done. What becomes a container's plan is never `auto`: that has been resolved by its profile then.
     pub mode: Mode,
+    /// `mode` is what `auto` has come to, and moves on.
+    #[serde(default)]
+    pub auto: bool,
     /// Root filesystem.
     pub rootfs: RootfsKind,
     /// Answer to a breach.
     pub on_write: Response,
+    /// Answer to a write that was refused and that learning never saw.
+    pub on_refused_write: Response,
+    /// Answer to a system call, a capability or a program that was refused and that learning never saw.
+    pub on_refused_syscall: Response,
+    /// Sessions.
+    pub exec: ExecRule,
     /// How often `restart` may be the answer.
     pub restart_limit: RestartLimit,
     /// What a breach leads to once the limit is reached: `Pause` or `Stop`.

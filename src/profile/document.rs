@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::behaviour::Behaviour;
 use super::observation::{Loss, Peaks};
 use super::revision::Revision;
+use super::steering::Steering;
 
 /// Format version; readers refuse others.
 pub const VERSION: u32 = 1;
@@ -93,6 +94,9 @@ pub struct Profile {
     /// Peaks.
     #[serde(default)]
     pub peaks: Peaks,
+    /// What was decided about it.
+    #[serde(default)]
+    pub steering: Steering,
 }
 
 impl Profile {

@@ -19,6 +19,7 @@ pub mod merge;
 pub mod observation;
 pub mod revision;
 pub mod schema;
+pub mod steering;
 pub mod store;
 pub mod syscalls;
 

@@ -14,6 +14,7 @@ pub mod cgroup;
 mod clients;
 mod companion;
 pub mod control;
+pub mod director;
 pub mod generation;
 pub mod launch;
 mod machine;

@@ -185,7 +185,9 @@ fn profile(policy: &Policy) -> String {
         (Mode::Learn, _) => "being learnt".to_owned(),
         (Mode::Observe, Some(name)) => format!("to be compared with {name}"),
         (Mode::Observe, None) => "to be compared with the workload's own".to_owned(),
-        (Mode::Enforce | Mode::Off, _) => "none: immutability with the engine's own filter and capabilities".to_owned(),
+        (Mode::Auto | Mode::Enforce | Mode::Off, _) => {
+            "none: immutability with the engine's own filter and capabilities".to_owned()
+        }
     }
 }
 

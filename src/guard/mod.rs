@@ -1,0 +1,81 @@
+//! What an enforced container may not do, and what it was refused: plain data between whoever decides and whoever watches.
+//!
+//! Owns: those two shapes. Must not: decide, watch or tell anything.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+/// What holds for one generation of an enforced container, beside what is in its config.json.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Limits {
+    /// The profile that is enforced, `<workload>/<revision>`; `None`: immutability alone.
+    pub profile: Option<String>,
+    /// config.json names the container's own socket (`seccomp.sock` in its folder) as the listener of refused system calls.
+    pub listener: bool,
+    /// System calls that no honest workload makes: whoever tries one is killed, and not only refused.
+    pub deadly_syscalls: BTreeSet<String>,
+    /// Patterns of paths whose refused writes learning has seen already, or that programs live without: silent.
+    pub known_writes: BTreeSet<String>,
+    /// Capabilities (`CAP_CHOWN`) that the engine would have given and the profile takes: a check for one of these that
+    /// fails is a refusal. What the engine itself withholds is none.
+    pub withheld_capabilities: BTreeSet<String>,
+    /// A program that is not of the image is killed before its first instruction, unless `programs` has it.
+    pub kill_foreign: bool,
+    /// Patterns of programs that the workload was seen to run, or that somebody allowed.
+    pub programs: BTreeSet<String>,
+    /// A workload that was healthy and is refused something this soon after its start returns to observing, in
+    /// milliseconds; `None`: never.
+    pub startup_ms: Option<u64>,
+}
+
+/// What was refused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refused {
+    /// A system call, by its name.
+    Syscall {
+        /// As profiles have it: `mkdir`, `i386:open`, `#463`.
+        name: String,
+        /// Its six arguments, as the kernel had them.
+        arguments: Vec<u64>,
+        /// A path that it was given, where it takes one and it could be read; the caller may since have changed it.
+        path: Option<String>,
+    },
+    /// A write to what can't be written (EROFS).
+    Write {
+        /// Path inside the container.
+        path: String,
+        /// `write`, `create`, `remove`, `rename`, `attributes`.
+        operation: String,
+    },
+    /// A capability that the engine would have given.
+    Capability {
+        /// `CAP_CHOWN`.
+        name: String,
+    },
+    /// A program that is not of the image (killed before its first instruction), or that the profile does not have.
+    Program {
+        /// Path inside the container; `/memfd:name` where it has none.
+        path: String,
+        /// `image`, `upper`, `tmpfs`, `anonymous`, `volume`, `root`.
+        origin: String,
+        /// It was killed before it did anything.
+        killed: bool,
+    },
+}
+
+/// One refusal, and who met it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Refusal {
+    /// What.
+    pub refused: Refused,
+    /// Process (thread group) in the node's pid namespace; 0 where it is not known.
+    pub pid: i32,
+    /// Its command name, or its program's path where that could be read.
+    pub program: String,
+    /// It was in a session that was let in (`exec`), not of the workload.
+    pub session: bool,
+}
