@@ -144,6 +144,7 @@ mod tests {
             architecture: std::env::consts::ARCH.to_owned(),
             stage: crate::profile::Stage::Observing,
             generations: BTreeMap::new(),
+            steering: Default::default(),
             workload_behaviour: items.workload.map(support),
             exec_behaviour: items.exec.map(support),
             forbidden: BTreeMap::new(),

@@ -41,6 +41,7 @@ impl Profile {
             architecture: observation.architecture.clone(),
             stage: Stage::Learning,
             generations: BTreeMap::from([(id.clone(), generation(observation))]),
+            steering: Default::default(),
             workload_behaviour: observation.workload_behaviour.map(|seen| support(id, seen)),
             exec_behaviour: observation.exec_behaviour.map(|seen| support(id, seen)),
             forbidden: (observation.forbidden.iter())

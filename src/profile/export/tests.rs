@@ -66,6 +66,7 @@ fn profile(user: &str) -> Profile {
         architecture: "x86_64".into(),
         stage: Stage::Observing,
         generations: BTreeMap::from([("0".repeat(32), generation)]),
+        steering: Default::default(),
         workload_behaviour: Behaviour { syscalls: set(&["read", "openat2"]), ..Default::default() },
         exec_behaviour: Behaviour::default(),
         forbidden: BTreeMap::new(),
