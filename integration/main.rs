@@ -9,6 +9,7 @@
 
 // harness
 mod attack;
+mod attacks;
 mod bare;
 mod command;
 mod containerd;

@@ -1,8 +1,8 @@
 /* Reads the server's memory, with the secrets in it, without stopping it.
  *
- * docker:  lands
+ * docker:  refused by the default filter, which has process_vm_readv only with CAP_SYS_PTRACE
  * enforce: syscall process_vm_readv
- * observe: forbidden syscall process_vm_readv
+ * observe: forbidden syscall process_vm_readv | forbidden denied syscall process_vm_readv
  */
 #include "attack.h"
 #include <sys/uio.h>
