@@ -1,6 +1,6 @@
 //! What an observation has and a profile has not: what enforcement would have refused.
 //!
-//! Owns: that comparison. Pure. Must not: widen a profile, or report what was refused to the container anyway.
+//! Owns: that comparison. Pure. Must not: widen a profile, or report what the container was refused while it was learnt.
 
 use std::collections::BTreeSet;
 
@@ -68,8 +68,8 @@ fn side(side: Side, seen: &Behaviour<Sighting>, known: &Behaviour<Support>, all:
 fn is_known(section: Section, item: &str, write: Option<&Write<Sighting>>, known: &Behaviour<Support>) -> bool {
     match section {
         Section::Syscalls => known.syscalls.contains_key(item) || ALWAYS.contains(&item),
-        // The engine's own filter refused it; there is nothing that enforcement could add.
-        Section::DeniedSyscalls => true,
+        // The engine's own filter refused it. Enforcement adds nothing to that, but tells what learning never saw.
+        Section::DeniedSyscalls => known.denied_syscalls.contains_key(item) || known.syscalls.contains_key(item),
         Section::Arguments => item
             .split_once(' ')
             .is_some_and(|(call, value)| known.arguments.get(call).is_some_and(|values| values.contains_key(value))),
@@ -175,6 +175,21 @@ mod tests {
         ];
         assert_eq!(got, expected);
         assert_eq!(beyond(&profile(&known), &seen)[1].by, BTreeSet::from(["sh".to_owned()]));
+    }
+
+    #[test]
+    fn a_call_that_the_engine_refuses_is_beyond_a_profile_that_never_saw_it_tried() {
+        let denied = |calls: &[u32]| {
+            let mut reading = reading(&[0], &[], &[]);
+            let call =
+                |number: &u32| (Syscall { abi: Abi::Native, number: *number }, Seen { first: 0, last: 0, windows: 1 });
+            reading.workload.denied = calls.iter().map(call).collect();
+            items(&reading)
+        };
+        let known = profile(&denied(&[435]));
+        assert_eq!(beyond(&known, &denied(&[435])), []);
+        let got: Vec<_> = beyond(&known, &denied(&[272, 435])).into_iter().map(|b| (b.section, b.item)).collect();
+        assert_eq!(got, [(Section::DeniedSyscalls, "unshare".to_owned())]);
     }
 
     #[test]
