@@ -54,14 +54,18 @@ fn learn(site: &Site<'_>) -> Result<()> {
         victim.serve_honestly()?;
         victim.end()?;
     }
-    eventually("the profile", Duration::from_secs(15), || Ok(Some(site.ctl(&["profile", "finish", WORKLOAD, "--force"])?)))?;
+    eventually("the profile", Duration::from_secs(15), || {
+        Ok(Some(site.ctl(&["profile", "finish", WORKLOAD, "--force"])?))
+    })?;
     Ok(())
 }
 
 /// The event that names an attack, in words; `None`: silence.
 fn named(events: &[Value], id: &str, expected: &[Named]) -> Option<String> {
     let ours = events.iter().filter(|event| event["subject"].as_str().is_some_and(|subject| subject.starts_with(id)));
-    ours.filter_map(told).find(|(kind, item)| expected.iter().any(|e| e.kind == *kind && is_named(item, &e.item))).map(|(kind, item)| format!("{kind} {item}"))
+    ours.filter_map(told)
+        .find(|(kind, item)| expected.iter().any(|e| e.kind == *kind && is_named(item, &e.item)))
+        .map(|(kind, item)| format!("{kind} {item}"))
 }
 
 /// A name stands for itself, what is below it, and what follows it after a blank.
@@ -82,7 +86,15 @@ fn told(event: &Value) -> Option<(String, String)> {
 }
 
 fn events_of(site: &Site<'_>, id: &str) -> Result<Vec<String>> {
-    Ok(site.setup.journal().events()?.iter().filter(|e| e["subject"].as_str().is_some_and(|s| s.starts_with(id))).filter_map(told).map(|(k, i)| format!("{k} {i}")).collect())
+    Ok(site
+        .setup
+        .journal()
+        .events()?
+        .iter()
+        .filter(|e| e["subject"].as_str().is_some_and(|s| s.starts_with(id)))
+        .filter_map(told)
+        .map(|(k, i)| format!("{k} {i}"))
+        .collect())
 }
 
 /// Without lithify, every attack ends as its header says: what follows proves something.

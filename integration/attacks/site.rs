@@ -142,8 +142,17 @@ impl<'c> Site<'c> {
                 let runtime = if matches!(under, Under::Runc) { "plain" } else { "lithify" };
                 let volume = format!("{VOLUME}:/data");
                 let id = docker.ok(&[
-                    "run", "--detach", "--runtime", runtime, "--volume", &volume, "--env", "ATTACKER=10.213.0.1", IMAGE,
-                    program, "80",
+                    "run",
+                    "--detach",
+                    "--runtime",
+                    runtime,
+                    "--volume",
+                    &volume,
+                    "--env",
+                    "ATTACKER=10.213.0.1",
+                    IMAGE,
+                    program,
+                    "80",
                 ])?;
                 let url = format!("http://{}", docker.address(&id)?);
                 Victim { site: self, id, url, bundle: None }
@@ -161,8 +170,10 @@ impl<'c> Site<'c> {
                 Victim { site: self, id: bundle.id.clone(), url, bundle: Some((bundle, runtime)) }
             }
         };
-        eventually("the victim to serve", Duration::from_secs(15), || Ok((victim.get("/")? == "honest\n").then_some(())))
-            .with_context(|| victim.logs())?;
+        eventually("the victim to serve", Duration::from_secs(15), || {
+            Ok((victim.get("/")? == "honest\n").then_some(()))
+        })
+        .with_context(|| victim.logs())?;
         Ok(victim)
     }
 
@@ -195,8 +206,12 @@ impl<'c> Site<'c> {
             namespaces.into_iter().for_each(|all| all.retain(|one| one["type"] != "network"));
             let mounts = spec["mounts"].as_array_mut();
             mounts.into_iter().for_each(|mounts| {
-                mounts.iter_mut().filter(|m| m["destination"] == "/dev/shm").for_each(|m| m["options"] = json!(["nosuid", "nodev"]));
-                mounts.push(json!({"destination": "/data", "type": "bind", "source": data, "options": ["rbind", "rw"]}));
+                mounts
+                    .iter_mut()
+                    .filter(|m| m["destination"] == "/dev/shm")
+                    .for_each(|m| m["options"] = json!(["nosuid", "nodev"]));
+                mounts
+                    .push(json!({"destination": "/data", "type": "bind", "source": data, "options": ["rbind", "rw"]}));
             });
         })?;
         Ok(bundle)

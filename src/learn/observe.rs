@@ -170,8 +170,13 @@ impl Maker<'_> {
         for (number, seen) in &facts.capabilities {
             add(&mut made.capabilities, syscalls::capability_name(*number), *seen);
         }
-        for (used, seen) in facts.paths.iter().filter(|(used, _)| used.on_root) {
-            self.add_use(&mut made, used, *seen);
+        for (used, seen) in &facts.paths {
+            // What is written elsewhere is the mount's own matter, but for what the kernel must not be told.
+            match baseline::kernel_file(&normal(&used.path)) {
+                _ if used.on_root => add_use(&mut made, self.pattern(&used.path), used, *seen),
+                Some(place) => add_use(&mut made, place.to_owned(), used, *seen),
+                None => {}
+            }
         }
         for (program, seen) in &facts.programs {
             self.add_program(&mut made, program, *seen);
@@ -196,21 +201,6 @@ impl Maker<'_> {
     fn pattern(&self, path: &str) -> String {
         let path = normal(path);
         self.patterns.get(&path).cloned().unwrap_or(path)
-    }
-
-    fn add_use(&self, made: &mut Behaviour<Span>, used: &PathUse, seen: Seen) {
-        let write = made.writes.entry(self.pattern(&used.path)).or_insert_with(no_write);
-        write.seen.add(seen);
-        write.operations.insert(operation(used.operation));
-        match used.errno {
-            0 => write.succeeded = true,
-            errno => {
-                write.refused.insert(errno_name(errno));
-            }
-        }
-        if !used.by.is_empty() {
-            write.by.insert(used.by.chars().take(16).collect());
-        }
     }
 
     fn add_found(&self, made: &mut Behaviour<Span>, path: &str, found: &Found) {
@@ -268,6 +258,21 @@ fn add(section: &mut BTreeMap<String, Span>, name: String, seen: Seen) {
     section.entry(name).or_default().add(seen);
 }
 
+fn add_use(made: &mut Behaviour<Span>, path: String, used: &PathUse, seen: Seen) {
+    let write = made.writes.entry(path).or_insert_with(no_write);
+    write.seen.add(seen);
+    write.operations.insert(operation(used.operation));
+    match used.errno {
+        0 => write.succeeded = true,
+        errno => {
+            write.refused.insert(errno_name(errno));
+        }
+    }
+    if !used.by.is_empty() {
+        write.by.insert(used.by.chars().take(16).collect());
+    }
+}
+
 fn no_write() -> Write<Span> {
     Write {
         seen: Span::default(),
@@ -319,7 +324,7 @@ fn bound(made: &mut Behaviour<Span>) -> u64 {
     keep(&mut made.syscalls)
         + keep(&mut made.denied_syscalls)
         + made.arguments.values_mut().map(keep).sum::<u64>()
-        + apart(&mut made.writes, |path, _| baseline::protected(path).is_some())
+        + apart(&mut made.writes, |path, _| baseline::protected(path).or(baseline::kernel_file(path)).is_some())
         + apart(&mut made.programs, |_, program| program.origins.iter().any(|o| baseline::foreign(*o).is_some()))
         + keep(&mut made.listens)
         + keep(&mut made.connects)

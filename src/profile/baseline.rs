@@ -24,7 +24,7 @@ static BASELINE: LazyLock<Baseline> =
 
 /// The whole list.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Baseline {
     /// For people who read the file.
     #[serde(rename = "about")]
@@ -33,7 +33,10 @@ struct Baseline {
     arguments: Vec<Arguments>,
     capabilities: Vec<Names>,
     programs: Vec<Origins>,
+    /// Of the root file system.
     writes: Vec<Paths>,
+    /// Of the kernel's own, /proc and /sys, which are mounts of their own in every container.
+    kernel_files: Vec<Paths>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,7 +147,7 @@ pub fn split(mut behaviour: Behaviour<Sighting>) -> (Behaviour<Sighting>, BTreeM
         program.origins.retain(|origin| !BASELINE.programs.iter().any(|rule| rule.origins.contains(origin)));
         !program.origins.is_empty()
     });
-    behaviour.writes.retain(|path, write| match BASELINE.write(path) {
+    behaviour.writes.retain(|path, write| match BASELINE.write(path).or_else(|| Some(BASELINE.kernel_file(path)?.1)) {
         Some(reason) => {
             note(Section::Writes, path.clone(), reason, &write.seen);
             false
@@ -170,6 +173,11 @@ impl Observation {
 /// Whether a path of the root file system must not be written; why.
 pub fn protected(path: &str) -> Option<&'static str> {
     BASELINE.write(path)
+}
+
+/// The place in the kernel's own file systems that a path means and that must not be written: one name for all processes.
+pub fn kernel_file(path: &str) -> Option<&'static str> {
+    Some(BASELINE.kernel_file(path)?.0)
 }
 
 /// Whether programs from there must not be run; why.
@@ -199,6 +207,13 @@ impl Baseline {
     fn write(&self, path: &str) -> Option<&str> {
         let rule = self.writes.iter().find(|rule| rule.paths.iter().any(|place| is_below(path, place)))?;
         Some(&rule.reason)
+    }
+
+    /// Place and reason.
+    fn kernel_file(&self, path: &str) -> Option<(&str, &str)> {
+        let places = self.kernel_files.iter().flat_map(|rule| rule.paths.iter().map(move |place| (place, rule)));
+        let (place, rule) = places.into_iter().find(|(place, _)| is_below(path, place))?;
+        Some((place, &rule.reason))
     }
 }
 
@@ -240,7 +255,7 @@ mod tests {
         let reasons = (b.syscalls.iter().chain(&b.capabilities).map(|r| &r.reason))
             .chain(b.arguments.iter().map(|r| &r.reason))
             .chain(b.programs.iter().map(|r| &r.reason))
-            .chain(b.writes.iter().map(|r| &r.reason));
+            .chain(b.writes.iter().chain(&b.kernel_files).map(|r| &r.reason));
         for reason in reasons {
             assert!(reason.len() > 10 && !reason.ends_with('.'), "{reason:?}");
         }
@@ -317,6 +332,32 @@ mod tests {
         assert_eq!(learnt.programs["/bin/sh"].origins, [Origin::Image].into());
         let names: Vec<&String> = forbidden.keys().collect();
         assert_eq!(names, ["program /bin/sh from upper", "program /memfd:x from anonymous"]);
+    }
+
+    #[test]
+    fn a_process_s_memory_has_one_name_and_is_never_learnt() {
+        for path in ["/proc/1/mem", "/proc/17/mem"] {
+            assert_eq!(kernel_file(path), Some("/proc/*/mem"), "{path}");
+        }
+        assert_eq!(kernel_file("/proc/17/task/18/mem"), Some("/proc/*/task/*/mem"));
+        for path in ["/proc/17/oom_score_adj", "/proc/sys/net/core/somaxconn", "/proc/meminfo", "/srv/proc/1/mem"] {
+            assert_eq!(kernel_file(path), None, "{path}");
+        }
+        let mut b = Behaviour::default();
+        let write = super::super::behaviour::Write {
+            seen: seen(),
+            operations: BTreeSet::new(),
+            size_bytes: 0,
+            directory: false,
+            executed: false,
+            by: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            succeeded: true,
+        };
+        b.writes.insert("/proc/*/mem".to_string(), write);
+        let (learnt, forbidden) = split(b);
+        assert!(learnt.writes.is_empty());
+        assert_eq!(forbidden.keys().collect::<Vec<_>>(), ["write /proc/*/mem"]);
     }
 
     #[test]

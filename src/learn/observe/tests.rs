@@ -69,6 +69,17 @@ fn the_scans_sizes_and_the_sensors_writers_meet_at_the_path() {
 }
 
 #[test]
+fn a_write_outside_of_the_root_counts_where_it_commands_the_kernel_or_another_process() {
+    let mut reading = Reading::default();
+    for path in ["/proc/17/mem", "/proc/18/mem", "/proc/17/oom_score_adj", "/proc/sys/kernel/core_pattern"] {
+        let elsewhere = PathUse { on_root: false, ..used(path, reading::Operation::Write, 0) };
+        reading.workload.paths.insert(elsewhere, seen(0, 0, 1));
+    }
+    let writes = of(&reading, &[]).workload.writes;
+    assert_eq!(writes.keys().collect::<Vec<_>>(), ["/proc/*/mem", "/proc/sys/kernel/core_pattern"]);
+}
+
+#[test]
 fn a_program_that_was_written_and_run_is_told_at_both_places() {
     let mut reading = Reading::default();
     let program = |path: &str, origin| reading::Program { path: path.to_owned(), origin, privileged: false };
