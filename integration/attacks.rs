@@ -85,6 +85,17 @@ fn told(event: &Value) -> Option<(String, String)> {
     }
 }
 
+/// Whether such an event is told, in what time it takes.
+fn awaits(site: &Site<'_>, id: &str, kind: &str, item: &str) -> Result<()> {
+    let expected = [Named { kind: kind.to_owned(), item: item.to_owned() }];
+    eventually(&format!("{kind} {item}"), Duration::from_secs(10), || {
+        let found = named(&site.setup.journal().events()?, id, &expected);
+        ensure!(found.is_some(), "there is {:?}", events_of(site, id)?);
+        Ok(found)
+    })?;
+    Ok(())
+}
+
 fn events_of(site: &Site<'_>, id: &str) -> Result<Vec<String>> {
     Ok(site
         .setup
@@ -161,4 +172,61 @@ fn observed_under_docker_each_attack_gives_an_event_that_names_it() -> Result<()
 fn observed_with_all_capabilities_each_attack_gives_an_event_that_names_it() -> Result<()> {
     let corner = Corner::new()?;
     observe(&Site::bare(&corner)?)
+}
+
+#[test]
+fn observed_what_comes_from_the_host_gives_an_event_that_names_it() -> Result<()> {
+    let corner = Corner::new()?;
+    let site = Site::docker(&corner)?;
+    let docker = site.engine().context("no engine")?;
+    learn(&site)?;
+    let victim = site.begin(OBSERVED, HONEST)?;
+    let id = victim.id.clone();
+    let file = corner.path("attacker/landed.sh");
+    docker.ok(&["cp", &file, &format!("{id}:/srv/www/cgi-bin/landed")])?;
+    awaits(&site, &id, "would-refuse", "write /srv/www/cgi-bin/landed")?;
+    // A session's program is not the workload's, and nor is what it does.
+    docker.ok(&["exec", &id, "sh", "-c", "cp /usr/bin/busybox /tmp/busybox-session && /tmp/busybox-session true"])?;
+    awaits(&site, &id, "forbidden", "program /tmp/busybox-session")?;
+    victim.end()
+}
+
+/// What an intruder did before the service began is told, and none of it is in the profile.
+#[test]
+fn what_a_compromised_entrypoint_does_while_it_is_learnt_does_not_become_policy() -> Result<()> {
+    let corner = Corner::new()?;
+    let site = Site::docker(&corner)?;
+    let victim = site.begin(LEARNT, COMPROMISED)?;
+    victim.serve_honestly()?;
+    let id = victim.id.clone();
+    victim.end()?;
+    let poison = [
+        "program /srv/busybox-miner",
+        "program /tmp/busybox-miner",
+        "write /etc/crontab",
+        "write /root/.ssh/authorized_keys",
+        "write /usr/lib/libc.so.6",
+        "denied syscall mount",
+    ];
+    for item in poison {
+        awaits(&site, &id, "forbidden", item)?;
+    }
+    let profile: Value = serde_json::from_str(&site.ctl(&["profile", "show", "compromised", "--json"])?)?;
+    let learnt = &profile["profile"]["workload-behaviour"];
+    for (section, name) in [
+        ("programs", "/srv/busybox-miner"),
+        ("programs", "/tmp/busybox-miner"),
+        ("writes", "/etc/crontab"),
+        ("writes", "/root/.ssh/authorized_keys"),
+        ("writes", "/usr/lib/libc.so.6"),
+        ("syscalls", "mount"),
+    ] {
+        let section = learnt[section].as_object().with_context(|| format!("no {section} in {profile}"))?;
+        ensure!(!section.contains_key(name), "{name} was learnt");
+    }
+    ensure!(
+        learnt["writes"].as_object().is_some_and(|all| all.contains_key("/tmp/visits")),
+        "honest writes are learnt"
+    );
+    Ok(())
 }

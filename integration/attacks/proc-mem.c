@@ -2,8 +2,8 @@
  * about memory that is both writable and executable.
  *
  * docker:  lands
- * enforce: write /proc/self/mem
- * observe: forbidden write /proc/self/mem
+ * enforce: write /proc/*/mem
+ * observe: forbidden write /proc/*/mem
  */
 #include "attack.h"
 
