@@ -173,7 +173,7 @@ fn refusal(told: &Told<'_>) -> Option<Refusal> {
         Record::PROGRAM => {
             let program = decode::program(record)?;
             let path = if known { program.path } else { UNKNOWN.into() };
-            Refused::Program { path, origin: origin(program.origin).into(), killed: told.killed }
+            Refused::Program { path, origin: origin(program.origin).into(), killed: record.flags & Record::KILLED != 0 }
         }
         _ => return None,
     };

@@ -153,8 +153,9 @@ impl<'b> Record<'b> {
     pub const ON_ROOT: u8 = 1;
     pub const BY_TEXT: u8 = 2;
     pub const RELATIVE: u8 = 4;
-    /// Flag of what the guard tells: the text is not the path.
+    /// Flags of what the guard tells: the text is not the path; the program was killed.
     pub const NO_PATH: u8 = 8;
+    pub const KILLED: u8 = 16;
 
     pub fn parse(key: &'b [u8], value: &'b [u8]) -> Record<'b> {
         let byte = |at: usize| key.get(at).copied().unwrap_or_default();
@@ -179,7 +180,6 @@ impl<'b> Record<'b> {
 #[derive(Debug, Clone, Copy)]
 pub struct Told<'b> {
     pub pid: u32,
-    pub killed: bool,
     /// All of it, with its zeros.
     pub comm: &'b [u8],
     /// Its text ends where it ends.
@@ -190,7 +190,6 @@ impl<'b> Told<'b> {
     pub fn parse(bytes: &'b [u8]) -> Told<'b> {
         Told {
             pid: word(bytes, 0),
-            killed: word(bytes, 4) != 0,
             comm: bytes.get(8..24).unwrap_or_default(),
             record: Record::parse(bytes.get(24..).unwrap_or_default(), &[]),
         }
