@@ -61,7 +61,7 @@ pub enum Refused {
         path: String,
         /// `image`, `upper`, `tmpfs`, `anonymous`, `volume`, `root`.
         origin: String,
-        /// It was killed before it did anything.
+        /// It never ran: it was killed before it did anything, or its mount kept it from running.
         killed: bool,
     },
 }

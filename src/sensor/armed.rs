@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::decode::{Collector, Mounts};
 use super::hold::{Hold, namespace};
+use super::kept;
 use super::layout::{KEY_BYTES, RESERVED, Record, Slot, VALUE_BYTES};
 use super::place::Place;
 use super::reading::{Loss, Reading};
@@ -69,6 +70,13 @@ impl Armed {
         let all = self.table.for_each(|key, value| collector.take(&Record::parse(key, value)));
         all.context("failed to read what a container was seen to do")?;
         let state = self.hold.state()?;
+        let init = self.hold.init();
+        let mounts = self.mounts.borrow();
+        collector.judge_kept(|path| match state.mnt_ns {
+            // After its end the pid may be anybody's.
+            0 => mounts.keep(path),
+            _ => kept::by_its_mount(init, path).unwrap_or_else(|_| mounts.keep(path)),
+        });
         let (workload, exec) = collector.finish();
         let untracked = state.untracked + u64::from(self.is_broken());
         let loss = Loss { table_full: state.table_full, unreadable: state.unreadable, untracked };

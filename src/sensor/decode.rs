@@ -4,14 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::layout::{self, Record};
 use super::reading::{Abi, Argument, Direction, Facts, Operation, Origin, PathUse, Peer, Program, Seen, Syscall};
+use crate::mountinfo::MountEntry;
 
-/// Where other file systems are mounted in the container, as far as is known.
+/// Where other file systems are mounted in the container, as far as is known, and the origin of what may not be executed
+/// there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mounts(Vec<PathBuf>);
+pub struct Mounts(Vec<(PathBuf, Option<Origin>)>);
 
 impl Mounts {
     /// From the bytes of a mountinfo of a process in the container. Mount points of the root file system itself (its binds)
@@ -19,12 +22,21 @@ impl Mounts {
     pub fn parse(mountinfo: &[u8]) -> Mounts {
         let table = crate::mountinfo::parse(mountinfo);
         let root = table.entries.iter().rfind(|e| e.mount_point == Path::new("/")).map(|e| e.dev);
-        let others = table.entries.into_iter().filter(|e| Some(e.dev) != root).map(|e| e.mount_point).collect();
-        Mounts(others)
+        let origin = |e: &MountEntry| if e.fs_type == "tmpfs" { Origin::Tmpfs } else { Origin::Volume };
+        let keeps = |e: &MountEntry| e.options.as_bytes().split(|b| *b == b',').any(|option| option == b"noexec");
+        let others = table.entries.into_iter().filter(|e| Some(e.dev) != root);
+        Mounts(others.map(|e| (e.mount_point.clone(), keeps(&e).then(|| origin(&e)))).collect())
     }
 
     fn hold(&self, path: &str) -> bool {
-        self.0.iter().any(|m| Path::new(path).starts_with(m))
+        self.0.iter().any(|(place, _)| Path::new(path).starts_with(place))
+    }
+
+    /// The origin of a program that the mount it is on keeps from being executed; by the path's text alone.
+    pub fn keep(&self, path: &str) -> Option<Origin> {
+        let above = self.0.iter().filter(|(place, _)| Path::new(path).starts_with(place));
+        // Of several at one place, the last one is on top.
+        above.max_by_key(|(place, _)| place.components().count())?.1
     }
 }
 
@@ -38,6 +50,7 @@ type Uses = BTreeMap<Use, (String, Seen)>;
 pub struct Collector {
     sides: [Facts; 2],
     paths: [Uses; 2],
+    kept: [BTreeMap<String, Seen>; 2],
     mounts: Mounts,
 }
 
@@ -61,11 +74,13 @@ impl Collector {
                     merge(&mut facts.arguments, argument, seen);
                 }
             }
-            Record::PROGRAM => {
-                if let Some(program) = program(record) {
-                    merge(&mut facts.programs, program, seen);
+            Record::PROGRAM => match program(record) {
+                Some(program) if program.origin == Origin::Root && record.flags & Record::KEPT != 0 => {
+                    merge(&mut self.kept[side], program.path, seen);
                 }
-            }
+                Some(program) => merge(&mut facts.programs, program, seen),
+                None => {}
+            },
             Record::PEER => {
                 if let Some(peer) = peer(record) {
                     merge(&mut facts.peers, peer, seen);
@@ -87,6 +102,17 @@ impl Collector {
                 *all = union(*all, seen);
             }
             _ => {}
+        }
+    }
+
+    /// Programs that could not be executed count where `by_its_mount` knows why: they are foreign where they are.
+    pub fn judge_kept(&mut self, by_its_mount: impl Fn(&str) -> Option<Origin>) {
+        for (facts, kept) in self.sides.iter_mut().zip(std::mem::take(&mut self.kept)) {
+            for (path, seen) in kept {
+                if let Some(origin) = by_its_mount(&path) {
+                    merge(&mut facts.programs, Program { path, origin, privileged: false }, seen);
+                }
+            }
         }
     }
 
@@ -149,7 +175,7 @@ pub(super) fn program(record: &Record<'_>) -> Option<Program> {
     };
     let text = lossy(record.text);
     let path = if origin == Origin::Anonymous { format!("/{text}") } else { normal(&text) };
-    Some(Program { path, origin, privileged: record.flags != 0 })
+    Some(Program { path, origin, privileged: record.flags & Record::PRIVILEGED != 0 })
 }
 
 pub(super) fn operation(what: u8) -> Option<Operation> {

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
-use super::decode;
+use super::decode::{self, Mounts};
 use super::hold::Hold;
+use super::kept;
 use super::layout::{self, KEY_BYTES, Record, Slot, Told, VALUE_BYTES};
 use super::place::Place;
 use super::reading::{Operation, Origin};
@@ -103,7 +104,9 @@ impl Guard {
         let row =
             Slot { limit: MOST, capabilities: rules.capabilities, kill_foreign: rules.kill_foreign, ..Slot::default() };
         let hold = Hold::claim(&self.place, init_pid, &Arc::new(table), Some(&ring), row)?;
-        Ok(Guarded { hold, ring })
+        // Kept for when it is gone.
+        let mounts = std::fs::read(format!("/proc/{init_pid}/mountinfo")).unwrap_or_default();
+        Ok(Guarded { hold, ring, mounts: Mounts::parse(&mounts) })
     }
 }
 
@@ -122,13 +125,15 @@ fn allowance(pattern: &str) -> Option<Vec<u8>> {
 pub struct Guarded {
     hold: Hold,
     ring: Ring,
+    mounts: Mounts,
 }
 
 impl Guarded {
     /// What was refused since the last time, oldest first.
     pub fn take(&mut self) -> Vec<Refusal> {
         let mut taken = Vec::new();
-        self.ring.drain(|bytes| taken.extend(refusal(&Told::parse(bytes))));
+        let Guarded { hold, ring, mounts } = self;
+        ring.drain(|bytes| taken.extend(refusal(&Told::parse(bytes), hold.init(), mounts)));
         taken
     }
 
@@ -160,8 +165,8 @@ impl AsFd for Guarded {
     }
 }
 
-/// What one record says; `None` for a kind that is not known.
-fn refusal(told: &Told<'_>) -> Option<Refusal> {
+/// What one record of init's container says; `None` for a kind that is not known.
+fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
     let record = &told.record;
     let known = record.flags & Record::NO_PATH == 0;
     let refused = match record.kind {
@@ -173,7 +178,16 @@ fn refusal(told: &Told<'_>) -> Option<Refusal> {
         Record::PROGRAM => {
             let program = decode::program(record)?;
             let path = if known { program.path } else { UNKNOWN.into() };
-            Refused::Program { path, origin: origin(program.origin).into(), killed: record.flags & Record::KILLED != 0 }
+            let kept = record.flags & Record::KEPT != 0;
+            let from = match program.origin {
+                // Of no known origin until here; one that lacks permission of its own is nobody's intrusion.
+                Origin::Root if kept && known => {
+                    kept::by_its_mount(init, &path).unwrap_or_else(|_| mounts.keep(&path))?
+                }
+                from => from,
+            };
+            let killed = kept || record.flags & Record::KILLED != 0;
+            Refused::Program { path, origin: origin(from).into(), killed }
         }
         _ => return None,
     };

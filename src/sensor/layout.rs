@@ -156,6 +156,9 @@ impl<'b> Record<'b> {
     /// Flags of what the guard tells: the text is not the path; the program was killed.
     pub const NO_PATH: u8 = 8;
     pub const KILLED: u8 = 16;
+    /// Flags of a program: it gains privileges by being executed; it could not be executed.
+    pub const PRIVILEGED: u8 = 1;
+    pub const KEPT: u8 = 32;
 
     pub fn parse(key: &'b [u8], value: &'b [u8]) -> Record<'b> {
         let byte = |at: usize| key.get(at).copied().unwrap_or_default();

@@ -11,6 +11,7 @@ mod armed;
 mod decode;
 pub mod guard;
 mod hold;
+mod kept;
 mod layout;
 pub mod load;
 pub mod owners;

@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("guard::a_foreign_program_never_gets_a_write_out_three_hundred_times_each", foreign),
     ("guard::the_first_process_of_a_pid_namespace_is_killed_as_any_other", first),
     ("guard::a_foreign_program_runs_where_nobody_kills_and_is_told_once", only_told),
+    ("guard::what_its_mount_keeps_from_running_is_told_and_what_lacks_permission_is_not", kept),
     ("guard::an_allowed_program_runs_in_silence_and_one_that_a_pattern_may_mean_is_told", allowed),
     ("guard::a_program_of_the_image_is_told_once_for_each_side_unless_it_is_allowed", image),
     ("guard::every_kind_of_refused_write_is_told_with_its_path_and_a_question_is_not", writes),
@@ -74,6 +75,21 @@ fn only_told() {
     let (said, refused) = in_overlay(&["guard", "shout", "/target", "3"], &Rules::default());
     assert_eq!(said, "xxxkilled 0\n");
     assert_eq!(times(&refused, &program(SHOUT, "upper", false)), 1, "{refused:?}");
+}
+
+fn kept() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let mut container = Container::heard_in_overlay(dir.path(), &["guard", "noexec", "kept-and-wait", "/target"]);
+    let mut guarded = world.guard().arm(container.pid(), &killing()).unwrap();
+    container.go();
+    container.hears("library Err(EPERM)");
+    let refused = guarded.take();
+    container.end();
+    guarded.disarm().unwrap();
+    for path in ["/target/kept", "/target/gone", "/target/library"] {
+        assert_eq!(times(&refused, &program(path, "tmpfs", true)), 1, "{path}: {refused:?}");
+    }
+    assert!(!format!("{refused:?}").contains("/permission"), "{refused:?}");
 }
 
 fn allowed() {

@@ -8,8 +8,10 @@ use std::os::unix::net::UnixListener;
 
 use caps::{CapSet, Capability};
 use lithify::sys::process::{self, Exit, Fork};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::mman::{MapFlags, ProtFlags};
 use nix::sys::stat::Mode;
 
 use crate::act::{WORD, bare, execute};
@@ -51,6 +53,16 @@ pub fn run(words: &[&str]) {
             mount(Some("none"), "/target", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
             run(rest);
         }
+        ["noexec", rest @ ..] => {
+            mount(Some("none"), "/target", Some("tmpfs"), MsFlags::MS_NOEXEC, None::<&str>).unwrap();
+            run(rest);
+        }
+        ["kept", dir] => kept(dir),
+        ["kept-and-wait", dir] => {
+            kept(dir);
+            std::io::stdout().flush().unwrap();
+            let _ = std::io::stdin().read_line(&mut String::new());
+        }
         ["read-only", dir, rest @ ..] => {
             read_only(dir);
             run(rest);
@@ -60,6 +72,7 @@ pub fn run(words: &[&str]) {
         ["flood", dir, times] => flood(dir, times.parse().unwrap()),
         ["capabilities"] => capabilities(),
         ["opens", path, times] => opens(path, times.parse().unwrap()),
+        ["map", path] => map(path).unwrap(),
         ["steps", dir] => {
             for line in std::io::stdin().lines().map_while(Result::ok) {
                 let _ = fs::create_dir(format!("{dir}/{line}"));
@@ -98,6 +111,29 @@ fn child(act: impl FnOnce()) -> Exit {
             process::exit_now(0)
         }
     }
+}
+
+/// Tries to execute a program and to map a library, and a program for which nobody has permission.
+fn kept(dir: &str) {
+    for (path, mode) in [(format!("{dir}/kept"), 0o755), ("/permission".to_owned(), 0o644)] {
+        fs::write(&path, shout()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(nix::unistd::execv(&std::ffi::CString::new(path).unwrap(), &[c"kept"]), Err(Errno::EACCES));
+    }
+    let gone = format!("{dir}/gone");
+    fs::copy(format!("{dir}/kept"), &gone).unwrap();
+    assert_eq!(nix::unistd::execv(&std::ffi::CString::new(gone.as_str()).unwrap(), &[c"gone"]), Err(Errno::EACCES));
+    fs::remove_file(gone).unwrap();
+    println!("library {:?}", map(&format!("{dir}/library")));
+}
+
+/// Maps a file to be run, as a loader does a library's.
+pub fn map(path: &str) -> Result<(), Errno> {
+    fs::write(path, shout()).unwrap();
+    let file = File::open(path).unwrap();
+    let (bytes, protection) = (std::num::NonZeroUsize::MIN, ProtFlags::PROT_READ | ProtFlags::PROT_EXEC);
+    // SAFETY: a new mapping at a place of the kernel's choice, which nobody uses.
+    unsafe { nix::sys::mman::mmap(None, bytes, protection, MapFlags::MAP_PRIVATE, file, 0) }.map(drop)
 }
 
 /// The first process of a pid namespace, which ignores what its own send it, runs a foreign program.

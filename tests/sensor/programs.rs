@@ -12,6 +12,8 @@ pub const TESTS: &[Test] = &[
     ("programs::a_program_is_told_by_its_path", path),
     ("programs::a_program_without_a_name_is_anonymous", anonymous),
     ("programs::a_program_of_a_tmpfs_is_told_as_such", tmpfs),
+    ("programs::what_its_mount_keeps_from_running_is_seen_and_what_lacks_permission_is_not", kept),
+    ("programs::a_library_that_the_container_wrote_is_seen_and_one_of_the_image_is_not", library),
     ("programs::a_program_of_the_image_is_told_from_one_of_the_upper_and_a_copy_up_needs_no_capability", layers),
     ("programs::a_set_user_id_program_is_privileged_for_who_is_not_its_owner", privileged),
     ("programs::a_capability_that_was_used_is_seen_and_one_that_was_not_is_not", capability),
@@ -50,6 +52,47 @@ fn tmpfs() {
     let seen = programs(&["execute", &program, crate::act::WORD, "nothing"]);
     let wanted = Program { path: program, origin: Origin::Tmpfs, privileged: false };
     assert!(seen.contains(&wanted), "{wanted:?} is not in {seen:?}");
+}
+
+/// Runs an act in an overlay; the programs that were seen of it, while it lives and at its end.
+fn in_overlay(act: &[&str]) -> Vec<Program> {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut container = Container::in_overlay(dir.path(), act);
+    let armed = world.sensor().arm(container.pid(), options()).unwrap();
+    container.go();
+    assert_eq!(container.end(), 0);
+    let programs = armed.read().unwrap().workload.programs.into_keys().collect();
+    armed.disarm().unwrap();
+    programs
+}
+
+fn kept() {
+    // A session's last look is at a container that lives.
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut container = Container::heard_in_overlay(dir.path(), &["guard", "noexec", "kept-and-wait", "/target"]);
+    let armed = world.sensor().arm(container.pid(), options()).unwrap();
+    container.go();
+    container.hears("library Err(EPERM)");
+    let read = || -> Vec<Program> { armed.read().unwrap().workload.programs.into_keys().collect() };
+    let alive = read();
+    container.end();
+    for (when, seen) in [("alive", alive), ("ended", read())] {
+        for path in ["/target/kept", "/target/gone", "/target/library"] {
+            let wanted = Program { path: path.into(), origin: Origin::Tmpfs, privileged: false };
+            assert!(seen.contains(&wanted), "{when}: {wanted:?} is not in {seen:?}");
+        }
+        assert!(!seen.iter().any(|p| p.path == "/permission"), "{when}: {seen:?}");
+    }
+    armed.disarm().unwrap();
+}
+
+fn library() {
+    let seen = in_overlay(&["guard", "map", "/target/library"]);
+    let wanted = Program { path: "/target/library".into(), origin: Origin::Upper, privileged: false };
+    assert!(seen.contains(&wanted), "{wanted:?} is not in {seen:?}");
+    assert!(!seen.iter().any(|p| p.path.ends_with(".so.6")), "{seen:?}");
 }
 
 fn layers() {

@@ -14,6 +14,7 @@ struct tracked {
 #include "arguments.h"
 #include "foreign.h"
 #include "guesses.h"
+#include "kept.h"
 #include "names.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -55,17 +56,42 @@ static __noinline void refused_write(struct pt_regs *regs, struct task_struct *m
 		note_unknown(r, t);
 }
 
+/* Programs, and files mapped to be run, that their mount keeps from it. */
+static __noinline void refused_code(struct pt_regs *regs, struct task_struct *me, struct tracked *t, s32 result)
+{
+	u32 nr = regs->orig_ax, as = nr, look;
+	bool compat = is_compat(me), told = true;
+	struct room *r = room(IN_EXIT);
+
+	if (!r || nr >= CALLS)
+		return;
+	if (compat)
+		as = same_as[nr & (CALLS - 1)];
+	look = calls[as & (CALLS - 1)].look;
+	arguments(r, regs, compat);
+	if (look == EXECUTE)
+		told = on_execute(r, t, as, result);
+	else if (look == MAP)
+		told = on_map(r, t, result);
+	if (!told)
+		note_unknown(r, t);
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(leave, struct pt_regs *regs, long ret)
 {
 	struct task_struct *me;
 	struct subject s;
 
-	if (ret != -EROFS)
+	if (ret != -EROFS && ret != -EACCES && ret != -EPERM)
 		return 0;
 	me = bpf_get_current_task_btf();
-	if (followed(me, &s))
+	if (!followed(me, &s))
+		return 0;
+	if (ret == -EROFS)
 		refused_write(regs, me, s.task);
+	else
+		refused_code(regs, me, s.task, ret);
 	return 0;
 }
 

@@ -187,6 +187,8 @@ struct unix_sock {
 #define O_TMPFILE 020000000
 #define FMODE_WRITE 0x2
 #define FMODE_CREATED 0x100000
+#define PROT_EXEC 0x4
+#define MAP_ANONYMOUS 0x20
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
 #define S_IFREG 0100000

@@ -7,6 +7,7 @@
 #include "arguments.h"
 #include "capable.h"
 #include "flags.h"
+#include "kept.h"
 #include "life.h"
 #include "names.h"
 #include "sockets.h"
@@ -103,6 +104,10 @@ int BPF_PROG(leave, struct pt_regs *regs, long ret)
 		read = on_open(r, s.task, as, ret);
 	else if (look == SOCKET)
 		read = on_socket(r, s.task, as, (u32)ret | (compat ? 1ULL << 63 : 0));
+	else if (look == EXECUTE)
+		read = on_execute(r, s.task, as, ret);
+	else if (look == MAP)
+		read = on_map(r, s.task, ret);
 	else
 		read = on_names(r, s.task, as, ret);
 	if (!read)
