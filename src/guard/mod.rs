@@ -43,7 +43,8 @@ pub enum Refused {
         /// A path that it was given, where it takes one and it could be read; the caller may since have changed it.
         path: Option<String>,
     },
-    /// A write to what can't be written (EROFS).
+    /// A write to what can't be written (EROFS), or to a process's memory by its file (`/proc/17/mem`): nothing refuses that
+    /// one, and what follows from it has to be a response.
     Write {
         /// Path inside the container.
         path: String,

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("guard::the_first_process_of_a_pid_namespace_is_killed_as_any_other", first),
     ("guard::a_foreign_program_runs_where_nobody_kills_and_is_told_once", only_told),
     ("guard::what_its_mount_keeps_from_running_is_told_and_what_lacks_permission_is_not", kept),
+    ("guard::a_processs_memory_that_is_opened_for_writing_is_told_and_for_reading_is_not", memory),
     ("guard::an_allowed_program_runs_in_silence_and_one_that_a_pattern_may_mean_is_told", allowed),
     ("guard::a_program_of_the_image_is_told_once_for_each_side_unless_it_is_allowed", image),
     ("guard::every_kind_of_refused_write_is_told_with_its_path_and_a_question_is_not", writes),
@@ -90,6 +91,16 @@ fn kept() {
         assert_eq!(times(&refused, &program(path, "tmpfs", true)), 1, "{path}: {refused:?}");
     }
     assert!(!format!("{refused:?}").contains("/permission"), "{refused:?}");
+}
+
+fn memory() {
+    let world = World::new();
+    let told = |act: &[&str]| world.refused_to(Container::new(act), &killing());
+    let wrote = |r: &Refusal| matches!(&r.refused, Refused::Write { path, .. } if path.starts_with("/proc/") && path.ends_with("/mem"));
+    let refused = told(&["guard", "memory", "write"]);
+    assert_eq!(refused.iter().filter(|r| wrote(r)).count(), 1, "{refused:?}");
+    let refused = told(&["guard", "memory", "read"]);
+    assert!(!refused.iter().any(|r| matches!(r.refused, Refused::Write { .. })), "{refused:?}");
 }
 
 fn allowed() {

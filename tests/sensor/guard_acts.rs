@@ -72,6 +72,12 @@ pub fn run(words: &[&str]) {
         ["flood", dir, times] => flood(dir, times.parse().unwrap()),
         ["capabilities"] => capabilities(),
         ["opens", path, times] => opens(path, times.parse().unwrap()),
+        ["memory", how] => {
+            OpenOptions::new().read(true).write(*how == "write").open("/proc/self/mem").unwrap();
+            // Others of that file system, and others of that name, are nobody's memory.
+            OpenOptions::new().write(true).open("/proc/self/comm").unwrap();
+            drop(tempfile::tempdir().map(|dir| fs::write(dir.path().join("mem"), "x")).unwrap());
+        }
         ["map", path] => map(path).unwrap(),
         ["steps", dir] => {
             for line in std::io::stdin().lines().map_while(Result::ok) {

@@ -80,7 +80,7 @@ static const struct call calls[CALLS] = {
 #define SOCKETCALL 102
 enum { NR_CONNECT = 42, NR_SENDTO = 44, NR_SENDMSG = 46, NR_BIND = 49, NR_LISTEN = 50, NR_SENDMMSG = 307 };
 enum { NR_IOCTL = 16, NR_SOCKET = 41, NR_SOCKETPAIR = 53, NR_CLONE = 56, NR_UNSHARE = 272, NR_CLONE3 = 435 };
-enum { NR_OPENAT2 = 437 };
+enum { NR_OPEN = 2, NR_OPENAT = 257, NR_OPENAT2 = 437 };
 
 /* The x86-64 number of an i386 call that is the same call; 0: there is nothing to look at. */
 static const u16 same_as[CALLS] = {

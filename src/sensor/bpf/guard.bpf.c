@@ -77,18 +77,56 @@ static __noinline void refused_code(struct pt_regs *regs, struct task_struct *me
 		note_unknown(r, t);
 }
 
+/* Whether the call has opened something, and not for reading alone. The i386 ones are left to the filter. */
+static __always_inline bool opens_for_writing(struct pt_regs *regs, long ret)
+{
+	u32 nr = regs->orig_ax;
+
+	if (nr == NR_OPENAT)
+		return ret >= 0 && regs->dx & O_ACCMODE;
+	if (nr == NR_OPEN)
+		return ret >= 0 && regs->si & O_ACCMODE;
+	return nr == NR_OPENAT2 && ret >= 0;
+}
+
+/* A process's memory, which nothing can make read-only: what is written there goes past every protection of a page. */
+static __noinline void opened(struct task_struct *me, struct tracked *t, u32 fd)
+{
+	struct subject s = { .task = t };
+	struct file *file = file_of(me, fd);
+	struct room *r = room(IN_EXIT);
+	struct path path = {};
+	char name[4] = {};
+
+	if (!r || !file || BPF_CORE_READ(file, f_inode, i_sb, s_magic) != PROC_MAGIC ||
+	    !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE))
+		return;
+	BPF_CORE_READ_INTO(&path, file, f_path);
+	bpf_probe_read_kernel(name, sizeof(name), BPF_CORE_READ(path.dentry, d_name.name));
+	if (name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || name[3])
+		return;
+	blank(r, &s, PATH)->what = WRITE;
+	if (walk(r, path.dentry, path.mnt) && text(r))
+		note(r, t);
+	else
+		note_unknown(r, t);
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(leave, struct pt_regs *regs, long ret)
 {
 	struct task_struct *me;
 	struct subject s;
+	bool opens = opens_for_writing(regs, ret);
 
-	if (ret != -EROFS && ret != -EACCES && ret != -EPERM)
+	if (!opens && ret != -EROFS && ret != -EACCES && ret != -EPERM)
 		return 0;
 	me = bpf_get_current_task_btf();
 	if (!followed(me, &s))
 		return 0;
-	if (ret == -EROFS)
+	if (opens)
+		opened(me, s.task, ret);
+	else if (ret == -EROFS)
 		refused_write(regs, me, s.task);
 	else
 		refused_code(regs, me, s.task, ret);

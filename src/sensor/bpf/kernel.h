@@ -200,6 +200,7 @@ struct unix_sock {
 #define SOCK_STREAM 1
 #define SOCK_SEQPACKET 5
 #define TMPFS_MAGIC 0x01021994
+#define PROC_MAGIC 0x9fa0
 #define OVERLAYFS_MAGIC 0x794c7630
 #define CAP_SYS_ADMIN 21
 #define SIGKILL 9
