@@ -1,6 +1,7 @@
 //! A container that is recorded: its table, its clock, its bell, reading it, letting it go.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use super::decode::{Collector, Mounts};
 use super::hold::{Hold, namespace};
 use super::layout::{KEY_BYTES, RESERVED, Record, Slot, VALUE_BYTES};
 use super::place::Place;
-use super::reading::{Loss, Reading};
+use super::reading::{Loss, Origin, Reading};
+use super::script;
 use crate::sys::bpf::{self, Kind, Map};
 use crate::sys::ring::Ring;
 
@@ -35,6 +37,8 @@ pub struct Armed {
     table: Arc<Map>,
     bell: Option<Ring>,
     mounts: RefCell<Mounts>,
+    /// Where scripts come from, as it was found when they were first read of: they may be gone later.
+    scripts: RefCell<BTreeMap<String, Option<Origin>>>,
 }
 
 /// As [`super::Sensor::arm`].
@@ -46,7 +50,7 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
     let bell = options.bell.then(|| Ring::create(BELL_BYTES)).transpose();
     let bell = bell.context("failed to make a bell in the kernel")?;
     let hold = Hold::claim(place, init, &table, bell.as_ref(), Slot { limit, ..Slot::default() })?;
-    Ok(Armed { hold, table, bell, mounts: RefCell::default() })
+    Ok(Armed { hold, table, bell, mounts: RefCell::default(), scripts: RefCell::default() })
 }
 
 impl Armed {
@@ -69,7 +73,10 @@ impl Armed {
         let all = self.table.for_each(|key, value| collector.take(&Record::parse(key, value)));
         all.context("failed to read what a container was seen to do")?;
         let state = self.hold.state()?;
-        let (workload, exec) = collector.finish();
+        let (mut scripts, mounts) = (self.scripts.borrow_mut(), self.mounts.borrow());
+        let (workload, exec) = collector.finish(|path| {
+            *scripts.entry(path.to_owned()).or_insert_with(|| script::origin(self.hold.init(), path, &mounts))
+        });
         let untracked = state.untracked + u64::from(self.is_broken());
         let loss = Loss { table_full: state.table_full, unreadable: state.unreadable, untracked };
         let window = self.hold.row().window;

@@ -3,6 +3,7 @@
 //! Must not: read a map, or trust a byte: names are the container's own choice.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use super::reading::{Abi, Argument, Direction, Facts, Operation, Origin, PathUse
 
 /// Where other file systems are mounted in the container, as far as is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mounts(Vec<PathBuf>);
+pub struct Mounts(Vec<(PathBuf, Origin)>);
 
 impl Mounts {
     /// From the bytes of a mountinfo of a process in the container. Mount points of the root file system itself (its binds)
@@ -19,12 +20,19 @@ impl Mounts {
     pub fn parse(mountinfo: &[u8]) -> Mounts {
         let table = crate::mountinfo::parse(mountinfo);
         let root = table.entries.iter().rfind(|e| e.mount_point == Path::new("/")).map(|e| e.dev);
-        let others = table.entries.into_iter().filter(|e| Some(e.dev) != root).map(|e| e.mount_point).collect();
-        Mounts(others)
+        let others = table.entries.into_iter().filter(|e| Some(e.dev) != root);
+        let origin = |fs_type: &OsStr| if fs_type == "tmpfs" { Origin::Tmpfs } else { Origin::Volume };
+        Mounts(others.map(|e| (e.mount_point, origin(&e.fs_type))).collect())
     }
 
     fn hold(&self, path: &str) -> bool {
-        self.0.iter().any(|m| Path::new(path).starts_with(m))
+        self.origin(path).is_some()
+    }
+
+    /// What a program below the deepest of them is; `None`: it is on the root file system.
+    pub(super) fn origin(&self, path: &str) -> Option<Origin> {
+        let above = self.0.iter().filter(|(point, _)| Path::new(path).starts_with(point));
+        above.max_by_key(|(point, _)| point.components().count()).map(|(_, origin)| *origin)
     }
 }
 
@@ -38,6 +46,8 @@ type Uses = BTreeMap<Use, (String, Seen)>;
 pub struct Collector {
     sides: [Facts; 2],
     paths: [Uses; 2],
+    /// Scripts that were run by name, of each side.
+    scripts: [BTreeMap<String, Seen>; 2],
     mounts: Mounts,
 }
 
@@ -61,6 +71,7 @@ impl Collector {
                     merge(&mut facts.arguments, argument, seen);
                 }
             }
+            Record::PROGRAM if record.what == layout::NAMED => merge(&mut self.scripts[side], path(record), seen),
             Record::PROGRAM => {
                 if let Some(program) = program(record) {
                     merge(&mut facts.programs, program, seen);
@@ -90,8 +101,16 @@ impl Collector {
         }
     }
 
-    /// The workload's facts and the sessions'.
-    pub fn finish(self) -> (Facts, Facts) {
+    /// The workload's facts and the sessions'. `origin` tells where a script comes from; of the root file system's nothing
+    /// is said: their interpreters are told.
+    pub fn finish(mut self, mut origin: impl FnMut(&str) -> Option<Origin>) -> (Facts, Facts) {
+        for (facts, scripts) in self.sides.iter_mut().zip(self.scripts) {
+            for (path, seen) in scripts {
+                if let Some(origin) = origin(&path) {
+                    merge(&mut facts.programs, Program { path, origin, privileged: false }, seen);
+                }
+            }
+        }
         let [workload, exec] = self.sides;
         let [of_workload, of_exec] = self.paths;
         (with_paths(workload, of_workload), with_paths(exec, of_exec))
@@ -240,7 +259,7 @@ mod tests {
                 bytes[1] = kind;
                 let mut collector = Collector::new(Mounts::default());
                 collector.take(&Record::parse(&bytes, &value));
-                let (workload, exec) = collector.finish();
+                let (workload, exec) = collector.finish(|_| None);
                 assert!(workload == Facts::default() || exec == Facts::default());
             }
         }
@@ -253,6 +272,7 @@ mod tests {
             b"1 0 0:50 / / rw - overlay overlay rw\n2 1 0:51 / /tmp rw - tmpfs tmpfs rw\n3 1 0:50 /x /y rw - overlay o rw\n",
         );
         assert!(mounts.hold("/tmp/a") && mounts.hold("/tmp"));
+        assert_eq!(mounts.origin("/tmp/a"), Some(Origin::Tmpfs));
         assert!(!mounts.hold("/tmpx") && !mounts.hold("/y/z") && !mounts.hold("/"));
     }
 }

@@ -4,13 +4,14 @@ use std::io::BufRead;
 use std::time::Instant;
 
 use lithify::sensor::guard::Rules;
-use lithify::sensor::place::BPFFS;
 
 use crate::container::{Container, World, options};
 
 pub const WORD: &str = "measure";
 const ROUNDS: usize = 15;
 const TIMES: &str = "500000";
+/// Most programs of one set.
+const SET: usize = 6;
 
 /// What is loaded, and whether for the container that makes the calls.
 const STATES: [&str; 5] = ["nobody", "guard, neighbour", "guard, armed", "sensor, neighbour", "sensor, recorded"];
@@ -25,22 +26,24 @@ pub fn run() {
     let rules = Rules { kill_foreign: true, allowed, capabilities: u64::MAX };
     let number = libc::SYS_getpid.to_string();
     let acts: [Vec<&str>; 2] = [vec!["calls", &number, TIMES], vec!["guard", "opens", "/etc/passwd", TIMES]];
+    let base = programs();
+    println!("{base} programs of others are here");
     for _ in 0..ROUNDS {
         for (act, figures) in acts.iter().zip([&mut calls, &mut opens]) {
             // Interleaved: a machine's mood is the same for all of them.
-            figures[0].extend(loop_of(act, |_| {}));
+            figures[0].extend(loop_of(act, base, |_| {}));
             let world = World::new();
             let guard = time(&mut load[0], 1e3, || world.guard());
-            figures[1].extend(loop_of(act, |_| {}));
+            figures[1].extend(loop_of(act, base + SET, |_| {}));
             let mut guarded = None;
-            figures[2].extend(loop_of(act, |container| {
+            figures[2].extend(loop_of(act, base + SET, |container| {
                 guarded = Some(time(&mut arm[0], 1e6, || guard.arm(container.pid(), &rules).unwrap()));
             }));
             drop((guarded, guard));
             let sensor = time(&mut load[1], 1e3, || world.sensor());
-            figures[3].extend(loop_of(act, |_| {}));
+            figures[3].extend(loop_of(act, base + SET, |_| {}));
             let mut armed = None;
-            figures[4].extend(loop_of(act, |container| {
+            figures[4].extend(loop_of(act, base + SET, |container| {
                 armed = Some(time(&mut arm[1], 1e6, || sensor.arm(container.pid(), options()).unwrap()));
             }));
             let armed = armed.unwrap();
@@ -48,6 +51,7 @@ pub fn run() {
             time(&mut disarm, 1e3, || armed.disarm().unwrap());
         }
     }
+    println!("samples that nobody else was loaded for: {:?} {:?}", counts(&calls), counts(&opens));
     println!("{:20} {:>24} {:>24}", "", "getpid", "openat and close");
     let (call, open): (Vec<_>, Vec<_>) = calls.into_iter().zip(opens).map(|(c, o)| (median(c), median(o))).unzip();
     for (i, state) in STATES.iter().enumerate() {
@@ -68,6 +72,10 @@ fn time<T>(figures: &mut Vec<f64>, unit: f64, what: impl FnOnce() -> T) -> T {
     done
 }
 
+fn counts(all: &[Vec<f64>]) -> Vec<usize> {
+    all.iter().map(Vec::len).collect()
+}
+
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
@@ -75,19 +83,25 @@ fn median(mut figures: Vec<f64>) -> f64 {
 
 /// Nanoseconds of one round in a container that `before` has done something to; none if somebody else's programs were
 /// loaded meanwhile, whose cost it would be, too.
-fn loop_of(act: &[&str], before: impl FnOnce(&Container)) -> Option<f64> {
+fn loop_of(act: &[&str], quiet: usize, before: impl FnOnce(&Container)) -> Option<f64> {
     let mut container = Container::heard(act);
     before(&container);
-    let alone = sets_of_programs();
+    let others = programs() > quiet;
     container.go();
     let mut line = String::new();
     container.output().read_line(&mut line).unwrap();
     assert_eq!(container.end(), 0);
-    (alone <= 1 && sets_of_programs() == alone).then(|| line.trim().parse().unwrap())
+    (!others && programs() <= quiet).then(|| line.trim().parse().unwrap())
 }
 
-/// How many of ours are pinned on this machine.
-fn sets_of_programs() -> usize {
-    let pins = std::fs::read_dir(BPFFS).into_iter().flatten().flatten();
-    pins.filter(|e| e.file_name().to_string_lossy().starts_with("lithify")).count()
+/// How many BPF programs this kernel has.
+fn programs() -> usize {
+    // The head of `union bpf_attr` for BPF_PROG_GET_NEXT_ID (11): where to begin, what was found, flags.
+    let mut attr = [0u32; 4];
+    let next = |attr: &mut [u32; 4]| {
+        attr[0] = attr[1];
+        // SAFETY: the attribute outlives the call, is as long as said, and holds no pointers.
+        unsafe { libc::syscall(libc::SYS_bpf, 11, attr.as_mut_ptr(), size_of_val(attr)) == 0 }
+    };
+    std::iter::from_fn(|| next(&mut attr).then_some(())).count()
 }

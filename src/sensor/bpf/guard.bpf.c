@@ -51,8 +51,10 @@ static __noinline void refused_write(struct pt_regs *regs, struct task_struct *m
 		told = on_names(r, t, as, -EROFS);
 	else
 		told = on_others(r, t, as);
-	if (!told)
-		note_unknown(r, t);
+	if (told)
+		return;
+	unknown(r);
+	note(r, t);
 }
 
 SEC("tp_btf/sys_exit")
@@ -85,7 +87,8 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 {
 	struct subject s;
 	struct room *r;
-	bool joins = false;
+	bool joins = false, chosen;
+	u32 found;
 
 	if (!followed(task, &s)) {
 		if (!follow(task, &s))
@@ -95,14 +98,18 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	r = room(IN_EXEC);
 	if (!r)
 		return 0;
+	chosen = joins && s.task->side == WORKLOAD;
 	blank(r, &s, PROGRAM);
-	if (!program(r, task, bprm))
-		r->key.flags = NO_PATH;
-	if (r->key.flags & NO_PATH)
-		r->line_bytes = 0;
-	else if (r->key.what == ANONYMOUS)
-		r->line_bytes = 256;
-	judge(r, &s, joins && s.task->side == WORKLOAD);
+	if (!of_file(r, task, BPF_CORE_READ(bprm, file)))
+		unknown(r);
+	judge(r, &s, chosen);
+	blank(r, &s, PROGRAM);
+	found = script(r, task, bprm);
+	/* Which file a name is, and whether it is foreign, is looked up where there is time for it. */
+	if (found == BY_NAME || (found == BY_FILE && foreign(r->key.what)))
+		judge(r, &s, chosen);
+	else if (found == UNREADABLE)
+		__sync_fetch_and_add(&s.state->unreadable, 1);
 	return 0;
 }
 
