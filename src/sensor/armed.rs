@@ -1,6 +1,7 @@
 //! A container that is recorded: its table, its clock, its bell, reading it, letting it go.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use super::hold::{Hold, namespace};
 use super::kept;
 use super::layout::{KEY_BYTES, RESERVED, Record, Slot, VALUE_BYTES};
 use super::place::Place;
-use super::reading::{Loss, Reading};
+use super::reading::{Loss, Origin, Reading};
+use super::script;
 use crate::sys::bpf::{self, Kind, Map};
 use crate::sys::ring::Ring;
 
@@ -36,6 +38,8 @@ pub struct Armed {
     table: Arc<Map>,
     bell: Option<Ring>,
     mounts: RefCell<Mounts>,
+    /// Where scripts come from, as it was found when they were first read of: they may be gone later.
+    scripts: RefCell<BTreeMap<String, Option<Origin>>>,
 }
 
 /// As [`super::Sensor::arm`].
@@ -47,7 +51,7 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
     let bell = options.bell.then(|| Ring::create(BELL_BYTES)).transpose();
     let bell = bell.context("failed to make a bell in the kernel")?;
     let hold = Hold::claim(place, init, &table, bell.as_ref(), Slot { limit, ..Slot::default() })?;
-    Ok(Armed { hold, table, bell, mounts: RefCell::default() })
+    Ok(Armed { hold, table, bell, mounts: RefCell::default(), scripts: RefCell::default() })
 }
 
 impl Armed {
@@ -71,13 +75,14 @@ impl Armed {
         all.context("failed to read what a container was seen to do")?;
         let state = self.hold.state()?;
         let init = self.hold.init();
-        let mounts = self.mounts.borrow();
+        let (mut scripts, mounts) = (self.scripts.borrow_mut(), self.mounts.borrow());
         collector.judge_kept(|path| match state.mnt_ns {
             // After its end the pid may be anybody's.
             0 => mounts.keep(path),
             _ => kept::by_its_mount(init, path).unwrap_or_else(|_| mounts.keep(path)),
         });
-        let (workload, exec) = collector.finish();
+        let (workload, exec) = collector
+            .finish(|path| *scripts.entry(path.to_owned()).or_insert_with(|| script::origin(init, path, &mounts)));
         let untracked = state.untracked + u64::from(self.is_broken());
         let loss = Loss { table_full: state.table_full, unreadable: state.unreadable, untracked };
         let window = self.hold.row().window;

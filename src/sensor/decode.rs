@@ -3,6 +3,7 @@
 //! Must not: read a map, or trust a byte: names are the container's own choice.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,14 @@ use crate::mountinfo::MountEntry;
 /// Where other file systems are mounted in the container, as far as is known, and the origin of what may not be executed
 /// there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mounts(Vec<(PathBuf, Option<Origin>)>);
+pub struct Mounts(Vec<(PathBuf, Origin, Programs)>);
+
+/// Whether a mount lets programs run (`noexec`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Programs {
+    Run,
+    Kept,
+}
 
 impl Mounts {
     /// From the bytes of a mountinfo of a process in the container. Mount points of the root file system itself (its binds)
@@ -22,21 +30,31 @@ impl Mounts {
     pub fn parse(mountinfo: &[u8]) -> Mounts {
         let table = crate::mountinfo::parse(mountinfo);
         let root = table.entries.iter().rfind(|e| e.mount_point == Path::new("/")).map(|e| e.dev);
-        let origin = |e: &MountEntry| if e.fs_type == "tmpfs" { Origin::Tmpfs } else { Origin::Volume };
-        let keeps = |e: &MountEntry| e.options.as_bytes().split(|b| *b == b',').any(|option| option == b"noexec");
         let others = table.entries.into_iter().filter(|e| Some(e.dev) != root);
-        Mounts(others.map(|e| (e.mount_point.clone(), keeps(&e).then(|| origin(&e)))).collect())
+        let origin = |fs_type: &OsStr| if fs_type == "tmpfs" { Origin::Tmpfs } else { Origin::Volume };
+        let keeps = |options: &OsStr| options.as_bytes().split(|b| *b == b',').any(|option| option == b"noexec");
+        let programs = |options: &OsStr| if keeps(options) { Programs::Kept } else { Programs::Run };
+        Mounts(others.map(|e| (e.mount_point, origin(&e.fs_type), programs(&e.options))).collect())
     }
 
     fn hold(&self, path: &str) -> bool {
-        self.0.iter().any(|(place, _)| Path::new(path).starts_with(place))
+        self.above(path).is_some()
     }
 
-    /// The origin of a program that the mount it is on keeps from being executed; by the path's text alone.
-    pub fn keep(&self, path: &str) -> Option<Origin> {
-        let above = self.0.iter().filter(|(place, _)| Path::new(path).starts_with(place));
-        // Of several at one place, the last one is on top.
-        above.max_by_key(|(place, _)| place.components().count())?.1
+    /// What a program below the deepest of them is; `None`: it is on the root file system.
+    pub(super) fn origin(&self, path: &str) -> Option<Origin> {
+        self.above(path).map(|(origin, _)| origin)
+    }
+
+    /// The origin of a program that the mount it is on keeps from running.
+    pub(super) fn keep(&self, path: &str) -> Option<Origin> {
+        self.above(path).filter(|(_, programs)| *programs == Programs::Kept).map(|(origin, _)| origin)
+    }
+
+    /// The deepest above a path, by its text alone; of several at one place the last one, which is on top.
+    fn above(&self, path: &str) -> Option<(Origin, Programs)> {
+        let above = self.0.iter().filter(|(point, ..)| Path::new(path).starts_with(point));
+        above.max_by_key(|(point, ..)| point.components().count()).map(|(_, origin, programs)| (*origin, *programs))
     }
 }
 
@@ -50,7 +68,10 @@ type Uses = BTreeMap<Use, (String, Seen)>;
 pub struct Collector {
     sides: [Facts; 2],
     paths: [Uses; 2],
+    /// Programs that could not be executed, of each side.
     kept: [BTreeMap<String, Seen>; 2],
+    /// Scripts that were run by name, of each side.
+    scripts: [BTreeMap<String, Seen>; 2],
     mounts: Mounts,
 }
 
@@ -74,13 +95,15 @@ impl Collector {
                     merge(&mut facts.arguments, argument, seen);
                 }
             }
-            Record::PROGRAM => match program(record) {
-                Some(program) if program.origin == Origin::Root && record.flags & Record::KEPT != 0 => {
-                    merge(&mut self.kept[side], program.path, seen);
+            Record::PROGRAM if record.what == layout::NAMED => {
+                let named = if record.flags & Record::KEPT != 0 { &mut self.kept } else { &mut self.scripts };
+                merge(&mut named[side], path(record), seen);
+            }
+            Record::PROGRAM => {
+                if let Some(program) = program(record) {
+                    merge(&mut facts.programs, program, seen);
                 }
-                Some(program) => merge(&mut facts.programs, program, seen),
-                None => {}
-            },
+            }
             Record::PEER => {
                 if let Some(peer) = peer(record) {
                     merge(&mut facts.peers, peer, seen);
@@ -116,8 +139,16 @@ impl Collector {
         }
     }
 
-    /// The workload's facts and the sessions'.
-    pub fn finish(self) -> (Facts, Facts) {
+    /// The workload's facts and the sessions'. `origin` tells where a script comes from; of the root file system's nothing
+    /// is said: their interpreters are told.
+    pub fn finish(mut self, mut origin: impl FnMut(&str) -> Option<Origin>) -> (Facts, Facts) {
+        for (facts, scripts) in self.sides.iter_mut().zip(self.scripts) {
+            for (path, seen) in scripts {
+                if let Some(origin) = origin(&path) {
+                    merge(&mut facts.programs, Program { path, origin, privileged: false }, seen);
+                }
+            }
+        }
         let [workload, exec] = self.sides;
         let [of_workload, of_exec] = self.paths;
         (with_paths(workload, of_workload), with_paths(exec, of_exec))
@@ -266,7 +297,7 @@ mod tests {
                 bytes[1] = kind;
                 let mut collector = Collector::new(Mounts::default());
                 collector.take(&Record::parse(&bytes, &value));
-                let (workload, exec) = collector.finish();
+                let (workload, exec) = collector.finish(|_| None);
                 assert!(workload == Facts::default() || exec == Facts::default());
             }
         }
@@ -279,6 +310,7 @@ mod tests {
             b"1 0 0:50 / / rw - overlay overlay rw\n2 1 0:51 / /tmp rw - tmpfs tmpfs rw\n3 1 0:50 /x /y rw - overlay o rw\n",
         );
         assert!(mounts.hold("/tmp/a") && mounts.hold("/tmp"));
+        assert_eq!(mounts.origin("/tmp/a"), Some(Origin::Tmpfs));
         assert!(!mounts.hold("/tmpx") && !mounts.hold("/y/z") && !mounts.hold("/"));
     }
 }

@@ -3,9 +3,11 @@
 //! Owns: one container's rules in the kernel, its ring, what is read from there. Must not: answer, decide, know profiles.
 //! Every distinct thing is told once in a container's life; a flood is bounded by its table, and what is not told is counted.
 //!
+//! A foreign script with a `#!` line is told and not killed: its interpreter, of the image, is what the kernel executes. One
+//! that is given by its descriptor is killed.
+//!
 //! Never seen: a program that the dynamic loader is given as an argument (`ld.so /tmp/x`), a library that is foreign
-//! (`LD_PRELOAD`), a script that an interpreter is given as an argument (`sh /tmp/x`), writes refused to io_uring,
-//! checks of capabilities where the kernel has no hook for them (before 6.13, mostly).
+//! (`LD_PRELOAD`), a script that an interpreter is given as an argument (`sh /tmp/x`), writes refused to io_uring, checks of capabilities where the kernel has no hook for them (before 6.13, mostly).
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use super::kept;
 use super::layout::{self, KEY_BYTES, Record, Slot, Told, VALUE_BYTES};
 use super::place::Place;
 use super::reading::{Operation, Origin};
-use super::{ensure_loaded, owners, unseen};
+use super::{ensure_loaded, owners, script, unseen};
 use crate::guard::{Refusal, Refused};
 use crate::profile::syscalls::capability_name;
 use crate::sys::bpf::{self, Kind, Map};
@@ -103,10 +105,11 @@ impl Guard {
         let ring = Ring::create(RING_BYTES).context("failed to make a ring in the kernel")?;
         let row =
             Slot { limit: MOST, capabilities: rules.capabilities, kill_foreign: rules.kill_foreign, ..Slot::default() };
+        // Only for scripts that are gone by the time they are looked for.
+        let mounts =
+            std::fs::read(format!("/proc/{init_pid}/mountinfo")).map(|b| Mounts::parse(&b)).unwrap_or_default();
         let hold = Hold::claim(&self.place, init_pid, &Arc::new(table), Some(&ring), row)?;
-        // Kept for when it is gone.
-        let mounts = std::fs::read(format!("/proc/{init_pid}/mountinfo")).unwrap_or_default();
-        Ok(Guarded { hold, ring, mounts: Mounts::parse(&mounts) })
+        Ok(Guarded { hold, ring, mounts })
     }
 }
 
@@ -125,6 +128,7 @@ fn allowance(pattern: &str) -> Option<Vec<u8>> {
 pub struct Guarded {
     hold: Hold,
     ring: Ring,
+    /// The container's, as they were when it was armed.
     mounts: Mounts,
 }
 
@@ -137,11 +141,11 @@ impl Guarded {
         taken
     }
 
-    /// How many refusals were not told since it was armed: too many at once, too many in all, or by a process that could
-    /// not be followed. Once the programs are gone, one more.
+    /// How many refusals were not told since it was armed: too many at once, too many in all, by a process that could
+    /// not be followed, or a script whose name could not be read. Once the programs are gone, one more.
     pub fn lost(&self) -> u64 {
         let state = self.hold.state().unwrap_or_default();
-        state.table_full + state.untracked + u64::from(self.is_broken())
+        state.table_full + state.unreadable + state.untracked + u64::from(self.is_broken())
     }
 
     /// Whether the programs have been unpinned since: then nobody is told anything any more.
@@ -165,7 +169,8 @@ impl AsFd for Guarded {
     }
 }
 
-/// What one record of init's container says; `None` for a kind that is not known.
+/// What one record of init's container says; `None` for a kind that is not known, for a script of the image, and for a
+/// program that lacks permission of its own.
 fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
     let record = &told.record;
     let known = record.flags & Record::NO_PATH == 0;
@@ -175,19 +180,19 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
             operation: operation(decode::operation(record.what)?).into(),
         },
         Record::CAPABILITY => Refused::Capability { name: capability_name(record.number) },
+        Record::PROGRAM if record.what == layout::NAMED && known => {
+            let (path, kept) = (decode::path(record), record.flags & Record::KEPT != 0);
+            let origin = match kept {
+                true => kept::by_its_mount(init, &path).unwrap_or_else(|_| mounts.keep(&path))?,
+                false => script::origin(init, &path, mounts)?,
+            };
+            Refused::Program { path, origin: name(origin).into(), killed: kept }
+        }
         Record::PROGRAM => {
             let program = decode::program(record)?;
             let path = if known { program.path } else { UNKNOWN.into() };
-            let kept = record.flags & Record::KEPT != 0;
-            let from = match program.origin {
-                // Of no known origin until here; one that lacks permission of its own is nobody's intrusion.
-                Origin::Root if kept && known => {
-                    kept::by_its_mount(init, &path).unwrap_or_else(|_| mounts.keep(&path))?
-                }
-                from => from,
-            };
-            let killed = kept || record.flags & Record::KILLED != 0;
-            Refused::Program { path, origin: origin(from).into(), killed }
+            let killed = record.flags & (Record::KEPT | Record::KILLED) != 0;
+            Refused::Program { path, origin: name(program.origin).into(), killed }
         }
         _ => return None,
     };
@@ -204,7 +209,7 @@ fn operation(operation: Operation) -> &'static str {
     }
 }
 
-fn origin(origin: Origin) -> &'static str {
+fn name(origin: Origin) -> &'static str {
     match origin {
         Origin::Image => "image",
         Origin::Upper => "upper",

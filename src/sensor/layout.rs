@@ -10,6 +10,8 @@ pub const KEY_BYTES: u32 = 424;
 pub const VALUE_BYTES: u32 = 32;
 /// Entries that a table has beyond its limit: every system call and capability, twice, for both sides and both ABIs.
 pub const RESERVED: u32 = 2 * (2 * 2 * 512 + 64);
+/// A program's origin when it is a script of which only the name is known.
+pub const NAMED: u8 = 7;
 /// In a call's number: by the 32-bit interface.
 pub const COMPAT: u32 = 0x8000_0000;
 

@@ -5,7 +5,7 @@
 //! names or policy. The hot path opens pinned maps with bpf(2) only; libbpf is in `load.rs`, which `lithifyctl` alone uses.
 //!
 //! Never seen: what io_uring does without a system call, a call that seccomp answers by killing, x32 calls (counted as loss),
-//! a script's own file (its interpreter is), sendmmsg's addresses after the first.
+//! a script of the image (its interpreter is), or one that an interpreter is given as an argument, sendmmsg's addresses after the first.
 
 mod armed;
 mod decode;
@@ -18,6 +18,7 @@ pub mod owners;
 pub mod pins;
 pub mod place;
 pub mod reading;
+mod script;
 
 use std::process::{Command, Stdio};
 

@@ -1,7 +1,7 @@
 //! The guard: foreign programs end before they begin, refused writes and capabilities are told, and nothing else is.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{BufRead, Read};
 
 use lithify::guard::{Refusal, Refused};
 use lithify::sensor::guard::Rules;
@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("guard::a_processs_memory_that_is_opened_for_writing_is_told_and_for_reading_is_not", memory),
     ("guard::an_allowed_program_runs_in_silence_and_one_that_a_pattern_may_mean_is_told", allowed),
     ("guard::a_program_of_the_image_is_told_once_for_each_side_unless_it_is_allowed", image),
+    ("guard::a_foreign_script_is_told_by_whatever_name_and_killed_by_its_descriptor", scripts),
     ("guard::every_kind_of_refused_write_is_told_with_its_path_and_a_question_is_not", writes),
     ("guard::a_refused_capability_is_told_if_it_was_taken_and_not_if_it_was_given_away", capability),
     ("guard::a_flood_is_bounded_and_counted_and_leaves_room_for_a_program", flood),
@@ -32,11 +33,11 @@ pub fn killing() -> Rules {
 }
 
 /// Runs an act in an overlay; its output and what was refused.
-fn in_overlay(act: &[&str], rules: &Rules) -> (String, Vec<Refusal>) {
+fn in_overlay(world: &World, act: &[&str], rules: &Rules) -> (String, Vec<Refusal>) {
     let dir = tempfile::tempdir().unwrap();
     let mut container = Container::heard_in_overlay(dir.path(), act);
     let mut output = container.output();
-    let refused = World::new().refused_to(container, rules);
+    let refused = world.refused_to(container, rules);
     let mut said = String::new();
     output.read_to_string(&mut said).unwrap();
     (said, refused)
@@ -58,7 +59,7 @@ fn foreign() {
         (&["guard", "shout", "memfd", "300"], "/memfd:hidden", "anonymous"),
     ];
     for (act, path, origin) in tries {
-        let (said, refused) = in_overlay(act, &killing());
+        let (said, refused) = in_overlay(&World::new(), act, &killing());
         assert_eq!(said, "killed 300\n", "of {origin}");
         assert_eq!(times(&refused, &program(path, origin, true)), 1, "{refused:?}");
         let told = refused.iter().find(|r| matches!(r.refused, Refused::Program { killed: true, .. })).unwrap();
@@ -67,13 +68,13 @@ fn foreign() {
 }
 
 fn first() {
-    let (said, refused) = in_overlay(&["guard", "first"], &killing());
+    let (said, refused) = in_overlay(&World::new(), &["guard", "first"], &killing());
     assert_eq!(said, "killed 1\n");
     assert_eq!(times(&refused, &program("/shout", "upper", true)), 1, "{refused:?}");
 }
 
 fn only_told() {
-    let (said, refused) = in_overlay(&["guard", "shout", "/target", "3"], &Rules::default());
+    let (said, refused) = in_overlay(&World::new(), &["guard", "shout", "/target", "3"], &Rules::default());
     assert_eq!(said, "xxxkilled 0\n");
     assert_eq!(times(&refused, &program(SHOUT, "upper", false)), 1, "{refused:?}");
 }
@@ -104,9 +105,13 @@ fn memory() {
 }
 
 fn allowed() {
+    let world = World::new();
+    // It stays loaded over the rounds.
+    let idle = Container::new(&["nothing"]);
+    let _held = world.guard().arm(idle.pid(), &Rules::default()).unwrap();
     let with = |allowed: &[&str]| {
         let allowed = allowed.iter().map(ToString::to_string).collect();
-        in_overlay(&["guard", "shout", "/target", "2"], &Rules { allowed, ..killing() })
+        in_overlay(&world, &["guard", "shout", "/target", "2"], &Rules { allowed, ..killing() })
     };
     let (said, refused) = with(&["/program", SHOUT]);
     assert_eq!((said.as_str(), refused.as_slice()), ("xxkilled 0\n", [].as_slice()));
@@ -149,6 +154,31 @@ fn image() {
     std::fs::create_dir(dir.path().join("c")).unwrap();
     let refused = run(&Rules { allowed: vec!["/program".into()], ..killing() });
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+fn scripts() {
+    let world = World::new();
+    let act = ["guard", "tmpfs", "script", "/target"];
+    let dir = tempfile::tempdir().unwrap();
+    let mut container = Container::heard_in_overlay(dir.path(), &act);
+    let mut output = container.output();
+    let mut guarded = world.guard().arm(container.pid(), &killing()).unwrap();
+    container.go();
+    let mut said = String::new();
+    output.read_line(&mut said).unwrap();
+    // Its root is still there to look in.
+    let refused = guarded.take();
+    container.end();
+    assert_eq!(said, "ran ran ran ran killed\n");
+    let scripts = ["/target/by-path", "/link/linked", "/target/relative"].map(|path| (path.to_string(), false));
+    let wanted = scripts.into_iter().chain([("/target/by-file".to_string(), true)]);
+    let told = refused.iter().filter_map(|r| match &r.refused {
+        Refused::Program { path, origin, killed } if origin == "tmpfs" => Some((path.clone(), *killed)),
+        _ => None,
+    });
+    assert_eq!(told.collect::<BTreeSet<_>>(), wanted.collect::<BTreeSet<_>>(), "{refused:?}");
+    assert!(!refused.iter().any(|r| matches!(&r.refused, Refused::Program { path, .. } if path.contains("of-root"))));
+    guarded.disarm().unwrap();
 }
 
 fn writes() {

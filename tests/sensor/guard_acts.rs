@@ -67,6 +67,7 @@ pub fn run(words: &[&str]) {
             read_only(dir);
             run(rest);
         }
+        ["script", dir] => scripts(dir),
         ["writes", dir] => writes(dir),
         ["one-write", dir] => drop(fs::create_dir(format!("{dir}/one"))),
         ["flood", dir, times] => flood(dir, times.parse().unwrap()),
@@ -107,6 +108,36 @@ fn shouts(place: &str, times: usize) {
     };
     let killed = (0..times).filter(|_| child(&run) == Exit::Signal(9)).count();
     println!("killed {killed}");
+}
+
+/// Scripts whose interpreter is of the image: by a path, by a link, relatively, and by a descriptor; prints how many ends
+/// were no kill.
+fn scripts(dir: &str) {
+    let make = |path: &str| {
+        fs::write(path, format!("#!/program {WORD}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let [by_path, linked, relative, by_file] =
+        ["by-path", "linked", "relative", "by-file"].map(|n| format!("{dir}/{n}"));
+    [&by_path, &linked, &relative, &by_file].into_iter().for_each(|path| make(path));
+    make("/of-root");
+    std::os::unix::fs::symlink(dir, "/link").unwrap();
+    std::env::set_current_dir(dir).unwrap();
+    let file = File::open(&by_file).unwrap();
+    // What the kernel names by its descriptor stays open for the interpreter.
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let by_descriptor = || {
+        let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+        let _ = nix::unistd::execveat(&file, c"", &[c"script"], &[] as &[&CStr], flags);
+    };
+    let ends = [
+        child(|| execute(&by_path, &[])),
+        child(|| execute("/link/linked", &[])),
+        child(|| execute("./relative", &[])),
+        child(|| execute("/of-root", &[])),
+        child(by_descriptor),
+    ];
+    println!("{}", ends.map(|e| if e == Exit::Signal(9) { "killed" } else { "ran" }).join(" "));
 }
 
 fn child(act: impl FnOnce()) -> Exit {

@@ -1,12 +1,7 @@
 /* Programs that are not of the image: which these are, which of them are allowed, and their end. */
 #pragma once
-#include "paths.h"
+#include "scripts.h"
 #include "tell.h"
-
-static __always_inline bool foreign(u8 origin)
-{
-	return origin >= UPPER && origin <= VOLUME;
-}
 
 struct search {
 	struct room *r;

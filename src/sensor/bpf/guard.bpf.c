@@ -52,8 +52,10 @@ static __noinline void refused_write(struct pt_regs *regs, struct task_struct *m
 		told = on_names(r, t, as, -EROFS);
 	else
 		told = on_others(r, t, as);
-	if (!told)
-		note_unknown(r, t);
+	if (told)
+		return;
+	unknown(r);
+	note(r, t);
 }
 
 /* Programs, and files mapped to be run, that their mount keeps from it. */
@@ -73,8 +75,12 @@ static __noinline void refused_code(struct pt_regs *regs, struct task_struct *me
 		told = on_execute(r, t, as, result);
 	else if (look == MAP)
 		told = on_map(r, t, result);
-	if (!told)
-		note_unknown(r, t);
+	if (told)
+		return;
+	unknown(r);
+	r->key.what = ROOT;
+	r->key.flags |= KEPT;
+	note(r, t);
 }
 
 /* Whether the call has opened something, and not for reading alone. The i386 ones are left to the filter. */
@@ -106,10 +112,9 @@ static __noinline void opened(struct task_struct *me, struct tracked *t, u32 fd)
 	if (name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || name[3])
 		return;
 	blank(r, &s, PATH)->what = WRITE;
-	if (walk(r, path.dentry, path.mnt) && text(r))
-		note(r, t);
-	else
-		note_unknown(r, t);
+	if (!walk(r, path.dentry, path.mnt) || !text(r))
+		unknown(r);
+	note(r, t);
 }
 
 SEC("tp_btf/sys_exit")
@@ -149,7 +154,8 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 {
 	struct subject s;
 	struct room *r;
-	bool joins = false;
+	bool joins = false, chosen;
+	u32 found;
 
 	if (!followed(task, &s)) {
 		if (!follow(task, &s))
@@ -159,14 +165,18 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	r = room(IN_EXEC);
 	if (!r)
 		return 0;
+	chosen = joins && s.task->side == WORKLOAD;
 	blank(r, &s, PROGRAM);
-	if (!program(r, task, bprm))
-		r->key.flags = NO_PATH;
-	if (r->key.flags & NO_PATH)
-		r->line_bytes = 0;
-	else if (r->key.what == ANONYMOUS)
-		r->line_bytes = 256;
-	judge(r, &s, joins && s.task->side == WORKLOAD);
+	if (!of_file(r, task, BPF_CORE_READ(bprm, file)))
+		unknown(r);
+	judge(r, &s, chosen);
+	blank(r, &s, PROGRAM);
+	found = script(r, task, bprm);
+	/* Which file a name is, and whether it is foreign, is looked up where there is time for it. */
+	if (found == BY_NAME || (found == BY_FILE && foreign(r->key.what)))
+		judge(r, &s, chosen);
+	else if (found == UNREADABLE)
+		__sync_fetch_and_add(&s.state->unreadable, 1);
 	return 0;
 }
 

@@ -14,7 +14,7 @@ static __noinline bool on_execute(struct room *r, struct tracked *t, u64 as, s32
 
 	if (result != -EACCES || !aim(t->slot, t->id, &s))
 		return true;
-	blank(r, &s, PROGRAM)->what = ROOT;
+	blank(r, &s, PROGRAM)->what = NAMED;
 	if (!named(r, c->dir, r->args[c->name & 3]))
 		return unplaced(r);
 	r->key.flags = KEPT;

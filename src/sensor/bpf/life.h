@@ -1,7 +1,7 @@
 /* The life of tasks: who is followed from when on, as whose, and which programs they execute. */
 #pragma once
 #include "note.h"
-#include "paths.h"
+#include "scripts.h"
 
 /* One more task in the container. */
 static __always_inline void enters(struct subject *s)
@@ -36,6 +36,7 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 {
 	struct subject s;
 	struct room *r;
+	u32 found;
 
 	if (!subject(task, &s)) {
 		if (!follow(task, &s))
@@ -48,9 +49,15 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	if (!r)
 		return 0;
 	blank(r, &s, PROGRAM)->flags = BPF_CORE_READ_BITFIELD_PROBED(bprm, secureexec);
-	if (program(r, task, bprm))
+	if (of_file(r, task, BPF_CORE_READ(bprm, file)))
 		note(r, s.task);
 	else
+		unreadable(&s);
+	blank(r, &s, PROGRAM);
+	found = script(r, task, bprm);
+	if (found == BY_NAME || (found == BY_FILE && foreign(r->key.what)))
+		note(r, s.task);
+	else if (found == UNREADABLE)
 		unreadable(&s);
 	return 0;
 }

@@ -125,10 +125,9 @@ static __always_inline u8 origin_of(struct task_struct *task, struct file *file,
 	return ROOT;
 }
 
-/* The program that a task executes: its origin and path into the key; false if it has a path that can't be told. */
-static __noinline bool program(struct room *r, struct task_struct *task, struct linux_binprm *bprm)
+/* A program's file: its origin and path into the key; false if it has a path that can't be told. */
+static __noinline bool of_file(struct room *r, struct task_struct *task, struct file *file)
 {
-	struct file *file = BPF_CORE_READ(bprm, file);
 	struct path path = {};
 
 	BPF_CORE_READ_INTO(&path, file, f_path);
@@ -137,7 +136,8 @@ static __noinline bool program(struct room *r, struct task_struct *task, struct 
 		/* Nowhere in the tree: the last name is all there is. */
 		const unsigned char *name = BPF_CORE_READ(path.dentry, d_name.name);
 
-		bpf_probe_read_kernel_str(r->key.text, 256, name);
+		r->line_bytes = 256;
+		bpf_probe_read_kernel_str(r->key.text, r->line_bytes, name);
 		return true;
 	}
 	return walk(r, path.dentry, path.mnt) && text(r);

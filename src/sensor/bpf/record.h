@@ -9,7 +9,7 @@
 
 enum kind { CALL = 1, DENIED, CAPABILITY, ARGUMENT, PROGRAM, PATH, PEER, ALLOWED, ALLOWED_BELOW };
 enum operation { WRITE = 1, CREATE, REMOVE, RENAME, ATTRIBUTES };
-enum origin { IMAGE = 1, UPPER, TMPFS, ANONYMOUS, VOLUME, ROOT };
+enum origin { IMAGE = 1, UPPER, TMPFS, ANONYMOUS, VOLUME, ROOT, NAMED };
 enum direction { LISTEN = 1, CONNECT };
 /* A walk's end: too deep or too long; at a root; at a file that is nowhere in the tree, such as a memfd. */
 enum end { LOST, FOUND, NOWHERE };

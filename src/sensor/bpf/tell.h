@@ -58,11 +58,10 @@ lost:
 	return false;
 }
 
-/* Tells it without its path. */
-static __always_inline void note_unknown(struct room *r, struct tracked *t)
+/* The record in `r->key` has a path that can't be told. */
+static __always_inline void unknown(struct room *r)
 {
 	r->key.flags = NO_PATH;
 	r->line_bytes = 0;
 	__builtin_memset(r->key.text, 0, sizeof(r->key.text));
-	note(r, t);
 }
