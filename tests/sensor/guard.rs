@@ -166,7 +166,6 @@ fn scripts() {
     container.go();
     let mut said = String::new();
     output.read_line(&mut said).unwrap();
-    // Its root is still there to look in.
     let refused = guarded.take();
     container.end();
     assert_eq!(said, "ran ran ran ran killed\n");

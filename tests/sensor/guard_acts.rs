@@ -138,6 +138,8 @@ fn scripts(dir: &str) {
         child(by_descriptor),
     ];
     println!("{}", ends.map(|e| if e == Exit::Signal(9) { "killed" } else { "ran" }).join(" "));
+    // Its root is there to be looked in until it is told to end.
+    let _ = std::io::stdin().lines().next();
 }
 
 fn child(act: impl FnOnce()) -> Exit {

@@ -1,6 +1,7 @@
 //! Programs: where they came from, what they may; and the capabilities that were used.
 
 use std::fs;
+use std::io::BufRead;
 use std::os::unix::fs::PermissionsExt;
 
 use lithify::sensor::reading::{Origin, Program};
@@ -15,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("programs::what_its_mount_keeps_from_running_is_seen_and_what_lacks_permission_is_not", kept),
     ("programs::a_library_that_the_container_wrote_is_seen_and_one_of_the_image_is_not", library),
     ("programs::a_program_of_the_image_is_told_from_one_of_the_upper_and_a_copy_up_needs_no_capability", layers),
+    ("programs::a_script_that_is_not_on_the_root_is_told_beside_its_interpreter", script),
     ("programs::a_set_user_id_program_is_privileged_for_who_is_not_its_owner", privileged),
     ("programs::a_capability_that_was_used_is_seen_and_one_that_was_not_is_not", capability),
 ];
@@ -113,6 +115,27 @@ fn layers() {
     }
     // What overlay needs to copy a file up is the kernel's own business.
     assert!(facts.capabilities.is_empty(), "{:?}", facts.capabilities);
+    armed.disarm().unwrap();
+}
+
+fn script() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut container = Container::heard_in_overlay(dir.path(), &["guard", "tmpfs", "script", "/target"]);
+    let mut output = container.output();
+    let armed = world.sensor().arm(container.pid(), options()).unwrap();
+    container.go();
+    output.read_line(&mut String::new()).unwrap();
+    let alive = armed.read().unwrap().workload.programs;
+    assert_eq!(container.end(), 0);
+    let dead = armed.read().unwrap().workload.programs;
+    assert_eq!(alive, dead, "what was found while it lived holds");
+    let seen =
+        |path: &str| alive.contains_key(&Program { path: path.into(), origin: Origin::Tmpfs, privileged: false });
+    for path in ["/target/by-path", "/link/linked", "/target/relative", "/target/by-file"] {
+        assert!(seen(path), "{path} is not in {alive:?}");
+    }
+    assert!(!alive.keys().any(|p| p.path == "/of-root"), "its interpreter is of the image, and so is it: {alive:?}");
     armed.disarm().unwrap();
 }
 

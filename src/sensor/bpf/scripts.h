@@ -11,6 +11,17 @@ static __always_inline bool foreign(u8 origin)
 	return origin >= UPPER && origin <= VOLUME;
 }
 
+/* Whether it begins as execveat(2) calls a descriptor. */
+static __always_inline bool by_descriptor(const char *name)
+{
+	const char *as = "/dev/fd/";
+
+	for (u32 i = 0; i < 8; i++)
+		if (name[i] != as[i])
+			return false;
+	return true;
+}
+
 /* Writes the script that a task executes into the key, if it is one. */
 static __noinline u32 script(struct room *r, struct task_struct *task, struct linux_binprm *bprm)
 {
@@ -24,8 +35,8 @@ static __noinline u32 script(struct room *r, struct task_struct *task, struct li
 	if (name == BPF_CORE_READ(bprm, interp))
 		return NO_SCRIPT;
 	bpf_probe_read_kernel_str(head, sizeof(head), name);
-	if (!__builtin_memcmp(head, "/dev/fd/", 8)) {
-		/* As execveat(2) calls a descriptor, or a name below one. */
+	if (by_descriptor(head)) {
+		/* It, or a name below it. */
 		for (at = 8; at < sizeof(head) - 1; at++) {
 			u32 digit = (u8)head[at] - '0';
 
