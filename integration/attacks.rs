@@ -15,12 +15,19 @@ use serde_json::Value;
 
 use crate::command::eventually;
 use crate::corner::Corner;
-use kit::{Attack, Named, Place};
-use site::{COMPROMISED, End, HONEST, Site, Under, Victim};
+use crate::journal::RESTARTED;
+use kit::{Named, Place};
+use site::{COMPROMISED, End, HONEST, Site, Under};
 
 /// The profile's name: the program's.
 const WORKLOAD: &str = "victim";
 const OBSERVED: Under<'_> = Under::Lithify("mode = \"observe\"");
+const ENFORCED: Under<'_> = Under::Lithify("mode = \"enforce\"");
+/// Nothing follows but events, so that an attack gets to say how far it came.
+const REPORTED: Under<'_> = Under::Lithify(
+    "mode = \"enforce\"\non-write = \"report\"\non-refused-write = \"report\"\non-refused-syscall = \"report\"",
+);
+const TRIPWIRE: Under<'_> = Under::Lithify("mode = \"enforce\"\nrootfs = \"tripwire\"");
 const LEARNT: Under<'_> = Under::Lithify("mode = \"learn\"");
 
 /// What became of all attacks of one setting, for people; and what is wrong with it.
@@ -62,26 +69,47 @@ fn learn(site: &Site<'_>) -> Result<()> {
 
 /// The event that names an attack, in words; `None`: silence.
 fn named(events: &[Value], id: &str, expected: &[Named]) -> Option<String> {
-    let ours = events.iter().filter(|event| event["subject"].as_str().is_some_and(|subject| subject.starts_with(id)));
-    ours.filter_map(told)
-        .find(|(kind, item)| expected.iter().any(|e| e.kind == *kind && is_named(item, &e.item)))
-        .map(|(kind, item)| format!("{kind} {item}"))
+    let is_expected =
+        |(kind, item): &(&str, String)| expected.iter().any(|e| e.kind == *kind && is_named(item, &e.item));
+    about(events, id).flat_map(told).find(is_expected).map(|(kind, item)| format!("{kind} {item}"))
 }
 
-/// A name stands for itself, what is below it, and what follows it after a blank.
+fn about<'e>(events: &'e [Value], id: &str) -> impl Iterator<Item = &'e Value> {
+    events.iter().filter(move |event| event["subject"].as_str().is_some_and(|subject| subject.starts_with(id)))
+}
+
+/// A name stands for itself, what is below it, and what follows it after a blank; `*` in it for one part of a path.
 fn is_named(item: &str, named: &str) -> bool {
-    item.strip_prefix(named).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ' ', '.', ',']))
+    let (mut rest, mut parts) = (item, named.split('*'));
+    let begins = parts.next().is_some_and(|first| rest.strip_prefix(first).map(|after| rest = after).is_some());
+    let goes_on = parts.all(|part| {
+        let any = rest.find('/').unwrap_or(rest.len());
+        rest[any..].strip_prefix(part).map(|after| rest = after).is_some()
+    });
+    begins && goes_on && (rest.is_empty() || rest.starts_with(['/', ' ', '.', ',']))
 }
 
-/// What an event says was done.
-fn told(event: &Value) -> Option<(String, String)> {
+/// What an event says was done: one thing, or several.
+fn told(event: &Value) -> Vec<(&'static str, String)> {
     let data = |key: &str| event["data"][key].as_str().unwrap_or_default().to_owned();
-    match event["type"].as_str()? {
-        "dev.lithify.container.forbidden" => Some(("forbidden".to_owned(), data("item"))),
-        "dev.lithify.container.would-refuse" => {
-            Some(("would-refuse".to_owned(), format!("{} {}", data("kind"), data("item"))))
+    let listed = |list: &str, key: &str| -> Vec<String> {
+        let all = event["data"][list].as_array().into_iter().flatten();
+        all.filter_map(|one| one[key].as_str()).map(str::to_owned).collect()
+    };
+    match event["type"].as_str().and_then(|name| name.rsplit('.').next()) {
+        Some("forbidden") => vec![("forbidden", data("item"))],
+        Some("would-refuse") => vec![("would-refuse", format!("{} {}", data("kind"), data("item")))],
+        Some("breach") => {
+            let (kind, item) = match data("kind").as_str() {
+                "refused-syscall" => ("syscall", data("syscall")),
+                "refused-capability" => ("capability", data("capability")),
+                "foreign-program" | "unknown-program" => ("program", data("path")),
+                _ => ("write", data("path")),
+            };
+            let more = [listed("refusals", "refused"), listed("changes", "path")].concat();
+            [item].into_iter().chain(more).map(|item| (kind, item)).collect()
         }
-        _ => None,
+        _ => Vec::new(),
     }
 }
 
@@ -96,16 +124,10 @@ fn awaits(site: &Site<'_>, id: &str, kind: &str, item: &str) -> Result<()> {
     Ok(())
 }
 
+/// All that was told of a container.
 fn events_of(site: &Site<'_>, id: &str) -> Result<Vec<String>> {
-    Ok(site
-        .setup
-        .journal()
-        .events()?
-        .iter()
-        .filter(|e| e["subject"].as_str().is_some_and(|s| s.starts_with(id)))
-        .filter_map(told)
-        .map(|(k, i)| format!("{k} {i}"))
-        .collect())
+    let events = site.setup.journal().events()?;
+    Ok(about(&events, id).flat_map(told).map(|(kind, item)| format!("{kind} {item}")).collect())
 }
 
 /// Without lithify, every attack ends as its header says: what follows proves something.
@@ -172,6 +194,81 @@ fn observed_under_docker_each_attack_gives_an_event_that_names_it() -> Result<()
 fn observed_with_all_capabilities_each_attack_gives_an_event_that_names_it() -> Result<()> {
     let corner = Corner::new()?;
     observe(&Site::bare(&corner)?)
+}
+
+/// How attacks are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// By an event alone.
+    Report,
+    /// By a pristine generation in place of this one.
+    Restart,
+}
+
+/// Each attack against a fresh victim that is enforced. Honest visitors come first, and nothing is told of them; what comes
+/// after the attack is served again.
+fn enforce(site: &Site<'_>, under: Under<'_>, answer: Answer) -> Result<()> {
+    learn(site)?;
+    let mut table = Table::default();
+    let tripwire = under == TRIPWIRE;
+    for attack in kit::all()? {
+        let victim = site.begin(under, HONEST)?;
+        victim.serve_honestly()?;
+        let (id, before) = (victim.id.clone(), events_of(site, &victim.id)?);
+        let engine_sees = victim.identity()?;
+        let end = victim.strike(&attack)?;
+        let (journal, expected) = (site.setup.journal(), attack.enforced(tripwire)?);
+        let told =
+            eventually("an event", Duration::from_secs(4), || Ok(named(&journal.events()?, &id, &expected))).ok();
+        let serves = eventually("service", Duration::from_secs(15), || Ok(victim.serves().then_some(()))).is_ok();
+        let restarts = journal.of(RESTARTED, &id)?.len();
+        let same = victim.identity()? == engine_sees;
+        victim.end()?;
+        table.row(&attack.name, &end, &format!("{} | {restarts} restarts", told.as_deref().unwrap_or("SILENT")));
+        let all = events_of(site, &id)?;
+        let mut wrong =
+            |what: &str| table.wrong.push(format!("{}: {what}; it ended {end:?}, told was {all:?}", attack.name));
+        if told.is_none() {
+            wrong("no event names it");
+        }
+        if end == End::Landed && !tripwire && !attack.lands_enforced() {
+            wrong("it had its way");
+        }
+        if (restarts > 0) != (answer == Answer::Restart) {
+            wrong(&format!("{restarts} restarts"));
+        }
+        if !serves || !same {
+            wrong(&format!("afterwards it serves: {serves}, the engine sees the same container: {same}"));
+        }
+        if !before.is_empty() {
+            wrong(&format!("honest visitors gave {before:?}"));
+        }
+    }
+    table.judge(&format!("enforced, {under:?}"))
+}
+
+#[test]
+fn enforced_under_docker_each_attack_is_refused_and_gives_an_event_that_names_it() -> Result<()> {
+    let corner = Corner::new()?;
+    enforce(&Site::docker(&corner)?, REPORTED, Answer::Report)
+}
+
+#[test]
+fn enforced_under_docker_each_attack_ends_in_a_restart() -> Result<()> {
+    let corner = Corner::new()?;
+    enforce(&Site::docker(&corner)?, ENFORCED, Answer::Restart)
+}
+
+#[test]
+fn enforced_with_all_capabilities_each_attack_ends_in_a_restart() -> Result<()> {
+    let corner = Corner::new()?;
+    enforce(&Site::bare(&corner)?, ENFORCED, Answer::Restart)
+}
+
+#[test]
+fn enforced_over_a_tripwire_each_attack_ends_in_a_restart() -> Result<()> {
+    let corner = Corner::new()?;
+    enforce(&Site::bare(&corner)?, TRIPWIRE, Answer::Restart)
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! | `docker` | with Docker's defaults and no lithify: `lands`, or `refused by …` |
 //! | `bare` | the same in a bundle with all capabilities and no filter; `lands` where nothing is said |
 //! | `enforce` | the breach that names it: `write`, `syscall`, `capability` or `program`, and what of it |
+//! | `inside` | `lands`: nothing refuses it even then, and it is for the response to end it |
 //! | `tripwire` | the same over a tripwire; as `enforce` where nothing is said |
 //! | `observe` | `forbidden` or `would-refuse`, and the beginning of the item |
 
@@ -56,7 +57,7 @@ pub enum Place {
     Bare,
 }
 
-const KEYS: [&str; 5] = ["docker", "bare", "enforce", "tripwire", "observe"];
+const KEYS: [&str; 6] = ["docker", "bare", "enforce", "inside", "tripwire", "observe"];
 
 /// The folder of the attacks.
 pub fn folder() -> PathBuf {
@@ -110,6 +111,11 @@ impl Attack {
             other if other.starts_with("refused by ") => Ok(false),
             other => bail!("{}: expected 'lands' or 'refused by …', found {other:?}", self.name),
         }
+    }
+
+    /// Whether it has its way even where it is enforced, until the response ends it.
+    pub fn lands_enforced(&self) -> bool {
+        self.said.get("inside").is_some_and(|said| said == "lands")
     }
 
     /// Breaches of which one must be told where it is enforced.

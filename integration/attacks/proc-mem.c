@@ -1,10 +1,10 @@
-/* Changes its own program in memory, which is read-only: a write to /proc/self/mem goes past that, and past every rule
- * about memory that is both writable and executable.
- *
- * docker:  lands
- * enforce: write /proc/*/mem
- * observe: forbidden write /proc/*/mem
- */
+// Changes its own program in memory, which is read-only: a write to /proc/self/mem goes past that, and past every rule
+// about memory that is both writable and executable.
+//
+// docker:  lands
+// enforce: write /proc/*/mem
+// inside:  lands
+// observe: forbidden write /proc/*/mem
 #include "attack.h"
 
 __attribute__((noinline, aligned(16))) static int answer(void)

@@ -29,7 +29,7 @@ pub const COMPROMISED: &str = "/srv/compromised";
 const STRIKE_SECONDS: &str = "10";
 
 /// What runs the victim.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Under<'a> {
     /// The engine's own runtime, with nothing of ours.
     Runc,
@@ -229,11 +229,6 @@ impl<'c> Site<'c> {
             Engine::Docker(docker) => Some(docker),
             Engine::Bare(_) => None,
         }
-    }
-
-    /// The corner's folder.
-    pub fn corner(&self) -> &'c Corner {
-        self.corner
     }
 }
 

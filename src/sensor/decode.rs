@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{self, Record};
 use super::reading::{Abi, Argument, Direction, Facts, Operation, Origin, PathUse, Peer, Program, Seen, Syscall};
-use crate::mountinfo::MountEntry;
 
 /// Where other file systems are mounted in the container, as far as is known, and the origin of what may not be executed
 /// there.
