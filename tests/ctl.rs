@@ -140,7 +140,7 @@ fn inspect_takes_the_beginning_of_an_id_that_fits_only_one() {
     assert!(ran.code == 1 && ran.err.contains("3 containers' ids begin with \"ab\""), "{}", ran.err);
     assert!(node.ctl(&["inspect", "nope"]).err.contains("see 'lithifyctl status'"));
     let text = node.ctl(&["inspect", "xyz"]).out;
-    assert!(text.contains("policy:\n  mode: enforce\n") && !text.contains('\u{1b}'), "{text}");
+    assert!(text.contains("policy:\n  mode: auto\n") && !text.contains('\u{1b}'), "{text}");
 }
 
 #[test]
