@@ -26,7 +26,8 @@
 //! | how a change is seen | [`watch`]: `tripwire.rs` (fanotify), `upper.rs` (inotify), `mounts.rs`, `scan.rs` |
 //! | the process beside a container that is learnt | [`learn`]: its work; `engine/learning.rs` starts it, `supervise/companion.rs` is the supervisor's side, `ctl/hook.rs` that of OCI hooks |
 //! | what workloads were seen to do: the documents, merging, the estimate, what is never learnt, the store | [`profile`]: `merge.rs`, `estimate.rs`, `baseline.rs`, `store.rs` |
-//! | what is learnt of a container, by whom, when; which revision it is | [`learn`] |
+//! | what is learnt of a container, by whom, when | [`learn`] |
+//! | which revision of a workload a container is | [`identity`] |
 //! | the event types, the journal's files, reading them back | [`events`] |
 //! | a container's live state on disk | [`record`] |
 //! | what a failure looks like to an engine | [`logging`] |
@@ -42,6 +43,7 @@ pub mod ctl;
 pub mod engine;
 pub mod events;
 pub mod guard;
+pub mod identity;
 pub mod learn;
 pub mod logging;
 pub mod mountinfo;

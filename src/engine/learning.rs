@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::events::EngineNames;
 use crate::learn::{self, Purpose, Subject};
 use crate::policy::{Config, Mode, Policy};
+use crate::profile::Revision;
 use crate::spec::Document;
 
 /// A container as its engine asked for it.
@@ -20,11 +21,15 @@ pub struct Container<'a> {
     pub names: &'a EngineNames,
     /// The engine's root filesystem, absolute.
     pub rootfs: &'a Path,
+    /// Image and parameters.
+    pub revision: &'a Revision,
 }
 
-/// What a collector is given; `None` where the mode records nothing. `document` is the engine's own, unedited.
-pub fn subject(config: &Config, policy: &Policy, container: &Container<'_>, document: &Document) -> Option<Subject> {
+/// What a collector is given; `None` where the mode records nothing.
+pub fn subject(config: &Config, policy: &Policy, container: &Container<'_>) -> Option<Subject> {
     let purpose = match policy.mode {
+        // Which of the two it is, its profile says anew for each generation.
+        Mode::Learn | Mode::Observe if policy.auto => Purpose::Auto(config.auto),
         Mode::Learn => Purpose::Learn,
         Mode::Observe => Purpose::Observe { profile: policy.profile.clone() },
         Mode::Off | Mode::Auto | Mode::Enforce => return None,
@@ -33,7 +38,7 @@ pub fn subject(config: &Config, policy: &Policy, container: &Container<'_>, docu
         container: container.id.to_owned(),
         workload: container.workload.to_owned(),
         names: container.names.clone(),
-        config: document.clone(),
+        revision: container.revision.clone(),
         rootfs: container.rootfs.to_owned(),
         purpose,
         window: config.learning.window,
@@ -51,9 +56,8 @@ pub(super) fn start(
     config: &Config,
     policy: &Policy,
     container: &Container<'_>,
-    document: &Document,
 ) -> (Option<OwnedFd>, Vec<String>) {
-    match subject(config, policy, container, document).map(learn::start) {
+    match subject(config, policy, container).map(learn::start) {
         None => (None, Vec::new()),
         Some(Ok(handle)) => (Some(handle.socket), Vec::new()),
         Some(Err(error)) => (None, vec![format!("learning: nothing is recorded: {error:#}")]),

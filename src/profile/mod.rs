@@ -5,6 +5,7 @@
 
 pub mod baseline;
 pub mod behaviour;
+pub mod beyond;
 pub mod check;
 pub mod document;
 pub mod estimate;
@@ -16,9 +17,11 @@ pub mod generalise;
 pub mod items;
 pub mod layers;
 pub mod merge;
+pub mod moved;
 pub mod observation;
 pub mod revision;
 pub mod schema;
+pub mod stages;
 pub mod steering;
 pub mod store;
 pub mod syscalls;
