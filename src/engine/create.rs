@@ -10,6 +10,7 @@ use super::claim::{Claim, claim};
 use super::{Node, delete, foreground, forward, join, learning, node, overrides, place};
 use crate::cli::{CreateArgs, Globals, Invocation};
 use crate::events::{EngineNames, clock};
+use crate::guard::Limits;
 use crate::policy::{self, Config, Mode, Policy, RootfsKind};
 use crate::runtime;
 use crate::spec::{Document, seal};
@@ -219,6 +220,8 @@ fn make(
         workload,
         companion,
         degraded,
+        limits: Limits::default(),
+        director: None,
         policy,
         evidence: config.evidence,
         journal: config.journal,

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use super::director::Director;
 use crate::events::EngineNames;
+use crate::guard::Limits;
 use crate::policy::{EvidenceLimits, JournalLimits, Policy};
 use crate::spec::Document;
 
@@ -86,4 +88,8 @@ pub struct Plan {
     pub companion: Option<OwnedFd>,
     /// What could not be had before the supervisor began, in words.
     pub degraded: Vec<String>,
+    /// What is refused, beside what config.json says.
+    pub limits: Limits,
+    /// Who decides anew for each generation; `None`: every generation is as the first one.
+    pub director: Option<Box<dyn Director>>,
 }
