@@ -43,6 +43,7 @@ pub mod ctl;
 pub mod engine;
 pub mod events;
 pub mod guard;
+pub mod harden;
 pub mod identity;
 pub mod learn;
 pub mod logging;

@@ -74,6 +74,9 @@ pub struct Record {
     pub init: Option<ProcessRef>,
     /// What stays the same over updates.
     pub workload: String,
+    /// Digest of its revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// What the engine calls it.
     pub names: EngineNames,
     /// What was decided at create.

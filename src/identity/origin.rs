@@ -27,7 +27,8 @@ impl Source {
         if let Some(id) = docker::image_id(rootfs, container) {
             return Source::Image(id);
         }
-        let layers = std::fs::read("/proc/thread-self/mountinfo").ok().and_then(|table| Layers::of(rootfs, &table).ok());
+        let layers =
+            std::fs::read("/proc/thread-self/mountinfo").ok().and_then(|table| Layers::of(rootfs, &table).ok());
         match layers {
             Some(Layers { lowers, upper: Some(_), .. }) => {
                 let paths = lowers.iter().filter_map(|fd| readlink(proc_fd::path(fd.as_fd()).as_str()).ok());

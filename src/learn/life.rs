@@ -286,6 +286,7 @@ mod tests {
             interval: Duration::from_secs(300),
             table_entries: 16,
             unattended: false,
+            covered: false,
             state_dir: dir.join("state"),
             data_dir: dir.join("data"),
             journal: Default::default(),

@@ -47,6 +47,8 @@ pub struct Subject {
     /// Nobody stays at the socket (an OCI hook, which has to end before the container starts): its end means nothing, and
     /// the container's init ends the observation by ending.
     pub unattended: bool,
+    /// Whoever starts it has mounted something over the engine's root: it is looked at where the node's first process is.
+    pub covered: bool,
     /// Live state: `<state-dir>/learn/` tells living collectors from dead ones.
     pub state_dir: PathBuf,
     /// Observations, profiles, the journal.

@@ -66,8 +66,10 @@ fn side(
     for (section, item, sighting) in seen.items() {
         let write = seen.writes.get(&item).filter(|_| section == Section::Writes);
         let name = item_name(section, &item);
-        let decided = |items: &std::collections::BTreeMap<String, _>| items.keys().any(|pattern| covers(pattern, &name));
-        let is_known = !decided(&steering.denied) && (decided(&steering.allowed) || is_known(section, &item, write, known));
+        let decided =
+            |items: &std::collections::BTreeMap<String, _>| items.keys().any(|pattern| covers(pattern, &name));
+        let is_known =
+            !decided(&steering.denied) && (decided(&steering.allowed) || is_known(section, &item, write, known));
         if !is_known {
             let by = write.map(|write| write.by.clone()).unwrap_or_default();
             all.push(Beyond { side, section, item, by, first: sighting.first.clone() });

@@ -93,7 +93,11 @@ pub fn decided(text: &str) -> Result<String> {
     let Some((section, name)) = found else {
         bail!("{} is no item; write its kind ({}) and its name, e.g. \"syscall mkdir\"", quote(text), known());
     };
-    ensure!(name.len() <= MAX_NAME && !name.chars().any(char::is_control), "{} is too long, or has control characters", quote(text));
+    ensure!(
+        name.len() <= MAX_NAME && !name.chars().any(char::is_control),
+        "{} is too long, or has control characters",
+        quote(text)
+    );
     match section {
         Section::Syscalls => {
             let call = syscalls::canonical(name).with_context(|| format!("there is no system call {}", quote(name)))?;
@@ -106,8 +110,15 @@ pub fn decided(text: &str) -> Result<String> {
             Ok(item_name(section, &full))
         }
         Section::Writes | Section::Programs => {
-            let plain = name.len() > 1 && name.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
-            ensure!(plain, "{} is not absolute and plain; write it without '.', '..', '//' or a slash at the end", quote(name));
+            let plain = name.len() > 1
+                && name
+                    .strip_prefix('/')
+                    .is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
+            ensure!(
+                plain,
+                "{} is not absolute and plain; write it without '.', '..', '//' or a slash at the end",
+                quote(name)
+            );
             Ok(item_name(section, name))
         }
         Section::DeniedSyscalls | Section::Arguments | Section::Listens | Section::Connects => {

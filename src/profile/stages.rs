@@ -60,7 +60,9 @@ pub fn at_start(mode: Mode, situation: &Situation<'_>, auto: &Auto) -> Option<St
     let immutable = |why: &str| Some(Start::Immutable(why.to_owned()));
     match (mode, situation.own) {
         (Mode::Off | Mode::Learn | Mode::Observe, _) => None,
-        (Mode::Auto | Mode::Enforce, _) if situation.is_sandbox => immutable("a pause container does nothing to learn from"),
+        (Mode::Auto | Mode::Enforce, _) if situation.is_sandbox => {
+            immutable("a pause container does nothing to learn from")
+        }
         (Mode::Auto, None) => Some(match situation.sibling {
             Some(sibling) if sibling.stage > Stage::Learning => Start::Candidate,
             Some(_) | None => Start::Learn,
@@ -94,6 +96,14 @@ fn turn(steering: &Steering, situation: &Situation<'_>, auto: &Auto) -> Start {
         true => Start::Follow(container.clone()),
         false => Start::Lead,
     }
+}
+
+/// What the reason of a demotion begins with.
+pub const DEMOTED: &str = "a start-up was refused";
+
+/// Whether it returned to being observed once already; it does so only once by itself.
+pub fn was_demoted(profile: &Profile) -> bool {
+    profile.steering.history.iter().any(|step| step.to < step.from && step.why.starts_with(DEMOTED))
 }
 
 /// Enough was seen for nothing new to be likely.
@@ -229,8 +239,7 @@ impl Profile {
         let step = Step { at: now.to_owned(), from: self.stage, to, why: why.to_owned() };
         self.stage = to;
         self.steering.canary = None;
-        self.steering.quiet =
-            (to == Stage::Observing).then(|| Quiet { since: now.to_owned(), ..Quiet::default() });
+        self.steering.quiet = (to == Stage::Observing).then(|| Quiet { since: now.to_owned(), ..Quiet::default() });
         self.steering.remember(step.clone());
         step
     }

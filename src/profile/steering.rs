@@ -44,7 +44,8 @@ pub const MAX_DECISIONS: usize = 512;
 impl Steering {
     /// Allows (or denies) an item, as [`super::items::decided`] spells it; the opposite, if it was decided, is over.
     pub fn decide(&mut self, item: String, denied: bool, decision: Decision) {
-        let (to, from) = if denied { (&mut self.denied, &mut self.allowed) } else { (&mut self.allowed, &mut self.denied) };
+        let (to, from) =
+            if denied { (&mut self.denied, &mut self.allowed) } else { (&mut self.allowed, &mut self.denied) };
         from.remove(&item);
         to.insert(item, decision);
     }
@@ -89,7 +90,11 @@ impl Steering {
         self.allowed.clear();
         self.denied.clear();
         for (item, (decision, denied)) in all {
-            if denied { self.denied.insert(item, decision) } else { self.allowed.insert(item, decision) };
+            if denied {
+                self.denied.insert(item, decision)
+            } else {
+                self.allowed.insert(item, decision)
+            };
         }
         self.history.extend(other.history.iter().cloned());
         self.settle();

@@ -144,7 +144,9 @@ fn learn(runtime: &Path, data_dir: &Path, stamp: &Stamp, anew: bool) -> Result<N
     };
     drop(lock);
     if let Err(e) = kept {
-        needs.notes.push(format!("what {} needs could not be kept, and is found out each time: {e:#}", runtime.display()));
+        needs
+            .notes
+            .push(format!("what {} needs could not be kept, and is found out each time: {e:#}", runtime.display()));
     }
     Ok(needs)
 }

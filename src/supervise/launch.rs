@@ -386,6 +386,7 @@ fn new_record(plan: &Plan, anchor_pid: i32, degraded: Vec<String>) -> Result<Rec
         supervisor: reference(std::process::id() as i32)?,
         init: None,
         workload: plan.workload.clone(),
+        revision: plan.revision.clone(),
         names: plan.names.clone(),
         policy: plan.policy.clone(),
         response: if lost_terminal { Response::Stop } else { asked },

@@ -80,6 +80,8 @@ pub struct Plan {
     pub raise_limits: bool,
     /// Workload name.
     pub workload: String,
+    /// Digest of its revision.
+    pub revision: Option<String>,
     /// The engine's names.
     pub names: EngineNames,
     /// RFC 3339: when the engine called.
