@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::{Call, Given, Outcome, plain, usage, value};
 use crate::policy::suggest::{quote, remedy};
-use crate::runtime::needs::{self, Needs};
 use crate::runtime::find;
+use crate::runtime::needs::{self, Needs};
 
 const HELP: &str = "\
 usage: lithifyctl runtime status [--json] [--data-dir DIR] [PROGRAM]
@@ -66,7 +66,8 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     for program in programs {
         let needs = match verb.as_str() {
             "measure" => Some(needs::measure(&program, &data_dir)?),
-            _ => needs::known(&program, &data_dir).with_context(|| format!("failed to look for {}", program.display()))?,
+            _ => needs::known(&program, &data_dir)
+                .with_context(|| format!("failed to look for {}", program.display()))?,
         };
         told.push((program, needs));
     }

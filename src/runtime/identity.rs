@@ -169,7 +169,9 @@ mod tests {
         assert_eq!(parse("runc version 1.1.5+ds1\ncommit: x\n"), two("runc", "1.1.5+ds1"));
         assert_eq!(parse("crun version 1.8.1\n"), two("crun", "1.8.1"));
         assert_eq!(parse("youki version 0.3.3"), two("youki", "0.3.3"));
-        for text in ["", "\nrunc version 1", "runc 1.1.5", "../x version 1", "runc version 1/../x", "r\u{202e} version 1"] {
+        for text in
+            ["", "\nrunc version 1", "runc 1.1.5", "../x version 1", "runc version 1/../x", "r\u{202e} version 1"]
+        {
             assert_eq!(parse(text), None, "{text:?}");
         }
         assert_eq!(parse(&format!("runc version {}", "1".repeat(65))), None);

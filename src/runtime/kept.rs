@@ -117,7 +117,9 @@ impl<'a> Keeper<'a> {
                 self.folder.remove(&other)?;
             }
         }
-        self.folder.write(&name, &text).with_context(|| format!("failed to write {}/{name}", self.folder.path().display()))
+        self.folder
+            .write(&name, &text)
+            .with_context(|| format!("failed to write {}/{name}", self.folder.path().display()))
     }
 
     fn name(&self) -> String {

@@ -94,7 +94,8 @@ impl<'a> Place<'a> {
         let cgroup = format!("/{}/{}", self.cgroup, self.containers);
         let listener = filtered.then_some(refusals.as_path());
         let config = bundle::config(kind, &self.dir.join("root"), &cgroup, self.oom_score, listener);
-        std::fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?).context("failed to write config.json")?;
+        std::fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)
+            .context("failed to write config.json")?;
 
         let mut create = vec!["create", "--bundle", text(&bundle)?, "--pid-file", text(&pid_file)?];
         let consoles = self.dir.join("consoles");
