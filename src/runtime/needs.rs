@@ -192,3 +192,59 @@ fn all_that_is_known(identity: &Identity, source: String) -> Result<Needs> {
     }
     Ok(needs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(program: &str, version: &str) -> Identity {
+        Identity { program: program.into(), version: version.into(), digest: "d".repeat(64) }
+    }
+
+    #[test]
+    fn what_is_built_in_holds_for_its_version_whoever_built_it_and_for_no_other() {
+        for version in ["1.1.5", "1.1.5+ds1", "1.1.5-0ubuntu1~22.04.1"] {
+            let needs = built_in(&identity("runc", version)).unwrap().expect(version);
+            assert!(needs.listener && needs.always.contains("execve"), "{needs:?}");
+        }
+        for (program, version) in [("runc", "1.1.50"), ("runc", "1.1"), ("runc", "unknown"), ("crun", "1.1.5")] {
+            assert_eq!(built_in(&identity(program, version)).unwrap(), None, "{program} {version}");
+        }
+    }
+
+    #[test]
+    fn both_built_in_runtimes_are_left_what_handing_a_descriptor_over_takes() {
+        // Each would wait for an answer that nobody can give: the listener does not have the descriptor yet.
+        for (program, version, calls) in
+            [("runc", "1.1.5", ["read", "write", "futex"]), ("crun", "1.8.1", ["wait4", "kill", "munmap"])]
+        {
+            let needs = built_in(&identity(program, version)).unwrap().unwrap();
+            let names: Vec<&str> = needs.names(true).collect();
+            assert!(calls.iter().all(|call| names.contains(call)), "{program}: {names:?}");
+        }
+    }
+
+    #[test]
+    fn a_measured_version_gets_what_chance_decides_besides_and_nothing_else() {
+        let set = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<BTreeSet<_>>();
+        let seen = Seen {
+            listener: true,
+            always: set(&["execve", "ioprio_set"]),
+            without_no_new_privileges: set(&["capset"]),
+        };
+        let needs = measured(&identity("runc", "9.9"), seen.clone()).unwrap();
+        assert!(needs.always.is_superset(&seen.always) && needs.always.contains("sched_yield"), "{needs:?}");
+        assert!(!needs.always.contains("chdir") && !needs.names(false).any(|name| name == "chdir"), "{needs:?}");
+        assert_eq!(needs.without_no_new_privileges, set(&["capset"]));
+    }
+
+    #[test]
+    fn one_that_serves_no_listener_gets_what_all_versions_of_its_program_need_and_an_unknown_program_what_all_do() {
+        let old = measured(&identity("runc", "1.0.3"), Seen::default()).unwrap();
+        assert!(!old.listener && old.source.contains("can't be measured"), "{old:?}");
+        assert!(old.always.contains("fstatfs") && !old.names(false).any(|name| name == "pselect6"), "{old:?}");
+        let (strange, failure) = guessed(&identity("youki", "0.3"), "it burns").unwrap();
+        assert!(["fstatfs", "pselect6"].iter().all(|call| strange.names(false).any(|name| name == *call)));
+        assert_eq!((failure.as_deref(), strange.notes), (Some("it burns"), vec!["it burns".to_string()]));
+    }
+}
