@@ -72,6 +72,7 @@ fn record(id: &str) -> Record {
         supervisor: this_process(),
         init: None,
         workload: "shop".to_string(),
+        revision: None,
         names: EngineNames::default(),
         policy: resolve(&Config::default(), &Overrides::default(), &BTreeMap::new(), None).unwrap(),
         response: Response::Restart,

@@ -34,6 +34,7 @@ fn record(id: &str) -> Record {
         supervisor: process,
         init: None,
         workload: "näme".to_owned(),
+        revision: None,
         names: EngineNames { pod: Some("p".to_owned()), ..EngineNames::default() },
         policy,
         response: Response::Stop,
