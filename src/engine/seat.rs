@@ -167,7 +167,7 @@ impl Seat {
                 ));
                 Ok(Settled { waits: true, ..self.plain(self.settle(Standing::Observing)?, notes) })
             }
-            (Some(Start::Immutable(why)), _) => {
+            (Some(Start::Immutable(why)), own) => {
                 if self.config.require_profile && mode == Mode::Enforce && !self.names.sandbox {
                     bail!(
                         "failed to enforce the profile of workload {}: {why}, and the node's require-profile is true; learn \
@@ -176,7 +176,10 @@ impl Seat {
                         self.revision.digest
                     );
                 }
-                notes.push(format!("nothing but immutability is enforced: {why}"));
+                // That there is none the event of the start says anyway.
+                if own.is_some() {
+                    notes.push(format!("nothing but immutability is enforced: {why}"));
+                }
                 Ok(self.plain(self.settle(Standing::Immutable)?, notes))
             }
             (Some(Start::Enforce | Start::Lead), None) => {
