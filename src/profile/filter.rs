@@ -96,14 +96,21 @@ pub fn filter<'n>(profile: &Profile, needed: impl Iterator<Item = &'n str>, note
         side.writes.values().any(|write| write.succeeded && write.operations.contains(&Operation::Create))
     };
     families::widen(&mut names, sides.iter().any(creates), compat);
-    names.extend(needed.map(str::to_owned));
+    let denied = profile.denied_calls();
+    names.retain(|name| !denied.contains(name.as_str()));
+    for name in needed {
+        if denied.contains(name) {
+            notes.push(format!("{name} can't be denied: every process or the low-level runtime needs it"));
+        }
+        names.insert(name.to_owned());
+    }
 
     let tried =
         |name: &str| sides.iter().any(|s| s.syscalls.contains_key(name) || s.denied_syscalls.contains_key(name));
     let mut conditional = BTreeSet::new();
     // clone3's flags are behind a pointer, where no filter looks; without it, programs use clone.
     let hides_clone3 = tried("clone3") && arguments(&sides, "clone3").is_empty();
-    if hides_clone3 && names.remove("clone3") {
+    if hides_clone3 && names.remove("clone3") && !denied.contains("clone") {
         names.insert("clone".into());
     }
     for (name, mask) in [("clone", CLONE_NAMESPACES), ("unshare", UNSHARE_NAMESPACES)] {
@@ -125,7 +132,8 @@ pub fn filter<'n>(profile: &Profile, needed: impl Iterator<Item = &'n str>, note
     let families = arguments(&sides, "socket");
     // Without arguments the profile does not know the families: then all are as allowed as they were.
     if !families.is_empty() && names.remove("socket") {
-        let learnt = with_siblings(families).into_iter();
+        let denied: BTreeSet<u64> = profile.denied_families().difference(&families).copied().collect();
+        let learnt = with_siblings(families).into_iter().filter(|family| !denied.contains(family));
         conditional.extend(learnt.map(|value| equal("socket", value)));
     }
     let learnt = arguments(&sides, "ioctl");

@@ -5,6 +5,7 @@
 
 pub mod baseline;
 pub mod behaviour;
+pub mod capabilities;
 pub mod check;
 pub mod document;
 pub mod estimate;
@@ -21,6 +22,7 @@ pub mod merge;
 pub mod observation;
 pub mod revision;
 pub mod schema;
+pub mod steered;
 pub mod steering;
 pub mod store;
 pub mod syscalls;
