@@ -21,6 +21,7 @@
 //! | config.toml, annotations, what may loosen what | [`policy`]: `config.rs` and `document.rs`, `annotations.rs`, `tighten.rs`, `values.rs`, `names.rs` |
 //! | what is changed in config.json | [`spec`] |
 //! | finding runc or crun, calling it, its own state folder | [`runtime`] |
+//! | what runc or crun itself calls under a container's filter | [`runtime`]: `needs.rs` knows, `calibrate/` measures, `kept.rs` keeps |
 //! | layers, sealed and tripwire overlays, scratch, evidence | [`rootfs`] |
 //! | the processes that stay: restarts, responses, limits, cgroups, stdio | [`supervise`]: `supervisor.rs` is the loop, `machine.rs` decides, `generation.rs` does, `tell.rs` says it |
 //! | how a change is seen | [`watch`]: `tripwire.rs` (fanotify), `upper.rs` (inotify), `mounts.rs`, `scan.rs` |

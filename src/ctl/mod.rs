@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod install;
 pub mod learning;
 pub mod profile;
+pub mod runtime;
 pub mod sensor;
 pub mod status;
 
@@ -39,6 +40,7 @@ usage: lithifyctl [--config FILE] VERB [OPTIONS]
   install     register the runtime with an engine
   hook        learn under a plain runc or crun: what OCI hooks call
   config      check a configuration file
+  runtime     what runc or crun itself needs of a filter
   sensor      what records containers while they are learnt
 
 options of every verb:
@@ -193,8 +195,8 @@ fn is_closed(e: &io::Error) -> bool {
 /// # Errors
 /// What the verb failed on; [`Usage`] for a mistake in the arguments.
 pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
-    const VERBS: [&str; 9] =
-        ["status", "inspect", "events", "profile", "doctor", "install", "hook", "config", "sensor"];
+    const VERBS: [&str; 10] =
+        ["status", "inspect", "events", "profile", "doctor", "install", "hook", "config", "runtime", "sensor"];
     let mut call = Call { config: None, json: false, out, help: false };
     let verb = match call.next(&mut args)? {
         None => {
@@ -225,6 +227,7 @@ pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
         "install" => install::run(&mut call, &mut args),
         "hook" => hook::run(&mut call, &mut args),
         "config" => config::run(&mut call, &mut args),
+        "runtime" => runtime::run(&mut call, &mut args),
         "sensor" => sensor::run(&mut call, &mut args),
         _ => Err(usage(format!("unknown verb {}; {}", quote(&verb), remedy(&verb, &VERBS)))),
     }
