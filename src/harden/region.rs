@@ -326,7 +326,10 @@ mod tests {
         assert_eq!(all_but_nine.rules(), [[Condition { argument: 2, is: Compare::Not(9) }]]);
         let families = [1, 2, 10, 16].into_iter().fold(Region::none(), |all, f| all.or(&Region::equal(0, f)).unwrap());
         let others = Region::all().minus(&families).unwrap().rules();
-        assert!(others.len() < 12 && others.contains(&vec![Condition { argument: 0, is: Compare::AtLeast(32) }]), "{others:?}");
+        assert!(
+            others.len() < 12 && others.contains(&vec![Condition { argument: 0, is: Compare::AtLeast(32) }]),
+            "{others:?}"
+        );
         assert!(Region::all().minus(&Region::all()).unwrap().is_empty());
     }
 }

@@ -200,7 +200,9 @@ fn document(
     if compat && engine.architectures.iter().any(|a| a == COMPAT) {
         architectures.push(COMPAT);
     } else if compat {
-        notes.push("32-bit calls were seen, and the engine's filter has no room for them: they end their process".into());
+        notes.push(
+            "32-bit calls were seen, and the engine's filter has no room for them: they end their process".into(),
+        );
     }
     let mut value = json!({
         "defaultAction": DEFAULT.words().0,

@@ -14,8 +14,7 @@ impl Profile {
     pub fn steered(&self, notes: &mut Vec<String>) -> Profile {
         let mut profile = self.clone();
         for (item, decision) in &self.steering.allowed {
-            let seen =
-                Support { generations: BTreeMap::new(), first: decision.at.clone(), last: decision.at.clone() };
+            let seen = Support { generations: BTreeMap::new(), first: decision.at.clone(), last: decision.at.clone() };
             if !self.steering.denied.contains_key(item) && !profile.allow(item, seen) {
                 notes.push(format!("what was allowed as {item:?} is nothing that can be allowed"));
             }
@@ -36,9 +35,10 @@ impl Profile {
 
     /// Families of sockets of which some kind was denied by hand.
     pub fn denied_families(&self) -> BTreeSet<u64> {
-        let sockets = self.steering.denied.keys().filter_map(|item| {
-            item.strip_prefix("argument socket ").or(item.strip_prefix("argument i386:socket "))
-        });
+        let sockets =
+            self.steering.denied.keys().filter_map(|item| {
+                item.strip_prefix("argument socket ").or(item.strip_prefix("argument i386:socket "))
+            });
         sockets.filter_map(|value| value.split(',').next()?.parse().ok()).collect()
     }
 
