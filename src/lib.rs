@@ -20,6 +20,7 @@
 //! | what a verb does to a protected container; the only place where the stages meet | [`engine`]: `create.rs` for `create` and `run`, `exec.rs`, `delete.rs`, `verbs.rs` for the rest |
 //! | config.toml, annotations, what may loosen what | [`policy`]: `config.rs` and `document.rs`, `annotations.rs`, `tighten.rs`, `values.rs`, `names.rs` |
 //! | what is changed in config.json | [`spec`] |
+//! | what a profile allows: seccomp, capabilities, scratch, limits, each edit with its reason | [`harden`]; `profile/filter.rs` and `families.rs` say which calls |
 //! | finding runc or crun, calling it, its own state folder | [`runtime`] |
 //! | what runc or crun itself calls under a container's filter | [`runtime`]: `needs.rs` knows, `calibrate/` measures, `kept.rs` keeps |
 //! | layers, sealed and tripwire overlays, scratch, evidence | [`rootfs`] |

@@ -262,8 +262,16 @@ fn squeeze(pattern: &str) -> String {
     out
 }
 
-/// Whether a pattern stands for everything that another one (or a path, as [`paths`] writes it) stands for.
+/// Whether a pattern stands for everything that another one (or a path, as [`paths`] writes it) stands for. One that begins
+/// with `/**/`, which only people write, says how a path ends, wherever it is.
 pub fn covers(pattern: &str, item: &str) -> bool {
+    if let Some(end) = pattern.strip_prefix("/**/") {
+        let names = item.strip_prefix('/').into_iter().flat_map(|rest| {
+            let begins = rest.match_indices('/').map(|(slash, _)| slash + 1);
+            std::iter::once(0).chain(begins).map(move |begin| &rest[begin..])
+        });
+        return names.into_iter().any(|name| covers(end, name));
+    }
     let (mut parts, mut names) = (pattern.split('/'), item.split('/'));
     loop {
         match (parts.next(), names.next()) {
