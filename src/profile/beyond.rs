@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use super::behaviour::Write;
+use super::behaviour::{Operation, Write};
+use super::families;
 use super::generalise::covers;
 use super::items::{Section, item_name};
 use super::steering::Steering;
@@ -63,13 +64,14 @@ fn side(
     steering: &Steering,
     all: &mut Vec<Beyond>,
 ) {
+    let calls = calls(known);
     for (section, item, sighting) in seen.items() {
         let write = seen.writes.get(&item).filter(|_| section == Section::Writes);
         let name = item_name(section, &item);
         let decided =
             |items: &std::collections::BTreeMap<String, _>| items.keys().any(|pattern| covers(pattern, &name));
-        let is_known =
-            !decided(&steering.denied) && (decided(&steering.allowed) || is_known(section, &item, write, known));
+        let is_known = !decided(&steering.denied)
+            && (decided(&steering.allowed) || is_known(section, &item, write, known, &calls));
         if !is_known {
             let by = write.map(|write| write.by.clone()).unwrap_or_default();
             all.push(Beyond { side, section, item, by, first: sighting.first.clone() });
@@ -77,9 +79,25 @@ fn side(
     }
 }
 
-fn is_known(section: Section, item: &str, write: Option<&Write<Sighting>>, known: &Behaviour<Support>) -> bool {
+/// The calls of a side and those that stand for them, natively: a filter has both.
+fn calls(known: &Behaviour<Support>) -> BTreeSet<String> {
+    let mut names: BTreeSet<String> = known.syscalls.keys().filter(|name| !name.contains(':')).cloned().collect();
+    let creates = known.writes.values().any(|w| w.succeeded && w.operations.contains(&Operation::Create));
+    if !names.is_empty() {
+        families::widen(&mut names, creates, false);
+    }
+    names
+}
+
+fn is_known(
+    section: Section,
+    item: &str,
+    write: Option<&Write<Sighting>>,
+    known: &Behaviour<Support>,
+    calls: &BTreeSet<String>,
+) -> bool {
     match section {
-        Section::Syscalls => known.syscalls.contains_key(item) || ALWAYS.contains(&item),
+        Section::Syscalls => known.syscalls.contains_key(item) || calls.contains(item) || ALWAYS.contains(&item),
         // The engine's own filter refused it; there is nothing that enforcement could add.
         Section::DeniedSyscalls => true,
         Section::Arguments => item
@@ -167,6 +185,13 @@ mod tests {
 
     fn beyond(profile: &Profile, items: &Items) -> Vec<Beyond> {
         super::beyond(profile, &items.workload, &items.exec)
+    }
+
+    #[test]
+    fn a_call_that_stands_for_one_that_was_seen_is_not_beyond_it() {
+        // pwrite64 and pwritev.
+        let known = items(&reading(&[18], &[], &[]));
+        assert_eq!(beyond(&profile(&known), &items(&reading(&[296], &[], &[]))), []);
     }
 
     #[test]

@@ -292,7 +292,8 @@ pub fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-fn is_argument(call: &str, value: &str) -> bool {
+/// Whether this is an argument that is recorded of a call.
+pub(super) fn is_argument(call: &str, value: &str) -> bool {
     let numbers = match call.strip_prefix("i386:").unwrap_or(call) {
         "socket" | "socketpair" => 3,
         "clone" | "clone3" | "unshare" | "personality" | "prctl" | "arch_prctl" | "ioctl" | "ptrace" => 1,

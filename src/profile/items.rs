@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::behaviour::{Behaviour, Program, Write};
+use super::check::is_argument;
 use super::syscalls;
 use crate::policy::suggest::quote;
 
@@ -74,7 +75,8 @@ impl Section {
 }
 
 /// Kinds of which somebody can allow or deny one by hand: those that are refused one by one.
-pub const DECIDED: [Section; 4] = [Section::Syscalls, Section::Capabilities, Section::Writes, Section::Programs];
+pub const DECIDED: [Section; 5] =
+    [Section::Syscalls, Section::Arguments, Section::Capabilities, Section::Writes, Section::Programs];
 
 /// An item as events, `forbidden` and decisions name it: `syscall mkdir`.
 pub fn item_name(section: Section, name: &str) -> String {
@@ -109,7 +111,20 @@ pub fn decided(text: &str) -> Result<String> {
             ensure!(syscalls::capability_number(&full).is_some(), "there is no capability {}", quote(name));
             Ok(item_name(section, &full))
         }
+        Section::Arguments => {
+            let (call, value) = name.split_once(' ').unwrap_or((name, ""));
+            let call = syscalls::canonical(call).with_context(|| format!("there is no system call {}", quote(call)))?;
+            ensure!(
+                is_argument(&call, value),
+                "{} is no argument that is recorded; write e.g. \"argument socket 2,1,0\"",
+                quote(text)
+            );
+            Ok(item_name(section, &format!("{call} {value}")))
+        }
         Section::Writes | Section::Programs => {
+            // A forbidden program is named with where it came from.
+            let name =
+                name.split_once(" from ").filter(|_| section == Section::Programs).map_or(name, |(path, _)| path);
             let plain = name.len() > 1
                 && name
                     .strip_prefix('/')
@@ -121,7 +136,7 @@ pub fn decided(text: &str) -> Result<String> {
             );
             Ok(item_name(section, name))
         }
-        Section::DeniedSyscalls | Section::Arguments | Section::Listens | Section::Connects => {
+        Section::DeniedSyscalls | Section::Listens | Section::Connects => {
             bail!("{} can't be allowed or denied; only {} can", quote(text), known())
         }
     }

@@ -108,8 +108,8 @@ fn matches(pattern: &str, text: &str) -> bool {
             numbers.len() <= 3 && numbers.iter().all(|n| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit()))
         }
         "^(CAP_[A-Z_]+|#[0-9]+)$" => text.starts_with("CAP_") || text.starts_with('#'),
-        "^(syscall|capability|write|program) ." => {
-            let kinds = ["syscall ", "capability ", "write ", "program "];
+        "^(syscall|argument|capability|write|program) ." => {
+            let kinds = ["syscall ", "argument ", "capability ", "write ", "program "];
             kinds.iter().any(|kind| text.strip_prefix(kind).is_some_and(|rest| !rest.is_empty()))
         }
         "^/" => text.starts_with('/'),

@@ -125,9 +125,9 @@ fn plain(path: &str) -> String {
     path.to_owned()
 }
 
-/// The directory that must be writable for this. A part with `*` stands for many names.
+/// The directory that must be writable for this. A part with `*` or `?` stands for many names.
 fn holder<'p>(path: &'p str, write: &Write<Support>) -> &'p str {
-    let fixed = match path.find('*') {
+    let fixed = match path.find(['*', '?']) {
         Some(star) => &path[..star],
         // A directory that was there, and was changed itself.
         None if write.directory && !write.operations.contains(&Operation::Create) => return path,
