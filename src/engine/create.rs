@@ -12,9 +12,9 @@ use super::seat::{Asked, Seat, Settled};
 use super::{Node, delete, foreground, forward, join, node, overrides, place};
 use crate::cli::{CreateArgs, Globals, Invocation};
 use crate::events::{EngineNames, clock};
-use crate::policy::{self, Config, Mode, RootfsKind};
+use crate::policy::{self, Config, Mode};
 use crate::runtime;
-use crate::spec::{Document, seal};
+use crate::spec::Document;
 use crate::supervise::director::Director;
 use crate::supervise::launch::{Outcome, launch};
 use crate::supervise::{Plan, RootPlan, root};
@@ -167,29 +167,19 @@ fn make(
     let engine_rootfs = document.rootfs(&bundle)?;
     let mut seat = Seat::of(asked, id.clone(), engine_rootfs.clone(), &document, runtime.clone(), dir.to_owned())?;
     join::to_init(&mut document, &seat.config.state_dir)?;
-    seat.base = document;
+    seat.begin_with(document, &bundle)?;
     let mark = director::mark(&seat);
     let settled = seat.decide().with_context(protecting)?;
-    let Settled { policy, config: mut document, limits, notes: mut degraded, .. } = settled.clone();
+    let Settled { policy, config: document, limits, notes: mut degraded, .. } = settled.clone();
     // As soon as it is known that there is one: a sensor that has to be loaded is loaded while the low-level runtime works.
     let (companion, missing) = seat.companion(&policy, false);
     degraded.extend(missing);
-    let host_namespace = document.propagates_to_host()?;
-    let (target, given_bundle) = if host_namespace {
-        let target = match policy.rootfs {
-            RootfsKind::Engine => engine_rootfs.clone(),
-            RootfsKind::Sealed | RootfsKind::Tripwire => {
-                let target = dir.join(root::ROOTFS);
-                std::fs::create_dir(&target).with_context(|| format!("failed to make {}", target.display()))?;
-                target
-            }
-        };
-        seal::root_path(&mut document, &target);
-        seal::absolute_sources(&mut document, &bundle);
-        (target, dir.to_owned())
-    } else {
-        (engine_rootfs.clone(), bundle.clone())
-    };
+    let host_namespace = seat.host_namespace;
+    let target = seat.target(&policy);
+    let given_bundle = if host_namespace { dir.to_owned() } else { bundle.clone() };
+    if target != engine_rootfs {
+        std::fs::create_dir(&target).with_context(|| format!("failed to make {}", target.display()))?;
+    }
     let terminal = document.terminal();
     let in_foreground = run && !args.detach;
     let front = if in_foreground {
@@ -207,9 +197,7 @@ fn make(
     let (evidence, journal, raise_limits) = (config.evidence, config.journal, config.raise_limits);
     let (data_dir, workload, names) = (config.data_dir.clone(), workload.clone(), names.clone());
     let revision = Some(revision.digest.clone());
-    // Where the mounts of one generation are those of the next, every generation is as the first one.
-    let director: Option<Box<dyn Director>> =
-        if host_namespace { None } else { Some(Box::new(Desk::new(seat, settled, mark, companion.is_some()))) };
+    let director: Box<dyn Director> = Box::new(Desk::new(seat, settled, mark, companion.is_some()));
     let plan = Plan {
         root: globals.root,
         globals: globals.forwarded,
@@ -235,7 +223,7 @@ fn make(
         companion,
         degraded,
         limits,
-        director,
+        director: Some(director),
         policy,
         evidence,
         journal,

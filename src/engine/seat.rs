@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -15,13 +15,14 @@ use crate::events::{Durability, EngineNames, Event, EventType, Journal, Recorder
 use crate::guard::Limits;
 use crate::harden::{Given, harden};
 use crate::identity;
-use crate::policy::{self, Config, Mode, Overrides, Policy, Standing};
+use crate::policy::{self, Config, Mode, Overrides, Policy, RootfsKind, Standing};
 use crate::profile::stages::{self, Situation, Start};
 use crate::profile::steering::Canary;
 use crate::profile::{Profile, Revision, Stage, moved, store};
 use crate::record::Record;
 use crate::runtime::needs::{self, Needs};
-use crate::spec::Document;
+use crate::spec::{Document, seal};
+use crate::supervise::root;
 
 /// Name of the socket to which refused system calls go, in the container's folder.
 const LISTENER: &str = "seccomp.sock";
@@ -52,7 +53,9 @@ pub(super) struct Seat {
     /// The engine's config.json, unedited.
     pub(super) engine: Document,
     /// The same with the edits that every mode needs.
-    pub(super) base: Document,
+    base: Document,
+    /// Its mounts are meant to reach the host: it has its root where the host sees it.
+    pub(super) host_namespace: bool,
     /// The low-level runtime, absolute.
     pub(super) runtime: PathBuf,
     /// The container's folder.
@@ -100,11 +103,33 @@ impl Seat {
             rootfs,
             engine: document.clone(),
             base: document.clone(),
+            host_namespace: false,
             runtime,
             dir,
         };
         seat.workload = learning::workload(&seat.chosen()?, &seat.names, document, &seat.id);
         Ok(seat)
+    }
+
+    /// What every generation begins with: the engine's document with the edits that have nothing to do with what was learnt.
+    ///
+    /// # Errors
+    /// When the document is none that can be protected.
+    pub(super) fn begin_with(&mut self, mut document: Document, bundle: &Path) -> Result<()> {
+        self.host_namespace = document.propagates_to_host()?;
+        if self.host_namespace {
+            seal::absolute_sources(&mut document, bundle);
+        }
+        self.base = document;
+        Ok(())
+    }
+
+    /// Where the root filesystem is mounted.
+    pub(super) fn target(&self, policy: &Policy) -> PathBuf {
+        match policy.rootfs {
+            RootfsKind::Sealed | RootfsKind::Tripwire if self.host_namespace => self.dir.join(root::ROOTFS),
+            RootfsKind::Sealed | RootfsKind::Tripwire | RootfsKind::Engine => self.rootfs.clone(),
+        }
     }
 
     /// What somebody chose, `auto` unresolved.
@@ -206,7 +231,16 @@ impl Seat {
     }
 
     fn plain(&self, policy: Policy, notes: Vec<String>) -> Settled {
-        Settled { policy, config: self.base.clone(), limits: Limits::default(), needs: None, waits: false, notes }
+        let config = self.placed(&policy);
+        Settled { policy, config, limits: Limits::default(), needs: None, waits: false, notes }
+    }
+
+    fn placed(&self, policy: &Policy) -> Document {
+        let mut document = self.base.clone();
+        if self.host_namespace {
+            seal::root_path(&mut document, &self.target(policy));
+        }
+        document
     }
 
     fn enforce(&self, profile: &Profile, mut notes: Vec<String>) -> Result<Settled> {
@@ -218,7 +252,7 @@ impl Seat {
         let listener = (needs.listener && fits).then_some(socket.as_path());
         let given = Given { profile, document: &self.engine, policy: &policy, needs: &needs, listener };
         let hardening = harden(&given).with_context(enforcing)?;
-        let mut config = self.base.clone();
+        let mut config = self.placed(&policy);
         hardening.apply(&mut config).with_context(enforcing)?;
         // What somebody wrote down holds against what was learnt.
         for scratch in hardening.scratch {
