@@ -6,5 +6,6 @@ mod estimate;
 mod export;
 mod lattice;
 mod schema;
+mod steer;
 mod store;
 mod trust;
