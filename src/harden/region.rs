@@ -284,14 +284,16 @@ mod tests {
     }
 
     fn region() -> impl Strategy<Value = (Region, Vec<(u8, usize, u64, u64)>)> {
-        proptest::collection::vec((0u8..4, 0usize..3, small(), small()), 0..4).prop_map(|parts| {
-            let sets = parts.iter().map(|&(kind, argument, a, b)| match kind {
+        let parts = proptest::collection::vec((0u8..4, 0usize..3, small(), small()), 0..4);
+        parts.prop_filter_map("too fine", |parts| {
+            let mut sets = parts.iter().map(|&(kind, argument, a, b)| match kind {
                 0 => Region::equal(argument, a),
                 1 => Region::masked(argument, a, b & a),
                 2 => Region::greater(argument, a),
                 _ => Region::all().minus(&Region::equal(argument, a)).unwrap(),
             });
-            (sets.fold(Region::none(), |all, one| all.or(&one).unwrap()), parts)
+            let all = sets.fold(Ok(Region::none()), |all, one| all.and_then(|all| all.or(&one)));
+            Some((all.ok()?, parts))
         })
     }
 
@@ -307,8 +309,9 @@ mod tests {
     proptest! {
         #[test]
         fn sets_hold_what_they_say_and_so_do_their_rules_once(
-            (a, of_a) in region(), (b, of_b) in region(), at in [small(), small(), small(), Just(0), Just(0), Just(0)],
+            (a, of_a) in region(), (b, of_b) in region(), at in [small(), small(), small()],
         ) {
+            let at = [at[0], at[1], at[2], 0, 0, 0];
             let (in_a, in_b) = (in_parts(&of_a, &at), in_parts(&of_b, &at));
             prop_assert_eq!(has(&a, &at), in_a);
             let (Ok(both), Ok(left)) = (a.and(&b), a.minus(&b)) else { return Ok(()) };
