@@ -3,7 +3,7 @@
 //! Owns: reading `linux.seccomp`, and what it answers to a call by its arguments. Must not: guess: what runtimes may read in
 //! different ways is an error, and the filter stays as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,17 +13,17 @@ use super::region::{ARGUMENTS, Region, TooFine};
 /// Most rules that are looked at; engines' own have a few hundred.
 const MAX_RULES: usize = 4096;
 
-/// What a call is answered.
+/// What a call is answered, the mildest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// It is made.
     Allow,
     /// It is made, and logged.
     Log,
-    /// The error.
-    Errno(u32),
     /// A listener decides.
     Notify,
+    /// The error.
+    Errno(u32),
     /// SIGSYS, which can be caught.
     Trap,
     /// The thread ends (`SCMP_ACT_KILL`, which is the older name).
@@ -108,6 +108,8 @@ pub type Parts = Vec<(Region, Action)>;
 pub struct EngineFilter {
     default: Action,
     rules: BTreeMap<String, Parts>,
+    /// Calls for which it says two things; which of them holds is the library's to say. Here it is the harder one.
+    pub contradicts: BTreeSet<String>,
     /// The interfaces that it lets through; empty: the native one.
     pub architectures: Vec<String>,
     /// `SECCOMP_FILTER_FLAG_LOG`, …
@@ -122,6 +124,7 @@ impl EngineFilter {
         EngineFilter {
             default: Action::Allow,
             rules: BTreeMap::new(),
+            contradicts: BTreeSet::new(),
             architectures: vec!["SCMP_ARCH_X86_64".into(), "SCMP_ARCH_X86".into()],
             flags: None,
             listener: None,
@@ -139,7 +142,7 @@ impl EngineFilter {
         if all.len() > MAX_RULES {
             return Err(format!("it has more than {MAX_RULES} rules"));
         }
-        let mut rules: BTreeMap<String, Parts> = BTreeMap::new();
+        let (mut rules, mut contradicts) = (BTreeMap::<String, Parts>::new(), BTreeSet::new());
         for rule in all {
             let action = Action::parse(&rule.action, rule.errno_ret)?;
             // Runtimes leave out a rule that says what holds anyway.
@@ -150,12 +153,14 @@ impl EngineFilter {
             let region = region(&args)?;
             for name in rule.names {
                 let parts = rules.entry(name.clone()).or_default();
-                add(parts, &region, action).map_err(|why| format!("{why} for {name}"))?;
+                if add(parts, &region, action).map_err(|_| format!("its rules for {name} are too fine"))? {
+                    contradicts.insert(name);
+                }
             }
         }
         let listener = raw.listener_path.filter(|path| !path.is_empty()).map(|path| (path, raw.listener_metadata));
         let architectures = raw.architectures.unwrap_or_default();
-        Ok(EngineFilter { default, rules, architectures, flags: raw.flags, listener })
+        Ok(EngineFilter { default, rules, contradicts, architectures, flags: raw.flags, listener })
     }
 
     /// Whether it asks a listener.
@@ -178,21 +183,21 @@ impl EngineFilter {
     }
 }
 
-/// Adds where an action is taken. Two different ones for the same arguments are taken in an order that is the library's.
-fn add(parts: &mut Parts, region: &Region, action: Action) -> Result<(), String> {
-    let fine = |_: TooFine| "its rules are too fine".to_string();
-    let mut new = region.clone();
-    for (at, other) in parts.iter() {
-        if *other == action {
-            new = new.minus(at).map_err(fine)?;
-        } else if !at.and(region).map_err(fine)?.is_empty() {
-            return Err("it has rules that contradict each other".into());
+/// Adds where an action is taken; whether another one is said to be taken there, too. Then it is the harder of the two.
+fn add(parts: &mut Parts, region: &Region, action: Action) -> Result<bool, TooFine> {
+    let (mut new, mut contradicts) = (region.clone(), false);
+    for (at, other) in parts.iter_mut() {
+        contradicts |= *other != action && !at.and(region)?.is_empty();
+        if *other >= action {
+            new = new.minus(at)?;
+        } else {
+            *at = at.minus(region)?;
         }
     }
     if !new.is_empty() {
         parts.push((new, action));
     }
-    Ok(())
+    Ok(contradicts)
 }
 
 /// Where a rule holds. Two conditions on one argument are alternatives to all runtimes, and so are then all of that rule.

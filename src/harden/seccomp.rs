@@ -91,6 +91,9 @@ pub fn plan(
                 put(&mut rules, &name, refusal.instead_of(action), &place)?;
             }
         }
+        if !ours.is_empty() && engine.contradicts.contains(&name) {
+            notes.push(format!("the engine's filter says two things of {name}: the harder one holds"));
+        }
         if can {
             allowed.insert(name);
         } else {

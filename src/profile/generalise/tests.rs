@@ -185,10 +185,10 @@ proptest! {
 
 #[test]
 fn a_pattern_of_peoples_says_how_a_path_ends_wherever_it_is() {
-    for path in ["/usr/lib/x/__pycache__/a.cpython-311.pyc", "/__pycache__/b.pyc.140", "/a/__pycache__/*.pyc"] {
-        assert!(covers("/**/__pycache__/*.pyc*", path), "{path}");
+    for path in ["/usr/lib/x/__pycache__/a.cpython-311.pyc", "/__pycache__/b.pyc", "/a/__pycache__/*.pyc"] {
+        assert!(covers("/**/__pycache__/*.pyc", path), "{path}");
     }
     for path in ["/a/__pycache__/x/b.pyc", "/a/x__pycache__/b.pyc", "__pycache__/b.pyc", "/a/__pycache__/b.so", "/"] {
-        assert!(!covers("/**/__pycache__/*.pyc*", path), "{path}");
+        assert!(!covers("/**/__pycache__/*.pyc", path), "{path}");
     }
 }
