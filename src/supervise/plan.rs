@@ -93,3 +93,15 @@ pub struct Plan {
     /// Who decides anew for each generation; `None`: every generation is as the first one.
     pub director: Option<Box<dyn Director>>,
 }
+
+impl Plan {
+    /// The engine holds the terminal of the first generation: a second one would have nobody at its other end.
+    pub fn loses_terminal(&self) -> bool {
+        self.terminal && !self.console_is_ours
+    }
+
+    /// The low-level runtime is given a filter that was made from a profile.
+    pub fn is_filtered(&self) -> bool {
+        self.limits.profile.is_some()
+    }
+}
