@@ -112,11 +112,6 @@ impl Gate {
         self.creating = false;
     }
 
-    /// Whether the workload's filter has been handed over.
-    pub(super) fn hears_workload(&self) -> bool {
-        self.filters.iter().any(|filter| !filter.session)
-    }
-
     /// Descriptors that become readable when there is something to do.
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let peers = self.peers.iter().map(|peer| peer.socket.as_fd());
@@ -288,7 +283,7 @@ mod tests {
         crate::sys::socket::send(early.as_fd(), b"{}", &[other.as_fd()]).expect("sent");
         drop(late);
         gate.hear();
-        assert!(gate.filters.is_empty() && gate.peers.len() == 1 && !gate.hears_workload());
+        assert!(gate.filters.is_empty() && gate.peers.len() == 1);
         assert_eq!(gate.next(), None);
         for _ in 0..MAX_PEERS {
             let _ = connected();

@@ -68,7 +68,6 @@ impl Supervisor {
                 None => self.open_streams()?,
             },
         };
-        self.begun = false;
         self.inbox.borrow_mut().gate.begin_creating();
         let created = self.call(&args, streams, launcher);
         self.serve();
@@ -194,7 +193,6 @@ impl Supervisor {
         self.await_companion();
         self.begin()?;
         self.generation_began = Instant::now();
-        self.begun = true;
         self.record.generation += 1;
         self.join_anchor()?;
         if !self.anchor_stays {

@@ -24,6 +24,9 @@ const A_TURN: usize = 256;
 const LOOKS: u32 = 256;
 /// Most refusals that wait to be judged.
 const MAX_WAITING: usize = 1024;
+/// How long a call may go without an answer because the engine's `start` is still under way, which what follows has to wait
+/// for. A hook that waits for the workload is not to wait for ever.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// Refusals that have been answered and not judged yet.
 pub(super) struct Inbox {
@@ -31,6 +34,9 @@ pub(super) struct Inbox {
     pub gate: Gate,
     /// Of the workload and its sessions.
     met: Vec<Refusal>,
+    /// Calls for which the generation is to end as soon as it can, and since when the first of them has waited.
+    held: Vec<Waiting>,
+    held_since: Option<Instant>,
     /// Calls of the workload, and of sessions, of which only the number was kept.
     beyond: (u64, u64),
     /// Calls that the low-level runtime's own init was refused, by name.
@@ -43,7 +49,16 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new() -> Inbox {
         let looks = (Instant::now(), 0);
-        Inbox { gate: Gate::new(), met: Vec::new(), beyond: (0, 0), runtimes: Vec::new(), flooded: false, looks }
+        Inbox {
+            gate: Gate::new(),
+            met: Vec::new(),
+            held: Vec::new(),
+            held_since: None,
+            beyond: (0, 0),
+            runtimes: Vec::new(),
+            flooded: false,
+            looks,
+        }
     }
 
     /// Whether one more caller may be looked at.
@@ -53,6 +68,14 @@ impl Inbox {
         }
         self.looks.1 += 1;
         self.looks.1 <= LOOKS && self.met.len() < MAX_WAITING
+    }
+
+    /// Answers what was held back.
+    fn let_held_go(&mut self) {
+        self.held_since = None;
+        for waiting in std::mem::take(&mut self.held) {
+            self.gate.refuse(&waiting);
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -103,12 +126,18 @@ impl Supervisor {
         if let Some(pidfd) = killed {
             let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
         }
-        if !waiting.session && self.ends_generation(self.possible(self.plan.policy.on_refused_syscall)) {
-            // Without an answer: nobody is left to do anything with it.
-            self.hold_streams();
-            self.kill_init();
-        } else {
-            inbox.gate.refuse(waiting);
+        match self.verdict(waiting.session) {
+            Verdict::Refuse => inbox.gate.refuse(waiting),
+            Verdict::Kill => {
+                // Without an answer: nobody is left to do anything with it.
+                self.hold_streams();
+                self.kill_init();
+            }
+            Verdict::Hold if inbox.held.len() < MAX_WAITING => {
+                inbox.held_since.get_or_insert_with(Instant::now);
+                inbox.held.push(*waiting);
+            }
+            Verdict::Hold => inbox.gate.refuse(waiting),
         }
         match looked {
             Some((who, path, _)) => inbox.met.push(Refusal {
@@ -133,16 +162,29 @@ impl Supervisor {
         }
     }
 
-    /// Whether this response to a refusal would end the generation at this moment.
-    fn ends_generation(&self, response: Response) -> bool {
+    /// What is done with a call at once.
+    fn verdict(&self, session: bool) -> Verdict {
+        let early = match self.machine.phase {
+            _ if session => return Verdict::Refuse,
+            Phase::Running => false,
+            // The workload's first instruction may be out before the loop has heard of it.
+            Phase::Created | Phase::Backoff(_) => true,
+            Phase::Paused | Phase::Ended => return Verdict::Refuse,
+        };
         let mut machine = self.machine.clone();
-        match machine.phase {
-            Phase::Running => {}
-            // Its first instruction is out, and the loop has not heard of it yet.
-            Phase::Backoff(_) if self.begun => machine.phase = Phase::Running,
-            Phase::Created | Phase::Backoff(_) | Phase::Paused | Phase::Ended => return false,
+        machine.phase = Phase::Running;
+        let response = self.possible(self.plan.policy.on_refused_syscall);
+        match kills(&machine.step(Input::Breach(response), self.now())) {
+            true if early => Verdict::Hold,
+            true => Verdict::Kill,
+            false => Verdict::Refuse,
         }
-        kills(&machine.step(Input::Breach(response), self.now()))
+    }
+
+    /// When a call that is held back is answered at the latest.
+    pub(super) fn held_until(&self) -> Option<Duration> {
+        let since = self.inbox.borrow().held_since?;
+        Some((since + HOLD).saturating_duration_since(self.epoch))
     }
 
     /// A response that this container can be given.
@@ -153,8 +195,11 @@ impl Supervisor {
     /// Judges what was refused since, and does what follows.
     pub(super) fn heed_refusals(&mut self) {
         self.serve();
-        if self.machine.phase == Phase::Created && !self.begun {
-            // Until the engine's `start` has been told, only a session can have met any.
+        if self.machine.phase == Phase::Created {
+            // What follows waits until the engine's `start` has been told.
+            if self.held_until().is_some_and(|until| self.now() >= until) {
+                self.inbox.borrow_mut().let_held_go();
+            }
             return;
         }
         self.tell_flood();
@@ -172,6 +217,8 @@ impl Supervisor {
         if kills(&effects) {
             self.hold_streams();
             self.kill_init();
+        } else {
+            self.inbox.borrow_mut().let_held_go();
         }
         self.count(refusals, beyond);
         if self.tally.is_due(now) || !effects.is_empty() {
@@ -183,6 +230,7 @@ impl Supervisor {
     /// What was refused and told to nobody yet is told: the generation is over.
     pub(super) fn tell_last_refusals(&mut self) {
         self.serve();
+        self.inbox.borrow_mut().let_held_go();
         self.tell_flood();
         let (refusals, beyond) = self.take_refusals();
         self.count(refusals, beyond);
@@ -241,6 +289,16 @@ impl Supervisor {
     pub(super) fn take_runtimes_refusals(&self) -> Vec<String> {
         std::mem::take(&mut self.inbox.borrow_mut().runtimes)
     }
+}
+
+/// What is done with a call that is refused.
+enum Verdict {
+    /// It has its answer.
+    Refuse,
+    /// The generation ends for it.
+    Kill,
+    /// The generation is to end for it once the engine has been told that it has begun.
+    Hold,
 }
 
 fn kills(effects: &[Effect]) -> bool {

@@ -81,11 +81,9 @@ pub(super) struct Supervisor {
     pub tally: Tally,
     /// The low-level runtime's program, as this generation's init runs it before it is the workload.
     pub runtimes_image: Option<(u64, u64)>,
-    /// This generation has been let go: its init is, or is about to be, the workload.
-    pub begun: bool,
     /// What the low-level runtime needs has been found out anew for this container: once is enough.
     pub recalibrated: bool,
-    epoch: Instant,
+    pub epoch: Instant,
     pub renew_at: Option<Duration>,
     /// Something happened since it last settled down.
     pub restless: bool,
@@ -153,7 +151,6 @@ impl Supervisor {
             inbox: RefCell::new(parts.inbox),
             tally: Tally::default(),
             runtimes_image: None,
-            begun: false,
             recalibrated: false,
             epoch: Instant::now(),
             renew_at: None,
@@ -242,7 +239,6 @@ impl Supervisor {
         if self.machine.phase == Phase::Running {
             return;
         }
-        self.begun = true;
         self.generation_began = Instant::now();
         self.take(Input::Started);
         self.renew_at = self.plan.policy.renew_every.map(|every| self.now() + every);

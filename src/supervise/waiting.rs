@@ -49,7 +49,7 @@ impl Supervisor {
             Phase::Backoff(at) => Some(at),
             Phase::Created | Phase::Running | Phase::Paused | Phase::Ended => None,
         };
-        [self.renew_at, backoff, self.storm.due(), self.tally.due()].into_iter().flatten().min()
+        [self.renew_at, backoff, self.storm.due(), self.tally.due(), self.held_until()].into_iter().flatten().min()
     }
 
     /// The one wait: until one of the descriptors has what it is waited for, refused calls had to be answered, or a time has
