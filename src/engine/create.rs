@@ -13,6 +13,7 @@ use crate::events::{EngineNames, clock};
 use crate::guard::Limits;
 use crate::policy::{self, Config, Mode, Policy, RootfsKind};
 use crate::runtime;
+use crate::sensor::Place;
 use crate::spec::{Document, seal};
 use crate::supervise::launch::{Outcome, launch};
 use crate::supervise::{Plan, RootPlan, root};
@@ -221,6 +222,7 @@ fn make(
         companion,
         degraded,
         limits: Limits::default(),
+        sensor: Place::of(&config.state_dir),
         director: None,
         policy,
         evidence: config.evidence,

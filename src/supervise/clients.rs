@@ -64,6 +64,7 @@ impl Supervisor {
             Intent::Use | Intent::KillAll | Intent::Started => Ok(()),
             Intent::Session => {
                 if self.machine.phase == Phase::Created && !self.armed {
+                    self.arm_guard();
                     self.arm()?;
                     self.entered = true;
                 }
@@ -71,6 +72,7 @@ impl Supervisor {
             }
             Intent::Starting => {
                 self.await_companion();
+                self.arm_guard();
                 // What a session has written since must not be taken for the engine's.
                 if self.entered { Ok(()) } else { self.arm() }
             }

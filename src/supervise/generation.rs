@@ -176,6 +176,7 @@ impl Supervisor {
     pub(super) fn restart(&mut self) -> Result<()> {
         ensure!(self.init.is_none(), "failed to end the last generation: its init does not die");
         self.end_companion();
+        self.disarm_guard();
         let _ = std::fs::remove_file(self.plan.dir.join(RUNTIME_LOG));
         let rebuilt = self.decide_anew()?;
         self.prepare_config()?;
@@ -185,12 +186,14 @@ impl Supervisor {
             self.root.renew(self.plan.policy.tripwire_size_bytes)?;
             self.watches.renew(&self.root, self.plan.raise_limits, &mut degraded)?;
         }
+        self.prepare_guard();
         self.create(None)?;
         self.repeat_updates()?;
         self.tell_failures(degraded);
         self.watch_mounts();
         self.watches.settle_tripwire()?;
         self.await_companion();
+        self.arm_guard();
         self.begin()?;
         self.generation_began = Instant::now();
         self.record.generation += 1;

@@ -186,6 +186,7 @@ fn supervise(
                 drop(launcher);
             } else {
                 supervisor.await_companion();
+                supervisor.arm_guard();
                 let begun = supervisor.watches.settle().and_then(|()| supervisor.begin());
                 let begun = begun.or_else(|error| supervisor.start_anew(error));
                 let begun = begun.and_then(|()| supervisor.join_anchor());
@@ -317,6 +318,7 @@ fn first_generation(
         inbox,
     });
     let supervisor = unfinished.insert(supervisor);
+    supervisor.prepare_guard();
     // Kept only where a second attempt may be made.
     let again = match supervisor.plan.director {
         Some(_) => Some(duplicates(&first_streams).context("failed to keep the container's streams")?),

@@ -20,6 +20,7 @@ pub mod director;
 mod effects;
 mod gate;
 pub mod generation;
+mod guarding;
 pub mod launch;
 mod machine;
 mod namespaces;

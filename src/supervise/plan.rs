@@ -8,6 +8,7 @@ use super::director::Director;
 use crate::events::EngineNames;
 use crate::guard::Limits;
 use crate::policy::{EvidenceLimits, JournalLimits, Policy};
+use crate::sensor::Place;
 use crate::spec::Document;
 
 /// The root filesystem to build.
@@ -90,6 +91,8 @@ pub struct Plan {
     pub degraded: Vec<String>,
     /// What is refused, beside what config.json says.
     pub limits: Limits,
+    /// Where the node's sensor and guard are.
+    pub sensor: Place,
     /// Who decides anew for each generation; `None`: every generation is as the first one.
     pub director: Option<Box<dyn Director>>,
 }

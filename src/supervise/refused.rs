@@ -235,6 +235,7 @@ impl Supervisor {
         let (refusals, beyond) = self.take_refusals();
         self.count(refusals, beyond);
         self.tell_refusals();
+        self.check_guard();
     }
 
     fn take_refusals(&mut self) -> (Vec<Refusal>, (u64, u64)) {
@@ -242,6 +243,7 @@ impl Supervisor {
             let mut inbox = self.inbox.borrow_mut();
             (std::mem::take(&mut inbox.met), std::mem::take(&mut inbox.beyond))
         };
+        refusals.extend(self.take_guarded());
         let (limits, exec) = (&self.plan.limits, self.plan.policy.exec);
         refusals.retain(|refusal| !is_known(limits, exec, refusal));
         (refusals, beyond)

@@ -11,6 +11,7 @@ use super::cgroup::Cgroups;
 use super::clients::Client;
 use super::companion::Companion;
 use super::control::Listener;
+use super::guarding::Guarding;
 use super::machine::{Effect, Input, Machine, Phase};
 use super::plan::Plan;
 use super::refused::Inbox;
@@ -77,6 +78,8 @@ pub(super) struct Supervisor {
     pub companion: Option<Companion>,
     /// What the container was refused, as it comes in.
     pub inbox: RefCell<Inbox>,
+    /// Who sees what no filter sees.
+    pub guarding: Guarding,
     /// What it was refused, as it is told.
     pub tally: Tally,
     /// The low-level runtime's program, as this generation's init runs it before it is the workload.
@@ -149,6 +152,7 @@ impl Supervisor {
             clients: Vec::new(),
             companion: parts.companion,
             inbox: RefCell::new(parts.inbox),
+            guarding: Guarding::default(),
             tally: Tally::default(),
             runtimes_image: None,
             recalibrated: false,

@@ -35,7 +35,7 @@ impl Supervisor {
         let readable = [self.signals.as_fd(), self.anchor.socket.as_fd(), self.control.as_fd()].into_iter();
         let readable = readable.chain(self.init.iter().map(|i| i.pidfd.as_fd()));
         let readable = readable.chain(self.clients.iter().map(|c| c.socket.as_fd())).chain(watched);
-        let readable = readable.chain(self.companion.iter().map(Companion::as_fd));
+        let readable = readable.chain(self.companion.iter().map(Companion::as_fd)).chain(self.guarding.fd());
         let mut fds: Vec<(BorrowedFd<'_>, PollFlags)> = readable.map(|fd| (fd, PollFlags::POLLIN)).collect();
         fds.extend(mounts.map(|fd| (fd, PollFlags::POLLPRI)));
         let deadline = self.next_deadline().map(|at| at.saturating_sub(self.now()) + Duration::from_millis(1));

@@ -4,6 +4,7 @@
 //! `--list`, `--exact`), but runs its tests on its only thread, so that it may fork supervisors.
 
 mod anew;
+mod guarded;
 mod refused;
 mod world;
 
@@ -16,7 +17,7 @@ pub type Test = (&'static str, fn());
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|a| a == flag);
-    let tests: Vec<Test> = [refused::TESTS, anew::TESTS].concat();
+    let tests: Vec<Test> = [refused::TESTS, guarded::TESTS, anew::TESTS].concat();
     // `--format FORMAT` is the only option here that takes a value.
     let mut words = args.iter().filter(|a| !a.starts_with('-') && *a != "terse" && *a != "pretty");
     let filter = words.next();

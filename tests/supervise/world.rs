@@ -1,15 +1,16 @@
 //! Containers of the tests: a busybox under runc or crun, with a filter that names what is refused.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use lithify::guard::Limits;
 use lithify::policy::{self, Config, Mode, Policy};
 use lithify::profile::syscalls;
-use lithify::record::{Phase, Record};
+use lithify::record::Record;
+use lithify::sensor::Place;
 use lithify::spec::Document;
 use lithify::supervise::control::{Intent, Lease};
 use lithify::supervise::director::Director;
@@ -39,6 +40,8 @@ pub struct World {
     dir: tempfile::TempDir,
     pub runtime: &'static str,
     pub id: String,
+    /// The program that loads the guard.
+    pub loader: PathBuf,
     anchor: Option<i32>,
     cgroup: String,
 }
@@ -47,10 +50,17 @@ impl World {
     pub fn new(runtime: &'static str) -> World {
         let dir = tempfile::Builder::new().prefix("lithify-sv-").tempdir_in("/var/tmp").expect("a folder");
         let name = dir.path().file_name().expect("a name").to_string_lossy().into_owned();
-        let world = World { cgroup: format!("/{name}"), dir, runtime, id: name, anchor: None };
+        let world = World {
+            cgroup: format!("/{name}"),
+            dir,
+            runtime,
+            id: name,
+            anchor: None,
+            loader: env!("CARGO_BIN_EXE_lithifyctl").into(),
+        };
         let bin = world.path("rootfs/bin");
         fs::copy("/bin/busybox", bin.join("busybox")).expect("these tests need busybox-static");
-        for applet in ["sh", "cat", "mkdir", "rmdir", "sleep", "touch", "test", "kill"] {
+        for applet in ["sh", "cat", "mkdir", "rmdir", "sleep", "touch", "test", "kill", "cp"] {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("a link");
         }
         for name in ["rootfs/out", "rootfs/proc", "rootfs/dev", "rootfs/sys", "rootfs/tmp"] {
@@ -129,6 +139,13 @@ impl World {
         })
     }
 
+    /// The node's sensor: these tests' own, loaded by the program beside them.
+    pub fn sensor(&self) -> Place {
+        let mut place = Place::of(&self.path("state"));
+        place.loader = self.loader.clone();
+        place
+    }
+
     /// Enforced, and nothing but told.
     pub fn policy(&self) -> Policy {
         let config = Config { mode: Mode::Enforce, ..Config::default() };
@@ -136,7 +153,8 @@ impl World {
     }
 
     pub fn limits(&self) -> Limits {
-        Limits { profile: Some("test/1".to_owned()), listener: true, ..Limits::default() }
+        let programs = ["/bin/busybox".to_owned()].into();
+        Limits { profile: Some("test/1".to_owned()), listener: true, programs, ..Limits::default() }
     }
 
     /// Creates the container, and starts it where `start`; says what became of it.
@@ -180,6 +198,7 @@ impl World {
             companion: None,
             degraded: Vec::new(),
             limits,
+            sensor: self.sensor(),
             director,
             policy,
             evidence: Config::default().evidence,
@@ -246,23 +265,15 @@ impl World {
         fs::read_to_string(self.path("log").join("output")).unwrap_or_default()
     }
 
-    /// The supervisor's pid.
-    pub fn supervisor(&self) -> i32 {
-        self.record().supervisor.pid
-    }
-
     /// Ends the container, and waits until its supervisor has let it go.
     pub fn end(&mut self) {
         let Some(anchor) = self.anchor.take() else { return };
-        if let Ok(record) = Record::read(&self.state())
-            && record.phase != Phase::Stopped
-            && let Some(init) = record.init
-            && let Ok(pidfd) = process::pidfd_open(init.pid)
-        {
-            let _ = self.runtime(&["resume", &self.id]);
-            let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-        }
+        let supervisor = self.record().supervisor.pid;
+        // As an engine's `kill` with no handler: the process that stands for the container is gone.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(anchor), nix::sys::signal::Signal::SIGKILL);
         let _ = process::wait_pid(anchor);
+        let gone = || !std::path::Path::new(&format!("/proc/{supervisor}")).exists();
+        self.eventually("the supervisor's end", || gone().then_some(()));
         let _ = self.runtime(&["delete", "--force", &self.id]);
     }
 }
@@ -277,9 +288,4 @@ impl Drop for World {
             let _ = fs::remove_dir(own);
         }
     }
-}
-
-/// Whether a file is there.
-pub fn is_there(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }
