@@ -80,6 +80,9 @@ fn record(id: &str) -> Record {
         phase: Phase::Running,
         created_at: clock::format(micros - 5_430_000_000),
         breaches: 2,
+        profile: None,
+        refusals: 0,
+        last_refusal: None,
         last_breach: Some(LastBreach {
             event: "e".to_string(),
             kind: "create".to_string(),

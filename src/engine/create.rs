@@ -14,6 +14,7 @@ use crate::cli::{CreateArgs, Globals, Invocation};
 use crate::events::{EngineNames, clock};
 use crate::policy::{self, Config, Mode};
 use crate::runtime;
+use crate::sensor::Place;
 use crate::spec::Document;
 use crate::supervise::director::Director;
 use crate::supervise::launch::{Outcome, launch};
@@ -197,6 +198,7 @@ fn make(
     let (evidence, journal, raise_limits) = (config.evidence, config.journal, config.raise_limits);
     let (data_dir, workload, names) = (config.data_dir.clone(), workload.clone(), names.clone());
     let revision = Some(revision.digest.clone());
+    let sensor = Place::of(&config.state_dir);
     let director: Box<dyn Director> = Box::new(Desk::new(seat, settled, mark, companion.is_some()));
     let plan = Plan {
         root: globals.root,
@@ -223,6 +225,7 @@ fn make(
         companion,
         degraded,
         limits,
+        sensor,
         director: Some(director),
         policy,
         evidence,

@@ -34,6 +34,13 @@ pub struct Limits {
     pub startup_ms: Option<u64>,
 }
 
+impl Limits {
+    /// Something is to be seen that no filter sees: refused writes and capabilities, programs.
+    pub fn needs_guard(&self) -> bool {
+        self.profile.is_some() || self.kill_foreign
+    }
+}
+
 /// What was refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

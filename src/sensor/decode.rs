@@ -73,7 +73,7 @@ impl Collector {
             }
             Record::PATH => {
                 let Some(operation) = operation(record.what) else { return };
-                let path = normal(&lossy(record.text));
+                let path = path(record);
                 // By a name alone nobody knows where it led; the mount table does, nearly always.
                 let by_text = record.flags & Record::BY_TEXT != 0;
                 let absolute = record.flags & Record::RELATIVE == 0;
@@ -137,7 +137,7 @@ fn argument(record: &Record<'_>) -> Option<Argument> {
     })
 }
 
-fn program(record: &Record<'_>) -> Option<Program> {
+pub(super) fn program(record: &Record<'_>) -> Option<Program> {
     let origin = match record.what {
         1 => Origin::Image,
         2 => Origin::Upper,
@@ -152,7 +152,7 @@ fn program(record: &Record<'_>) -> Option<Program> {
     Some(Program { path, origin, privileged: record.flags != 0 })
 }
 
-fn operation(what: u8) -> Option<Operation> {
+pub(super) fn operation(what: u8) -> Option<Operation> {
     Some(match what {
         1 => Operation::Write,
         2 => Operation::Create,
@@ -161,6 +161,11 @@ fn operation(what: u8) -> Option<Operation> {
         5 => Operation::Attributes,
         _ => return None,
     })
+}
+
+/// A path as it is told: absolute and lexically normal.
+pub(super) fn path(record: &Record<'_>) -> String {
+    normal(&lossy(record.text))
 }
 
 fn peer(record: &Record<'_>) -> Option<Peer> {
@@ -197,7 +202,7 @@ fn internet(address: IpAddr, port: u16) -> String {
 }
 
 /// Up to the first zero.
-fn lossy(bytes: &[u8]) -> String {
+pub(super) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
 }
 

@@ -1,4 +1,4 @@
-//! The shapes that `bpf/maps.h` has, as bytes: what user space writes, and how it reads what the kernel wrote.
+//! The shapes that `bpf/identity.h` and `bpf/record.h` have, as bytes: what user space writes, and how it reads what the kernel wrote.
 //!
 //! Must not: interpret. Numbers are the kernel's.
 
@@ -25,14 +25,23 @@ pub struct Slot {
     pub foreign: [u32; 2],
     pub bell: bool,
     pub init: u32,
+    /// The guard's: capabilities of which a refusal is told.
+    pub capabilities: u64,
+    /// The guard's: a foreign program is killed.
+    pub kill_foreign: bool,
 }
 
 impl Slot {
+    /// Bytes of the whole.
+    pub const BYTES: usize = 64;
+
     pub fn bytes(&self) -> Vec<u8> {
         let words = [self.window, self.limit, self.pid_ns, self.owner, self.foreign[0], self.foreign[1]];
         let mut bytes = [self.id.to_ne_bytes(), self.start_ticks.to_ne_bytes()].concat();
         bytes.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
         bytes.extend([u32::from(self.bell), self.init].iter().flat_map(|w| w.to_ne_bytes()));
+        bytes.extend(self.capabilities.to_ne_bytes());
+        bytes.extend([u32::from(self.kill_foreign), 0].iter().flat_map(|w| w.to_ne_bytes()));
         bytes
     }
 }
@@ -137,10 +146,16 @@ impl<'b> Record<'b> {
     pub const PROGRAM: u8 = 5;
     pub const PATH: u8 = 6;
     pub const PEER: u8 = 7;
+    /// The guard's own, which user space writes: a program's path; a folder.
+    pub const ALLOWED: u8 = 8;
+    pub const ALLOWED_BELOW: u8 = 9;
     /// Flags of a path.
     pub const ON_ROOT: u8 = 1;
     pub const BY_TEXT: u8 = 2;
     pub const RELATIVE: u8 = 4;
+    /// Flags of what the guard tells: the text is not the path; the program was killed.
+    pub const NO_PATH: u8 = 8;
+    pub const KILLED: u8 = 16;
 
     pub fn parse(key: &'b [u8], value: &'b [u8]) -> Record<'b> {
         let byte = |at: usize| key.get(at).copied().unwrap_or_default();
@@ -159,6 +174,34 @@ impl<'b> Record<'b> {
             comm: value.get(16..32).unwrap_or_default(),
         }
     }
+}
+
+/// What the guard tells at once: a record, by whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'b> {
+    pub pid: u32,
+    /// All of it, with its zeros.
+    pub comm: &'b [u8],
+    /// Its text ends where it ends.
+    pub record: Record<'b>,
+}
+
+impl<'b> Told<'b> {
+    pub fn parse(bytes: &'b [u8]) -> Told<'b> {
+        Told {
+            pid: word(bytes, 0),
+            comm: bytes.get(8..24).unwrap_or_default(),
+            record: Record::parse(bytes.get(24..).unwrap_or_default(), &[]),
+        }
+    }
+}
+
+/// A key of which only kind and text are given; `None` if the text is too long for one.
+pub fn text_key(kind: u8, text: &[u8]) -> Option<Vec<u8>> {
+    let mut key = vec![0, kind];
+    key.resize(KEY_BYTES as usize, 0);
+    key.get_mut(24..24 + text.len())?.copy_from_slice(text);
+    Some(key)
 }
 
 pub fn word(bytes: &[u8], at: usize) -> u32 {

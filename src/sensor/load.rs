@@ -12,19 +12,26 @@ use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder, PrintLevel};
 use nix::mount::{MsFlags, mount};
 
 use super::pins::{self, MAPS, Pins};
-use super::place::{BPFFS, DIGEST, Pinned, Place};
+use super::place::{BPFFS, Pinned, Place, Set};
 use super::{UNSEEN, owners};
 
-const OBJECT: &[u8] = include_bytes!("bpf/sensor.o");
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Ways to see capability checks, best first: the program of each.
 const CAPABILITY_WAYS: [&str; 2] = ["capable_traced", "capable_followed"];
-/// Functions in which the kernel guesses about memory; see `settings` in `bpf/sensor.bpf.c`.
+/// Functions in which the kernel guesses about memory; see `settings` in `bpf/guesses.h`.
 const GUESSES: [&str; 2] = ["security_vm_enough_memory_mm", "cap_vm_enough_memory"];
 /// What libbpf has said, newest last; bounded.
 static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Loads the sensor if it is not loaded.
+/// The programs, as they were compiled.
+fn object(set: Set) -> &'static [u8] {
+    match set {
+        Set::Sensor => include_bytes!("bpf/sensor.o"),
+        Set::Guard => include_bytes!("bpf/guard.o"),
+    }
+}
+
+/// Loads the programs if they are not loaded.
 ///
 /// # Errors
 /// When the kernel lacks BTF, bpffs can't be mounted, the kernel refuses the programs, or another version's sensor is in use.
@@ -32,7 +39,7 @@ pub fn load(place: &Place) -> Result<()> {
     let held = place.hold()?;
     mount_bpffs()?;
     pins::clear(&place.loading()).context("failed to remove what a broken load has left")?;
-    match place.pinned().context("failed to look at the sensor's pins")? {
+    match place.pinned().with_context(|| format!("failed to look at the {}'s pins", place.set.name()))? {
         Pinned::Ours => return Ok(()),
         Pinned::Another => replace(place)?,
         Pinned::Nothing => {}
@@ -46,7 +53,7 @@ pub fn load(place: &Place) -> Result<()> {
     done
 }
 
-/// Unloads the sensor, unless it is in use. True if it was loaded.
+/// Unloads the programs, unless they are in use. True if they were loaded.
 ///
 /// # Errors
 /// When a living process has armed a container.
@@ -65,8 +72,9 @@ pub fn unload(place: &Place, force: bool) -> Result<bool> {
             let now = if force { 0 } else { Pins::open(place)?.slots_in_use()?.len() };
             ensure!(
                 now == 0,
-                "failed to unload the sensor: {now} containers are recorded, the first by process {}; let them end, or use \
-                 --force, which loses what they learn",
+                "failed to unload the {}: {now} containers use it, the first by process {}; let them end, or use --force, \
+                 which loses what they learn or are refused",
+                place.set.name(),
                 users.first().map_or(0, |u| u.pid)
             );
             pins::unload(place)?;
@@ -75,12 +83,13 @@ pub fn unload(place: &Place, force: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes another version's sensor, if nobody uses it.
+/// Removes another version's programs, if nobody uses them.
 fn replace(place: &Place) -> Result<()> {
     if let Some(pid) = owners::any_alive(place)? {
         bail!(
-            "failed to load the sensor: another version's is in use by process {pid}; let its containers end, or run \
-             'lithifyctl sensor unload --force', which loses what they learn"
+            "failed to load the {}: another version's is in use by process {pid}; let its containers end, or run \
+             'lithifyctl sensor unload --force', which loses what they learn or are refused",
+            place.set.name()
         );
     }
     pins::unload(place)
@@ -105,42 +114,43 @@ struct Attached {
     unseen: Vec<&'static str>,
 }
 
-/// What the sensor would not see on this kernel, found by loading it for a moment.
+/// What a set of programs would not see on this kernel, found by loading it for a moment.
 ///
 /// # Errors
 /// When it can't be loaded at all.
-pub fn try_out() -> Result<Vec<&'static str>> {
-    Ok(attach()?.unseen)
+pub fn try_out(set: Set) -> Result<Vec<&'static str>> {
+    Ok(attach(set)?.unseen)
 }
 
 /// The best of the ways that this kernel takes.
-fn attach() -> Result<Attached> {
+fn attach(set: Set) -> Result<Attached> {
     ensure!(
         Path::new(BTF).exists(),
-        "failed to load the sensor: this kernel has no BTF ({BTF}); use one built with CONFIG_DEBUG_INFO_BTF=y, or import a \
-         profile that was learnt elsewhere"
+        "failed to load the {}: this kernel has no BTF ({BTF}); use one built with CONFIG_DEBUG_INFO_BTF=y, or import a \
+         profile that was learnt elsewhere",
+        set.name()
     );
     let guesses = addresses();
     for way in CAPABILITY_WAYS {
         // A way that this kernel does not have is no failure: the next one may do.
-        if let Ok(attached) = attach_with(Some(way), guesses)
+        if let Ok(attached) = attach_with(set, Some(way), guesses)
             && is_called(&attached.object)?
         {
             return Ok(attached);
         }
     }
-    attach_with(None, guesses)
+    attach_with(set, None, guesses)
 }
 
-fn attach_with(way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<Attached> {
-    let object = open(way, guesses)?;
+fn attach_with(set: Set, way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<Attached> {
+    let object = open(set, way, guesses)?;
     let mut links = Vec::new();
     for program in object.progs_mut() {
         let name = program.name().to_string_lossy().into_owned();
         if CAPABILITY_WAYS.contains(&name.as_str()) && way != Some(&name) {
             continue;
         }
-        let link = program.attach().with_context(|| format!("failed to attach the sensor's program {name}"))?;
+        let link = program.attach().with_context(|| format!("failed to attach the {}'s program {name}", set.name()))?;
         links.push((name, link));
     }
     let unseen = if way.is_none() { vec!["capabilities"] } else { Vec::new() };
@@ -148,7 +158,7 @@ fn attach_with(way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<Attached> 
 }
 
 fn load_and_pin(place: &Place) -> Result<()> {
-    let Attached { mut object, links, unseen } = attach()?;
+    let Attached { mut object, links, unseen } = attach(place.set)?;
     let loading = place.loading();
     std::fs::create_dir(&loading).with_context(|| format!("failed to make {}", loading.display()))?;
     for mut map in object.maps_mut() {
@@ -157,7 +167,7 @@ fn load_and_pin(place: &Place) -> Result<()> {
             map.pin(loading.join(&name)).with_context(|| format!("failed to pin {name}"))?;
         }
     }
-    let marks = unseen.iter().map(|what| format!("{UNSEEN}{what}")).chain([Place::digest_mark(DIGEST)]);
+    let marks = unseen.iter().map(|what| format!("{UNSEEN}{what}")).chain([Place::digest_mark(place.set.digest())]);
     for mark in marks {
         std::fs::create_dir(loading.join(&mark)).with_context(|| format!("failed to make {mark}"))?;
     }
@@ -165,10 +175,10 @@ fn load_and_pin(place: &Place) -> Result<()> {
         link.pin(loading.join(format!("link-{name}"))).with_context(|| format!("failed to pin {name}"))?;
     }
     std::fs::rename(&loading, &place.pins)
-        .with_context(|| format!("failed to pin the sensor in {}", place.pins.display()))
+        .with_context(|| format!("failed to pin the {} in {}", place.set.name(), place.pins.display()))
 }
 
-fn open(way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<Object> {
+fn open(set: Set, way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<Object> {
     SAID.lock().map_err(|_| anyhow!("a thread has panicked"))?.clear();
     libbpf_rs::set_print(Some((PrintLevel::Warn, |_, line| {
         if let Ok(mut said) = SAID.lock()
@@ -177,7 +187,8 @@ fn open(way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<Object> {
             said.push(line);
         }
     })));
-    let mut open = ObjectBuilder::default().open_memory(OBJECT).context("failed to read the sensor's programs")?;
+    let open = ObjectBuilder::default().open_memory(object(set));
+    let mut open = open.with_context(|| format!("failed to read the {}'s programs", set.name()))?;
     for mut program in open.progs_mut() {
         let name = program.name().to_string_lossy().into_owned();
         program.set_autoload(!CAPABILITY_WAYS.contains(&name.as_str()) || way == Some(&name));
@@ -196,7 +207,7 @@ fn open(way: Option<&str>, guesses: [(u64, u64); 2]) -> Result<Object> {
         let said = SAID.lock().map(|s| s.join("")).unwrap_or_default();
         let said: Vec<&str> = said.lines().filter(|l| !l.trim().is_empty()).collect();
         let said = said.iter().rev().take(4).rev().map(|l| l.trim()).collect::<Vec<_>>().join("; ");
-        anyhow!(e).context(format!("failed to load the sensor: the kernel refuses its programs ({said})"))
+        anyhow!(e).context(format!("failed to load the {}: the kernel refuses its programs ({said})", set.name()))
     })
 }
 
@@ -205,7 +216,7 @@ fn is_called(object: &Object) -> Result<bool> {
     // A chroot to where we are asks for CAP_SYS_CHROOT and changes nothing. Refused is asked as well.
     let _ = nix::unistd::chroot("/");
     let bss = object.maps().find(|m| m.name().as_encoded_bytes().ends_with(b".bss"));
-    let value = bss.context("failed to find the canary of the sensor's programs")?;
+    let value = bss.context("failed to find the canary among the programs")?;
     let value = value.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).context("failed to read the canary")?;
     Ok(value.is_some_and(|v| v.iter().any(|b| *b != 0)))
 }

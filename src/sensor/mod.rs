@@ -1,4 +1,5 @@
-//! The node's sensor: BPF programs that record what containers do, in the kernel, with no process of ours running.
+//! The node's sensor: BPF programs that record what containers do, in the kernel, with no process of ours running; and
+//! the guard, a lighter set of them that tells what enforced containers are refused.
 //!
 //! Owns: the programs, loading and unloading them, arming a container, reading what was recorded. Must not: know profiles,
 //! names or policy. The hot path opens pinned maps with bpf(2) only; libbpf is in `load.rs`, which `lithifyctl` alone uses.
@@ -8,6 +9,8 @@
 
 mod armed;
 mod decode;
+pub mod guard;
+mod hold;
 mod layout;
 pub mod load;
 pub mod owners;
@@ -81,27 +84,29 @@ pub fn unseen(place: &Place) -> Vec<String> {
 
 /// Runs the loader until this version's programs are pinned.
 fn ensure_loaded(place: &Place) -> Result<()> {
-    let shown = place.pins.display();
+    let (set, shown) = (place.set.name(), place.pins.display());
     for _ in 0..TRIES {
-        if place.pinned().with_context(|| format!("failed to look for the sensor in {shown}"))? == Pinned::Ours {
+        if place.pinned().with_context(|| format!("failed to look for the {set} in {shown}"))? == Pinned::Ours {
             return Ok(());
         }
         let loader = place.loader.display();
         let output = Command::new(&place.loader)
-            .args(["sensor", "load", "--state-dir"])
+            .args(["sensor", "load"])
+            .args(place.set.arguments())
+            .arg("--state-dir")
             .arg(place.state_dir())
             .stdin(Stdio::null())
             .output()
-            .with_context(|| format!("failed to load the sensor: can't run {loader}; it belongs beside lithify"))?;
+            .with_context(|| format!("failed to load the {set}: can't run {loader}; it belongs beside lithify"))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let said = said.trim();
             let said = said.strip_prefix("lithifyctl: ").unwrap_or(said);
             if said.is_empty() {
-                bail!("failed to load the sensor: {loader} ended with {}", output.status);
+                bail!("failed to load the {set}: {loader} ended with {}", output.status);
             }
             bail!("{}", said.chars().take(4000).collect::<String>());
         }
     }
-    bail!("failed to load the sensor: {shown} was removed again and again; see who runs 'lithifyctl sensor unload'")
+    bail!("failed to load the {set}: {shown} was removed again and again; see who runs 'lithifyctl sensor unload'")
 }

@@ -14,17 +14,20 @@ use super::place::{Pinned, Place};
 use crate::sys::{bpf, process};
 
 /// Takes a free slot for this process.
-pub(super) fn claim(pins: &Pins, id: u64, init: u32) -> Result<u32> {
+pub(super) fn claim(place: &Place, pins: &Pins, id: u64, init: u32) -> Result<u32> {
     let owner = us(id, init)?.bytes();
     // Nobody else claims while the lock is held, but a slot may still be another's.
     for slot in 0..SLOTS.min(pins.owners.max_entries()) {
         match pins.owners.set(&slot.to_ne_bytes(), &owner, bpf::NOEXIST) {
             Ok(()) => return Ok(slot),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e).context("failed to claim a place in the sensor"),
+            Err(e) => return Err(e).with_context(|| format!("failed to claim a place in the {}", place.set.name())),
         }
     }
-    bail!("failed to arm a container: all {SLOTS} places of the sensor are taken; see 'lithifyctl sensor status'")
+    bail!(
+        "failed to arm a container: all {SLOTS} places of the {} are taken; see 'lithifyctl sensor status'",
+        place.set.name()
+    )
 }
 
 fn us(id: u64, init: u32) -> Result<Owner> {
@@ -52,7 +55,8 @@ fn owner(pins: &Pins, slot: u32) -> Result<Option<Owner>> {
 /// # Errors
 /// When that version's owners have another shape than this one's.
 pub(super) fn any_alive(place: &Place) -> Result<Option<u32>> {
-    let owners = pins::open_owners(place).context("failed to see who uses another version's sensor")?;
+    let owners = pins::open_owners(place)
+        .with_context(|| format!("failed to see who uses another version's {}", place.set.name()))?;
     for slot in owners.keys()? {
         let owner = owners.get(&slot)?.map(|b| Owner::parse(&b)).filter(|o| alive(*o));
         if let Some(owner) = owner {
@@ -152,7 +156,8 @@ pub fn holders(place: &Place) -> Result<Option<Vec<Holder>>> {
     match place.pinned().with_context(|| format!("failed to look at {}", place.pins.display()))? {
         Pinned::Nothing => return Ok(None),
         Pinned::Another => {
-            bail!("{} holds another version's sensor; that version's lithifyctl knows it", place.pins.display())
+            let (pins, set) = (place.pins.display(), place.set.name());
+            bail!("{pins} holds another version's {set}; that version's lithifyctl knows it")
         }
         Pinned::Ours => {}
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::layout::{self, State};
+use super::layout::{self, Slot, State};
 use super::place::Place;
 use crate::sys::bpf::Map;
 
@@ -34,7 +34,7 @@ impl Pins {
     pub fn open(place: &Place) -> Result<Pins> {
         let open = |name, value_bytes| open(place, name, 4, value_bytes);
         Ok(Pins {
-            slots: open("slots", 48)?,
+            slots: open("slots", Slot::BYTES)?,
             states: open("states", State::BYTES)?,
             pending: self::open(place, "pending", 8, 16)?,
             sessions: open("sessions", 16)?,
@@ -75,7 +75,7 @@ impl Pins {
 
     /// Slots in use.
     pub fn slots_in_use(&self) -> Result<Vec<u32>> {
-        let keys = self.owners.keys().context("failed to list the sensor's containers")?;
+        let keys = self.owners.keys().context("failed to list the containers that are armed")?;
         Ok(keys.iter().map(|k| layout::word(k, 0)).collect())
     }
 }
@@ -103,9 +103,11 @@ pub(super) fn unload(place: &Place) -> Result<()> {
     clear(&place.loading()).context("failed to remove what an earlier load has left")?;
     match std::fs::rename(&place.pins, place.loading()) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.with_context(|| format!("failed to unpin the sensor from {}", place.pins.display()))?,
+        other => {
+            other.with_context(|| format!("failed to unpin the {} from {}", place.set.name(), place.pins.display()))?
+        }
     }
-    clear(&place.loading()).context("failed to remove the sensor's pins")
+    clear(&place.loading()).with_context(|| format!("failed to remove the {}'s pins", place.set.name()))
 }
 
 /// Removes a folder of pins; nothing there is well.

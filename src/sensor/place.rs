@@ -14,19 +14,54 @@ use crate::events::journal;
 const USUAL_STATE: &str = "/run/lithify";
 /// Where bpffs belongs (`Documentation/bpf`).
 pub const BPFFS: &str = "/sys/fs/bpf";
-/// Digest of the programs that are built in; `bpf/build` writes it.
-pub const DIGEST: &str = include_str!("bpf/sensor.digest");
 /// Longest wait for the lock. A load takes some 100 ms.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The places of one sensor.
+/// Which programs: each set is built, pinned, loaded and unloaded by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    /// Those that record what a container does while it is learnt.
+    Sensor,
+    /// Those that tell what an enforced container was refused.
+    Guard,
+}
+
+impl Set {
+    /// What messages call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Set::Sensor => "sensor",
+            Set::Guard => "guard",
+        }
+    }
+
+    /// Digest of the programs that are built in; `bpf/build` writes it.
+    pub fn digest(self) -> &'static str {
+        match self {
+            Set::Sensor => include_str!("bpf/sensor.digest"),
+            Set::Guard => include_str!("bpf/guard.digest"),
+        }
+    }
+
+    /// What `lithifyctl sensor load` and `unload` are told, beside the state folder.
+    pub fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Set::Sensor => &[],
+            Set::Guard => &["--guard"],
+        }
+    }
+}
+
+/// The places of one set of programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
+    /// Which set.
+    pub set: Set,
     /// Folder of the pins, in bpffs.
     pub pins: PathBuf,
     /// Lock file: held while pins are made or removed, and while a container is armed or let go.
     pub lock: PathBuf,
-    /// Program that loads, run as `LOADER sensor load --state-dir DIR`.
+    /// Program that loads, run as `LOADER sensor load [--guard] --state-dir DIR`.
     pub loader: PathBuf,
 }
 
@@ -39,9 +74,22 @@ impl Place {
             format!("lithify-{:08x}", fnv(state_dir.as_os_str().as_encoded_bytes()))
         };
         Place {
+            set: Set::Sensor,
             pins: Path::new(BPFFS).join(name),
             lock: state_dir.join("sensor.lock"),
             loader: std::env::current_exe().unwrap_or_default().with_file_name("lithifyctl"),
+        }
+    }
+
+    /// The guard's place beside the sensor's: the same state folder and loader, other pins, another lock.
+    pub fn guard(&self) -> Place {
+        let mut pins = self.pins.as_os_str().to_owned();
+        pins.push("-guard");
+        Place {
+            set: Set::Guard,
+            pins: pins.into(),
+            lock: self.lock.with_file_name("guard.lock"),
+            loader: self.loader.clone(),
         }
     }
 
@@ -67,7 +115,7 @@ impl Place {
     /// # Errors
     /// When bpffs can't be read.
     pub fn pinned(&self) -> io::Result<Pinned> {
-        if self.pins.join(Place::digest_mark(DIGEST)).is_dir() {
+        if self.pins.join(Place::digest_mark(self.set.digest())).is_dir() {
             return Ok(Pinned::Ours);
         }
         Ok(if self.pins.try_exists()? { Pinned::Another } else { Pinned::Nothing })
@@ -122,6 +170,7 @@ mod tests {
         let other = Place::of(Path::new("/run/other"));
         assert!(other.pins.to_str().unwrap().starts_with("/sys/fs/bpf/lithify-"));
         assert_ne!(other.pins, Place::of(Path::new("/run/third")).pins);
+        assert_eq!(Place::of(Path::new("/run/lithify")).guard().pins, Path::new("/sys/fs/bpf/lithify-guard"));
         assert!(!other.loading().to_str().unwrap()[BPFFS.len()..].contains('.'), "bpffs refuses dots");
     }
 }

@@ -8,6 +8,7 @@ use super::director::Director;
 use crate::events::EngineNames;
 use crate::guard::Limits;
 use crate::policy::{EvidenceLimits, JournalLimits, Policy};
+use crate::sensor::Place;
 use crate::spec::Document;
 
 /// The root filesystem to build.
@@ -92,6 +93,20 @@ pub struct Plan {
     pub degraded: Vec<String>,
     /// What is refused, beside what config.json says.
     pub limits: Limits,
+    /// Where the node's sensor and guard are.
+    pub sensor: Place,
     /// Who decides anew for each generation; `None`: every generation is as the first one.
     pub director: Option<Box<dyn Director>>,
+}
+
+impl Plan {
+    /// The engine holds the terminal of the first generation: a second one would have nobody at its other end.
+    pub fn loses_terminal(&self) -> bool {
+        self.terminal && !self.console_is_ours
+    }
+
+    /// The low-level runtime is given a filter that was made from a profile.
+    pub fn is_filtered(&self) -> bool {
+        self.limits.profile.is_some()
+    }
 }

@@ -4,14 +4,9 @@
 
 use std::ffi::CString;
 use std::io;
-use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A map may be inserted into or replaced (`BPF_ANY`).
 pub const ANY: u64 = 0;
@@ -319,67 +314,4 @@ unsafe fn call<T>(command: i32, attr: &mut T) -> io::Result<i32> {
     // SAFETY: the caller's promise; the kernel reads and writes no more than the size that it is told.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
-}
-
-/// A ring buffer that only wakes: what is in it is thrown away.
-#[derive(Debug)]
-pub struct Bell {
-    ring: Map,
-    consumer: NonNull<AtomicU64>,
-    producer: NonNull<AtomicU64>,
-    page_bytes: NonZeroUsize,
-}
-
-impl Bell {
-    /// Makes one, a page long.
-    ///
-    /// # Errors
-    /// As [`Map::create`], or when it can't be mapped.
-    pub fn create() -> io::Result<Bell> {
-        let bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);
-        let page_bytes = NonZeroUsize::new(bytes as usize).ok_or(io::ErrorKind::InvalidData)?;
-        let ring = Map::create(Kind::Ring, 0, 0, page_bytes.get() as u32, 0)?;
-        let write = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping where the kernel likes; its first page is the consumer's position (bpf ringbuf ABI).
-        let consumer = unsafe { mmap(None, page_bytes, write, MapFlags::MAP_SHARED, &ring, 0) }?;
-        // SAFETY: as before; the second page is the producer's position, which may only be read.
-        let producer = unsafe { mmap(None, page_bytes, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, &ring, bytes) };
-        match producer {
-            Ok(producer) => Ok(Bell { ring, consumer: consumer.cast(), producer: producer.cast(), page_bytes }),
-            Err(e) => {
-                // SAFETY: the mapping that was just made, and of which no reference exists.
-                let _ = unsafe { munmap(consumer, page_bytes.get()) };
-                Err(e.into())
-            }
-        }
-    }
-
-    /// The ring, to be put into a map of maps.
-    pub fn ring(&self) -> &Map {
-        &self.ring
-    }
-
-    /// Throws away what is in it: it is not readable then, until it is rung again.
-    pub fn hush(&self) {
-        // SAFETY: both pages stay mapped as long as `self`, and their first word is only used atomically by both sides.
-        unsafe {
-            let at = self.producer.as_ref().load(Ordering::Acquire);
-            self.consumer.as_ref().store(at, Ordering::Release);
-        }
-    }
-}
-
-impl Drop for Bell {
-    fn drop(&mut self) {
-        for page in [self.consumer, self.producer] {
-            // SAFETY: the mappings made in `create`, and the last references to them end here.
-            let _ = unsafe { munmap(page.cast(), self.page_bytes.get()) };
-        }
-    }
-}
-
-impl AsFd for Bell {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
-    }
 }

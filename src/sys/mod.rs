@@ -13,6 +13,7 @@ pub mod probe;
 pub mod proc_fd;
 pub mod process;
 pub mod random;
+pub mod ring;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;

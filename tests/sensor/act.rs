@@ -111,12 +111,13 @@ pub fn run(act: &[String]) -> ExitCode {
         ["capability"] => nix::unistd::chroot("/").unwrap(),
         ["steps"] => steps(),
         ["until-told"] => until_told(),
+        ["guard", rest @ ..] => crate::guard_acts::run(rest),
         _ => panic!("no such act: {words:?}"),
     }
     ExitCode::SUCCESS
 }
 
-fn bare(number: i64) {
+pub fn bare(number: i64) {
     // SAFETY: the calls of the tests take zeros and null pointers without harm: they fail, or only read.
     unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) };
 }
@@ -303,7 +304,7 @@ fn memfd() {
     execute(&format!("/proc/self/fd/{}", file.as_raw_fd()), &[WORD, "nothing"]);
 }
 
-fn execute(program: &str, args: &[&str]) -> ! {
+pub fn execute(program: &str, args: &[&str]) -> ! {
     let program = CString::new(program).unwrap();
     let args: Vec<CString> = args.iter().map(|a| CString::new(*a).unwrap()).collect();
     let args: Vec<_> = std::iter::once(program.clone()).chain(args).collect();

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use lithify::guard::Refusal;
+use lithify::sensor::guard::{Guard, Rules};
 use lithify::sensor::reading::Facts;
 use lithify::sensor::{Armed, Options, Place, Reading, Sensor};
 use nix::mount::{MsFlags, mount};
@@ -47,6 +49,21 @@ impl World {
         (armed, container)
     }
 
+    pub fn guard(&self) -> Guard {
+        Guard::open(&self.place).unwrap_or_else(|e| panic!("{e:#}"))
+    }
+
+    /// Arms a container with rules, lets it act to its end, and takes what was refused.
+    pub fn refused_to(&self, mut container: Container, rules: &Rules) -> Vec<Refusal> {
+        let mut guarded = self.guard().arm(container.pid(), rules).unwrap_or_else(|e| panic!("{e:#}"));
+        container.go();
+        assert_eq!(container.end(), 0);
+        let refused = guarded.take();
+        assert_eq!(guarded.lost(), 0, "{refused:?}");
+        guarded.disarm().unwrap();
+        refused
+    }
+
     /// Whether anything of this sensor is in bpffs.
     pub fn is_loaded(&self) -> bool {
         self.place.pins.exists() || self.place.loading().exists()
@@ -56,6 +73,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         let _ = ctl(&["sensor", "unload", "--force", "--state-dir"], &self.place).output();
+        let _ = ctl(&["sensor", "unload", "--guard", "--force", "--state-dir"], &self.place).output();
     }
 }
 
@@ -97,6 +115,15 @@ impl Container {
 
     /// One whose root is an overlay made in `dir`: this program is `/program` there, in the lower layer.
     pub fn in_overlay(dir: &Path, act: &[&str]) -> Container {
+        Container::overlaid(dir, act, Stdio::inherit())
+    }
+
+    /// The same, whose standard output is ours to read.
+    pub fn heard_in_overlay(dir: &Path, act: &[&str]) -> Container {
+        Container::overlaid(dir, act, Stdio::piped())
+    }
+
+    fn overlaid(dir: &Path, act: &[&str], output: Stdio) -> Container {
         for part in ["lower", "upper", "work", "root"] {
             std::fs::create_dir(dir.join(part)).unwrap();
         }
@@ -106,7 +133,7 @@ impl Container {
         std::fs::copy("/proc/self/exe", dir.join("lower/program")).unwrap();
         std::fs::write(dir.join("lower/file"), "image").unwrap();
         let words = [&["in", dir.to_str().unwrap()], act].concat();
-        Container::made("wait-overlay", &words, Stdio::inherit())
+        Container::made("wait-overlay", &words, output)
     }
 
     fn made(how: &str, act: &[&str], output: Stdio) -> Container {
@@ -142,6 +169,25 @@ impl Container {
     /// Its mount namespace, which exists for as long as it is held.
     pub fn namespace(&self) -> File {
         File::open(format!("/proc/{}/ns/mnt", self.pid())).unwrap()
+    }
+
+    /// Until it has executed its act: it waits no more.
+    pub fn until_program(&self) {
+        let words = format!("/proc/{}/cmdline", self.pid());
+        within(|| std::fs::read(&words).is_ok_and(|w| !w.windows(5).any(|w| w == b"\0wait")));
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for a line of its standard output, of one that is [`Container::heard`].
+    pub fn hears(&mut self, line: &str) {
+        let mut output = self.output();
+        let mut heard = String::new();
+        std::io::BufRead::read_line(&mut output, &mut heard).unwrap();
+        assert_eq!(heard.trim_end(), line);
     }
 
     /// Lets it execute its act.
@@ -215,6 +261,11 @@ pub fn session(container: &Container, act: &[&str]) -> i32 {
 
 /// The same, in a mount namespace that is held open.
 pub fn session_in(ns: &File, act: &[&str]) -> i32 {
+    session_of(ns, &format!("/proc/{}/exe", std::process::id()), act)
+}
+
+/// The same, by a program of the container's, such as `/program` of one in an overlay.
+pub fn session_of(ns: &File, program: &str, act: &[&str]) -> i32 {
     use lithify::sys::process::{self, Fork};
     match process::fork().unwrap() {
         Fork::Parent(pid) => process::wait_pid(pid).unwrap().shell_code(),
@@ -224,7 +275,7 @@ pub fn session_in(ns: &File, act: &[&str]) -> i32 {
                 Fork::Parent(pid) => process::exit_now(process::wait_pid(pid).map_or(99, |e| e.shell_code())),
                 Fork::Child => {
                     nix::sched::setns(ns, CloneFlags::CLONE_NEWNS).unwrap();
-                    let exe = std::ffi::CString::new(format!("/proc/{}/exe", std::process::id())).unwrap();
+                    let exe = std::ffi::CString::new(program).unwrap();
                     let words = [c"sensor".to_owned(), std::ffi::CString::new(act::WORD).unwrap()];
                     let rest = act.iter().map(|a| std::ffi::CString::new(*a).unwrap());
                     let args: Vec<_> = words.into_iter().chain(rest).collect();

@@ -233,7 +233,7 @@ fn taken_away() {
 fn another_version() {
     let world = World::new();
     assert!(ctl(&["sensor", "load", "--state-dir"], &world.place).stdout(Stdio::null()).status().unwrap().success());
-    let ours = Place::digest_mark(lithify::sensor::place::DIGEST);
+    let ours = Place::digest_mark(lithify::sensor::place::Set::Sensor.digest());
     let (ours, other) = (world.place.pins.join(ours), world.place.pins.join(Place::digest_mark("0123456789abcdef")));
     std::fs::rename(&ours, &other).unwrap();
     assert!(called(&world.seen_of(&["call", &MARKERS[0].to_string()]).workload, MARKERS[0]));

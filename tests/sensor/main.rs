@@ -9,6 +9,9 @@ mod act;
 mod calls;
 mod container;
 mod files;
+mod guard;
+mod guard_acts;
+mod guard_life;
 mod life;
 mod measure;
 mod network;
@@ -30,7 +33,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let has = |flag: &str| args.iter().any(|a| a == flag);
-    let tests: Vec<Test> = [calls::TESTS, files::TESTS, life::TESTS, network::TESTS, programs::TESTS].concat();
+    let tests: Vec<Test> =
+        [calls::TESTS, files::TESTS, guard::TESTS, guard_life::TESTS, life::TESTS, network::TESTS, programs::TESTS]
+            .concat();
     // `--format FORMAT` is the only option here that takes a value.
     let mut words = args.iter().filter(|a| !a.starts_with('-') && *a != "terse" && *a != "pretty");
     let filter = words.next();

@@ -8,6 +8,7 @@ use caps::{CapSet, Capability};
 use super::{Check, Verdict};
 use crate::policy::config::Config;
 use crate::sensor::load;
+use crate::sensor::place::Set;
 use crate::sys::{durable, probe};
 
 /// Kernel features, each tried out.
@@ -66,7 +67,7 @@ pub fn kernel() -> Vec<Check> {
 /// Whether containers can be learnt, and what of them: the sensor is loaded for a moment.
 fn sensor() -> Check {
     const NAME: &str = "sensor";
-    match load::try_out() {
+    match load::try_out(Set::Sensor) {
         Ok(unseen) if unseen.is_empty() => Check::new(NAME, Verdict::Ok, "sees all that is learnt"),
         Ok(unseen) => Check::new(NAME, Verdict::Warn, format!("does not see {}", unseen.join(", ")))
             .remedy("use Linux 6.13 or newer; until then profiles leave these as they are"),

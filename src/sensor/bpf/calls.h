@@ -1,6 +1,6 @@
 /* Which system calls have something to look at when they return, as tables by x86-64 number. */
 #pragma once
-#include "maps.h"
+#include "record.h"
 
 enum look { NOTHING, FLAGS, OPEN, NAMES, DESCRIPTOR, SOCKET };
 #define HERE 0xff /* no directory argument: relative to the working directory */

@@ -32,7 +32,15 @@ struct mnt_namespace {
 struct nsproxy {
 	struct mnt_namespace *mnt_ns;
 };
+struct uid_gid_extent {
+	u32 first, lower_first, count;
+};
+struct uid_gid_map {
+	struct uid_gid_extent extent[5];
+	u32 nr_extents;
+};
 struct user_namespace {
+	struct uid_gid_map uid_map;
 	struct ns_common ns;
 };
 struct pid_namespace {
@@ -47,7 +55,16 @@ struct pid {
 	unsigned int level;
 	struct upid numbers[1];
 };
+typedef struct {
+	u32 val;
+} kuid_t;
+/* Eight bytes, whatever they are called: two words before 6.3. */
+typedef struct {
+	u64 val;
+} kernel_cap_t;
 struct cred {
+	kuid_t euid;
+	kernel_cap_t cap_effective, cap_bset;
 	struct user_namespace *user_ns;
 };
 struct qstr {
@@ -125,6 +142,7 @@ struct task_struct {
 struct linux_binprm {
 	unsigned int secureexec : 1;
 	struct file *file;
+	const char *filename, *interp;
 };
 struct in6_addr {
 	u8 bytes[16];
@@ -182,5 +200,6 @@ struct unix_sock {
 #define TMPFS_MAGIC 0x01021994
 #define OVERLAYFS_MAGIC 0x794c7630
 #define CAP_SYS_ADMIN 21
+#define SIGKILL 9
 /* CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. */
 #define CLONE_NEW_ALL 0x7e020080

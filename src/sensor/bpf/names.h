@@ -1,4 +1,6 @@
-/* Paths that a call names, or opens: the operation, whether it was refused, on which file system. */
+/* Paths that a call names, or opens: the operation, whether it was refused, on which file system. What becomes of them is
+ * for `note` to say, which both sets of programs have.
+ */
 #pragma once
 #include "calls.h"
 #include "paths.h"

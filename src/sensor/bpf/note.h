@@ -2,28 +2,6 @@
 #pragma once
 #include "maps.h"
 
-/* What a program knows about the task it runs for. */
-struct subject {
-	struct tracked *task;
-	struct slot *slot;
-	struct state *state;
-};
-
-static __always_inline struct room *room(u32 program)
-{
-	return bpf_map_lookup_elem(&rooms, &program);
-}
-
-/* The subject that a target means, if it is still there. */
-static __always_inline bool aim(u32 slot, u64 id, struct subject *s)
-{
-	s->slot = bpf_map_lookup_elem(&slots, &slot);
-	if (!s->slot || s->slot->id != id)
-		return false;
-	s->state = bpf_map_lookup_elem(&states, &slot);
-	return s->state;
-}
-
 /* A task's first sign of life in a window. */
 static __always_inline void freshen(struct subject *s)
 {
@@ -40,20 +18,11 @@ static __always_inline void freshen(struct subject *s)
 /* The task's subject, with bits of this window; false if it is not followed. */
 static __always_inline bool subject(struct task_struct *task, struct subject *s)
 {
-	s->task = bpf_task_storage_get(&tasks, task, 0, 0);
-	if (!s->task || !aim(s->task->slot, s->task->id, s))
+	if (!followed(task, s))
 		return false;
 	if (s->task->window != s->slot->window + 1)
 		freshen(s);
 	return true;
-}
-
-static __always_inline struct key *blank(struct room *r, struct subject *s, u8 kind)
-{
-	__builtin_memset(&r->key, 0, sizeof(r->key));
-	r->key.side = s->task->side;
-	r->key.kind = kind;
-	return &r->key;
 }
 
 static __always_inline void mark(struct value *v, u32 window)

@@ -2,7 +2,7 @@
  * whether or not the task lives in a chroot of its own.
  */
 #pragma once
-#include "note.h"
+#include "record.h"
 
 #define WALKED 512
 #define DEEPEST 64
@@ -106,4 +106,39 @@ static __always_inline bool on_root(struct task_struct *task, struct vfsmount *m
 		return true;
 	/* A bind mount of the overlay into itself is the overlay; one of a disk's other folder is a volume. */
 	return sb == BPF_CORE_READ(root, mnt_sb) && BPF_CORE_READ(sb, s_magic) == OVERLAYFS_MAGIC;
+}
+
+static __always_inline u8 origin_of(struct task_struct *task, struct file *file, struct vfsmount *mnt)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	u64 magic = BPF_CORE_READ(inode, i_sb, s_magic);
+
+	if (!BPF_CORE_READ(inode, i_nlink))
+		return ANONYMOUS;
+	if (!on_root(task, mnt))
+		return magic == TMPFS_MAGIC ? TMPFS : VOLUME;
+	if (magic == OVERLAYFS_MAGIC && bpf_core_field_exists(struct ovl_inode, __upperdentry)) {
+		struct ovl_inode *overlay = (void *)inode - bpf_core_field_offset(struct ovl_inode, vfs_inode);
+
+		return BPF_CORE_READ(overlay, __upperdentry) ? UPPER : IMAGE;
+	}
+	return ROOT;
+}
+
+/* The program that a task executes: its origin and path into the key; false if it has a path that can't be told. */
+static __noinline bool program(struct room *r, struct task_struct *task, struct linux_binprm *bprm)
+{
+	struct file *file = BPF_CORE_READ(bprm, file);
+	struct path path = {};
+
+	BPF_CORE_READ_INTO(&path, file, f_path);
+	r->key.what = origin_of(task, file, path.mnt);
+	if (r->key.what == ANONYMOUS) {
+		/* Nowhere in the tree: the last name is all there is. */
+		const unsigned char *name = BPF_CORE_READ(path.dentry, d_name.name);
+
+		bpf_probe_read_kernel_str(r->key.text, 256, name);
+		return true;
+	}
+	return walk(r, path.dentry, path.mnt) && text(r);
 }

@@ -3,6 +3,8 @@
  * Hot: sys_enter and sys_exit run for every system call of the node. A task that is not followed costs one look at its
  * storage; one that is followed and does nothing new, one bit more.
  */
+#include "maps.h"
+#include "arguments.h"
 #include "capable.h"
 #include "flags.h"
 #include "life.h"
@@ -10,11 +12,6 @@
 #include "sockets.h"
 
 char LICENSE[] SEC("license") = "GPL";
-
-static __always_inline bool is_compat(struct task_struct *task)
-{
-	return task->thread_info.status & TS_COMPAT;
-}
 
 SEC("tp_btf/sys_enter")
 int BPF_PROG(enter, struct pt_regs *regs, long id)
@@ -47,25 +44,6 @@ int BPF_PROG(enter, struct pt_regs *regs, long id)
 	if (note(r, s.task))
 		s.task->calls[word] |= bit;
 	return 0;
-}
-
-static __always_inline void arguments(struct room *r, struct pt_regs *regs, bool compat)
-{
-	if (compat) {
-		r->args[0] = (u32)regs->bx;
-		r->args[1] = (u32)regs->cx;
-		r->args[2] = (u32)regs->dx;
-		r->args[3] = (u32)regs->si;
-		r->args[4] = (u32)regs->di;
-		r->args[5] = (u32)regs->bp;
-	} else {
-		r->args[0] = regs->di;
-		r->args[1] = regs->si;
-		r->args[2] = regs->dx;
-		r->args[3] = regs->r10;
-		r->args[4] = regs->r8;
-		r->args[5] = regs->r9;
-	}
 }
 
 SEC("tp_btf/sys_exit")

@@ -1,0 +1,81 @@
+/* Programs that are not of the image: which these are, which of them are allowed, and their end. */
+#pragma once
+#include "paths.h"
+#include "tell.h"
+
+static __always_inline bool foreign(u8 origin)
+{
+	return origin >= UPPER && origin <= VOLUME;
+}
+
+struct search {
+	struct room *r;
+	u32 slot;
+};
+
+static long strip(u32 index, void *context)
+{
+	struct search *search = context;
+	struct room *r = search->r;
+	struct key *k = (void *)r->walked;
+	u32 slot = search->slot, at = TEXT - 1 - index;
+	void *table;
+	char byte;
+
+	if (at >= TEXT)
+		return 1;
+	byte = k->text[at];
+	k->text[at] = 0;
+	if (byte != '/')
+		return 0;
+	table = bpf_map_lookup_elem(&tables, &slot);
+	if (!table)
+		return 1;
+	if (!bpf_map_lookup_elem(table, k))
+		return 0;
+	r->end = FOUND;
+	return 1;
+}
+
+/* Whether the container's rules have the path of the program in `r->key`, or a folder above it. */
+static __noinline bool allowed(struct room *r, struct tracked *t)
+{
+	u32 slot = t->slot;
+	struct key *k = (void *)r->walked;
+	void *table = bpf_map_lookup_elem(&tables, &slot);
+
+	if (!table || r->key.flags & NO_PATH || r->key.what == ANONYMOUS)
+		return false;
+	__builtin_memset(k, 0, sizeof(*k));
+	k->kind = ALLOWED;
+	bpf_probe_read_kernel(k->text, TEXT, r->key.text);
+	return bpf_map_lookup_elem(table, k);
+}
+
+/* Whether it is below a folder from which a pattern allows programs. */
+static __noinline bool allowed_below(struct room *r, struct tracked *t)
+{
+	struct search search = { .r = r, .slot = t->slot };
+	struct key *k = (void *)r->walked;
+
+	if (r->key.flags & NO_PATH || r->key.what == ANONYMOUS)
+		return false;
+	__builtin_memset(k, 0, sizeof(*k));
+	k->kind = ALLOWED_BELOW;
+	bpf_probe_read_kernel(k->text, TEXT, r->key.text);
+	r->end = LOST;
+	bpf_loop(TEXT, strip, &search, 0);
+	return r->end == FOUND;
+}
+
+/* Judges the program in `r->key`. `chosen`: whoever made the container chose it. */
+static __always_inline void judge(struct room *r, struct subject *s, bool chosen)
+{
+	if (allowed(r, s->task))
+		return;
+	/* An entry point may be on a volume: what the engine was told to run is no intruder's choice. */
+	if (s->slot->kill_foreign && foreign(r->key.what) && !(chosen && r->key.what == VOLUME) &&
+	    !allowed_below(r, s->task) && !bpf_send_signal(SIGKILL))
+		r->key.flags |= KILLED;
+	note(r, s->task);
+}

@@ -1,0 +1,202 @@
+//! The guard: tells what an enforced container was refused, and kills programs that are not of its image.
+//!
+//! Owns: one container's rules in the kernel, its ring, what is read from there. Must not: answer, decide, know profiles.
+//! Every distinct thing is told once in a container's life; a flood is bounded by its table, and what is not told is counted.
+//!
+//! Never seen: a program that the dynamic loader is given as an argument (`ld.so /tmp/x`), a library that is foreign
+//! (`LD_PRELOAD`), a script that an interpreter is given as an argument (`sh /tmp/x`), writes refused to io_uring,
+//! checks of capabilities where the kernel has no hook for them (before 6.13, mostly).
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+
+use super::decode;
+use super::hold::Hold;
+use super::layout::{self, KEY_BYTES, Record, Slot, Told, VALUE_BYTES};
+use super::place::Place;
+use super::reading::{Operation, Origin};
+use super::{ensure_loaded, owners, unseen};
+use crate::guard::{Refusal, Refused};
+use crate::profile::syscalls::capability_name;
+use crate::sys::bpf::{self, Kind, Map};
+use crate::sys::ring::Ring;
+
+/// Refused writes that are told of one container, and programs; as many again, and no more.
+const MOST: u32 = 1024;
+/// Refused capabilities, each by its program; `CAPABILITIES` in `bpf/tell.h`.
+const CAPABILITIES: u32 = 256;
+/// Bytes of a container's ring: some 800 refusals between two looks.
+const RING_BYTES: u32 = 64 << 10;
+/// Most programs that a rule may allow.
+const MOST_ALLOWED: usize = 4096;
+/// A path whose file could not be told: it was too long, or gone from the caller's memory.
+const UNKNOWN: &str = "(unknown)";
+
+/// What a container is held to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// A program that is not of the image is killed before its first instruction, unless it is allowed.
+    pub kill_foreign: bool,
+    /// Programs that are allowed and never told: paths, as profiles write them. A pattern (`/tmp/*/run`) only keeps what
+    /// is below its fixed folder from being killed; it is told, for whoever knows the pattern to judge.
+    pub allowed: Vec<String>,
+    /// Capabilities (bits by number) of which a refusal is told.
+    pub capabilities: u64,
+}
+
+/// The guard, loaded.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    place: Place,
+    unseen: Vec<String>,
+}
+
+impl Guard {
+    /// Opens the guard beside the sensor of `place`; the loader is run if it is not loaded.
+    ///
+    /// # Errors
+    /// When it can't be loaded; says what is missing: BTF, bpffs, a permission, the loader itself.
+    pub fn open(place: &Place) -> Result<Guard> {
+        let place = place.guard();
+        ensure_loaded(&place)?;
+        let unseen = unseen(&place);
+        Ok(Guard { place, unseen })
+    }
+
+    /// What this kernel does not let it see, e.g. `["capabilities"]`.
+    pub fn unseen(&self) -> Vec<String> {
+        self.unseen.clone()
+    }
+
+    /// Lets it go, for who has opened it and armed nothing: it is unloaded if nobody uses it.
+    ///
+    /// # Errors
+    /// When the lock can't be had or bpffs can't be written.
+    pub fn leave(self) -> Result<()> {
+        owners::leave(&self.place)
+    }
+
+    /// Guards a container from the moment that `init_pid` next executes a program, with that program's first instruction.
+    /// Its mounts are looked at now: those that the low-level runtime has made by then.
+    ///
+    /// # Errors
+    /// When there is no such process, more is allowed than there is room for, or the guard is gone and can't be loaded again.
+    pub fn arm(&self, init_pid: i32, rules: &Rules) -> Result<Guarded> {
+        let allowed = rules.allowed.len();
+        ensure!(
+            allowed <= MOST_ALLOWED,
+            "failed to guard process {init_pid}: its profile allows {allowed} programs, and there is room for {MOST_ALLOWED}"
+        );
+        let entries = 2 * MOST + CAPABILITIES + allowed as u32;
+        let table = Map::create(Kind::Hash, KEY_BYTES, VALUE_BYTES, entries, bpf::NO_PREALLOC)
+            .context("failed to make a container's table in the kernel")?;
+        let none = [0; VALUE_BYTES as usize];
+        for program in &rules.allowed {
+            // A path that is longer than any the programs tell can't be met.
+            if let Some(key) = allowance(program) {
+                table.set(&key, &none, bpf::ANY).context("failed to write down an allowed program")?;
+            }
+        }
+        let ring = Ring::create(RING_BYTES).context("failed to make a ring in the kernel")?;
+        let row =
+            Slot { limit: MOST, capabilities: rules.capabilities, kill_foreign: rules.kill_foreign, ..Slot::default() };
+        let hold = Hold::claim(&self.place, init_pid, &Arc::new(table), Some(&ring), row)?;
+        Ok(Guarded { hold, ring })
+    }
+}
+
+/// The key of what a path, or a pattern, allows.
+fn allowance(pattern: &str) -> Option<Vec<u8>> {
+    let (kind, text) = match pattern.split_once('*') {
+        None => (Record::ALLOWED, pattern),
+        Some((fixed, _)) => (Record::ALLOWED_BELOW, fixed.rsplit_once('/').map_or("", |(folder, _)| folder)),
+    };
+    // As profiles escape what would be a pattern's.
+    layout::text_key(kind, text.replace("\\052", "*").replace("\\134", "\\").as_bytes())
+}
+
+/// A container that is guarded until it is let go; dropping it does so too, and tells nobody of a failure.
+#[derive(Debug)]
+pub struct Guarded {
+    hold: Hold,
+    ring: Ring,
+}
+
+impl Guarded {
+    /// What was refused since the last time, oldest first.
+    pub fn take(&mut self) -> Vec<Refusal> {
+        let mut taken = Vec::new();
+        self.ring.drain(|bytes| taken.extend(refusal(&Told::parse(bytes))));
+        taken
+    }
+
+    /// How many refusals were not told since it was armed: too many at once, too many in all, or by a process that could
+    /// not be followed. Once the programs are gone, one more.
+    pub fn lost(&self) -> u64 {
+        let state = self.hold.state().unwrap_or_default();
+        state.table_full + state.untracked + u64::from(self.is_broken())
+    }
+
+    /// Whether the programs have been unpinned since: then nobody is told anything any more.
+    pub fn is_broken(&self) -> bool {
+        self.hold.is_broken()
+    }
+
+    /// Ends it. The last container of the node unloads the guard.
+    ///
+    /// # Errors
+    /// When the lock can't be had; what is left is swept when this process has ended.
+    pub fn disarm(mut self) -> Result<()> {
+        self.hold.let_go()
+    }
+}
+
+impl AsFd for Guarded {
+    /// Readable while there is something to [`Guarded::take`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+/// What one record says; `None` for a kind that is not known.
+fn refusal(told: &Told<'_>) -> Option<Refusal> {
+    let record = &told.record;
+    let known = record.flags & Record::NO_PATH == 0;
+    let refused = match record.kind {
+        Record::PATH => Refused::Write {
+            path: if known { decode::path(record) } else { UNKNOWN.into() },
+            operation: operation(decode::operation(record.what)?).into(),
+        },
+        Record::CAPABILITY => Refused::Capability { name: capability_name(record.number) },
+        Record::PROGRAM => {
+            let program = decode::program(record)?;
+            let path = if known { program.path } else { UNKNOWN.into() };
+            Refused::Program { path, origin: origin(program.origin).into(), killed: record.flags & Record::KILLED != 0 }
+        }
+        _ => return None,
+    };
+    Some(Refusal { refused, pid: told.pid as i32, program: decode::lossy(told.comm), session: record.exec })
+}
+
+fn operation(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Write => "write",
+        Operation::Create => "create",
+        Operation::Remove => "remove",
+        Operation::Rename => "rename",
+        Operation::Attributes => "attributes",
+    }
+}
+
+fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Image => "image",
+        Origin::Upper => "upper",
+        Origin::Tmpfs => "tmpfs",
+        Origin::Anonymous => "anonymous",
+        Origin::Volume => "volume",
+        Origin::Root => "root",
+    }
+}

@@ -1,0 +1,220 @@
+//! The guard: foreign programs end before they begin, refused writes and capabilities are told, and nothing else is.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use lithify::guard::{Refusal, Refused};
+use lithify::sensor::guard::Rules;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
+
+use crate::Test;
+use crate::container::{Container, World, session, session_of};
+
+pub const TESTS: &[Test] = &[
+    ("guard::a_foreign_program_never_gets_a_write_out_three_hundred_times_each", foreign),
+    ("guard::the_first_process_of_a_pid_namespace_is_killed_as_any_other", first),
+    ("guard::a_foreign_program_runs_where_nobody_kills_and_is_told_once", only_told),
+    ("guard::an_allowed_program_runs_in_silence_and_one_that_a_pattern_may_mean_is_told", allowed),
+    ("guard::a_program_of_the_image_is_told_once_for_each_side_unless_it_is_allowed", image),
+    ("guard::every_kind_of_refused_write_is_told_with_its_path_and_a_question_is_not", writes),
+    ("guard::a_refused_capability_is_told_if_it_was_taken_and_not_if_it_was_given_away", capability),
+    ("guard::a_flood_is_bounded_and_counted_and_leaves_room_for_a_program", flood),
+    ("guard::its_descriptor_is_readable_when_something_was_refused_and_only_then", readable),
+];
+
+const SHOUT: &str = "/target/shout";
+
+pub fn killing() -> Rules {
+    Rules { kill_foreign: true, ..Rules::default() }
+}
+
+/// Runs an act in an overlay; its output and what was refused.
+fn in_overlay(act: &[&str], rules: &Rules) -> (String, Vec<Refusal>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut container = Container::heard_in_overlay(dir.path(), act);
+    let mut output = container.output();
+    let refused = World::new().refused_to(container, rules);
+    let mut said = String::new();
+    output.read_to_string(&mut said).unwrap();
+    (said, refused)
+}
+
+fn program(path: &str, origin: &str, killed: bool) -> Refused {
+    Refused::Program { path: path.into(), origin: origin.into(), killed }
+}
+
+/// How often it is among what was refused.
+fn times(refused: &[Refusal], what: &Refused) -> usize {
+    refused.iter().filter(|r| r.refused == *what).count()
+}
+
+fn foreign() {
+    let tries: [(&[&str], &str, &str); 3] = [
+        (&["guard", "shout", "/target", "300"], SHOUT, "upper"),
+        (&["guard", "tmpfs", "shout", "/target", "300"], SHOUT, "tmpfs"),
+        (&["guard", "shout", "memfd", "300"], "/memfd:hidden", "anonymous"),
+    ];
+    for (act, path, origin) in tries {
+        let (said, refused) = in_overlay(act, &killing());
+        assert_eq!(said, "killed 300\n", "of {origin}");
+        assert_eq!(times(&refused, &program(path, origin, true)), 1, "{refused:?}");
+        let told = refused.iter().find(|r| matches!(r.refused, Refused::Program { killed: true, .. })).unwrap();
+        assert!(told.pid > 1 && !told.session, "{told:?}");
+    }
+}
+
+fn first() {
+    let (said, refused) = in_overlay(&["guard", "first"], &killing());
+    assert_eq!(said, "killed 1\n");
+    assert_eq!(times(&refused, &program("/shout", "upper", true)), 1, "{refused:?}");
+}
+
+fn only_told() {
+    let (said, refused) = in_overlay(&["guard", "shout", "/target", "3"], &Rules::default());
+    assert_eq!(said, "xxxkilled 0\n");
+    assert_eq!(times(&refused, &program(SHOUT, "upper", false)), 1, "{refused:?}");
+}
+
+fn allowed() {
+    let with = |allowed: &[&str]| {
+        let allowed = allowed.iter().map(ToString::to_string).collect();
+        in_overlay(&["guard", "shout", "/target", "2"], &Rules { allowed, ..killing() })
+    };
+    let (said, refused) = with(&["/program", SHOUT]);
+    assert_eq!((said.as_str(), refused.as_slice()), ("xxkilled 0\n", [].as_slice()));
+    for pattern in ["/target/*", "/target/sh*", "/targ*/shout", "/*/other"] {
+        let (said, refused) = with(&[pattern]);
+        assert_eq!(said, "xxkilled 0\n", "with {pattern}");
+        assert_eq!(times(&refused, &program(SHOUT, "upper", false)), 1, "with {pattern}: {refused:?}");
+    }
+    for other in ["/target", "/target/shou", "/target/shout/x", "/target/\\052", "/targ/*", "/target/x/*", ""] {
+        let (said, _) = with(&[other]);
+        assert_eq!(said, "killed 2\n", "with {other}");
+    }
+}
+
+fn image() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let run = |rules: &Rules| {
+        let mut container = Container::in_overlay(dir.path().join("c").as_path(), &["until-told"]);
+        let mut guarded = world.guard().arm(container.pid(), rules).unwrap();
+        container.go();
+        container.until_program();
+        for _ in 0..2 {
+            assert_eq!(session_of(&container.namespace(), "/program", &["nothing"]), 0);
+        }
+        container.tell("\n");
+        assert_eq!(container.end(), 0);
+        let refused = guarded.take();
+        guarded.disarm().unwrap();
+        refused
+    };
+    std::fs::create_dir(dir.path().join("c")).unwrap();
+    let refused = run(&killing());
+    let of = |session: bool| refused.iter().filter(|r| r.session == session).collect::<Vec<_>>();
+    assert_eq!(of(false).len(), 1, "{refused:?}");
+    assert_eq!(of(false)[0].refused, program("/program", "image", false));
+    assert_eq!(of(true).len(), 1, "{refused:?}");
+    assert_eq!(of(true)[0].refused, program("/program", "image", false));
+    std::fs::remove_dir_all(dir.path().join("c")).unwrap();
+    std::fs::create_dir(dir.path().join("c")).unwrap();
+    let refused = run(&Rules { allowed: vec!["/program".into()], ..killing() });
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+fn writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap().to_str().unwrap().to_string();
+    let refused = World::new().refused_to(Container::new(&["guard", "writes", &path]), &Rules::default());
+    let told: BTreeSet<(String, String)> = refused
+        .iter()
+        .filter_map(|r| match &r.refused {
+            Refused::Write { path, operation } => Some((operation.clone(), path.clone())),
+            _ => None,
+        })
+        .collect();
+    let wanted = [
+        ("write", "there"),
+        ("create", "new"),
+        ("create", "made"),
+        ("create", "link"),
+        ("create", "fifo"),
+        ("create", "socket"),
+        ("remove", "there"),
+        ("remove", "folder"),
+        ("rename", "there"),
+        ("create", "moved"),
+        ("create", "hard"),
+        ("attributes", "folder"),
+        ("attributes", "there"),
+    ];
+    let wanted: BTreeSet<(String, String)> =
+        wanted.iter().map(|(operation, name)| (operation.to_string(), format!("{path}/{name}"))).collect();
+    assert_eq!(told, wanted);
+    assert!(refused.iter().all(|r| r.pid > 1 && !r.program.is_empty()), "{refused:?}");
+}
+
+fn capability() {
+    const SYS_CHROOT: u64 = 1 << 18;
+    let world = World::new();
+    let rules = Rules { capabilities: SYS_CHROOT, ..Rules::default() };
+    let refused = world.refused_to(Container::new(&["guard", "capabilities"]), &rules);
+    let told: Vec<&Refusal> = refused.iter().filter(|r| matches!(r.refused, Refused::Capability { .. })).collect();
+    if world.guard().unseen().contains(&"capabilities".to_string()) {
+        assert!(told.is_empty(), "what can't be seen is not guessed");
+        return;
+    }
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].refused, Refused::Capability { name: "CAP_SYS_CHROOT".into() });
+    let refused = world.refused_to(Container::new(&["guard", "capabilities"]), &Rules::default());
+    assert!(!refused.iter().any(|r| matches!(r.refused, Refused::Capability { .. })), "{refused:?}");
+}
+
+fn flood() {
+    const TIMES: usize = 20_000;
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap().to_str().unwrap().to_string();
+    let mut container = Container::new(&["guard", "flood", &path, &TIMES.to_string()]);
+    let mut guarded = world.guard().arm(container.pid(), &Rules::default()).unwrap();
+    container.go();
+    let mut refused = Vec::new();
+    while !container.has_ended() {
+        refused.extend(guarded.take());
+    }
+    refused.extend(guarded.take());
+    let writes = refused.iter().filter(|r| matches!(r.refused, Refused::Write { .. })).count();
+    assert!((64..=1024).contains(&writes), "{writes} of {TIMES} were told");
+    assert!(guarded.lost() >= (TIMES + 1 - writes) as u64, "{} of {TIMES} were lost", guarded.lost());
+    let same = Refused::Write { path: format!("{path}/same"), operation: "create".into() };
+    assert_eq!(times(&refused, &same), 1);
+    let programs = refused.iter().filter(|r| matches!(r.refused, Refused::Program { .. })).count();
+    assert_eq!(programs, 1, "both of its programs are one path");
+    guarded.disarm().unwrap();
+}
+
+fn readable() {
+    let world = World::new();
+    let mut container = Container::heard(&["until-told"]);
+    let exe = std::env::current_exe().unwrap().canonicalize().unwrap().to_str().unwrap().to_string();
+    let rules = Rules { allowed: vec![exe], ..Rules::default() };
+    let mut guarded = world.guard().arm(container.pid(), &rules).unwrap();
+    container.go();
+    container.until_program();
+    let is_readable = |guarded: &lithify::sensor::guard::Guarded, ms: u16| {
+        poll(&mut [PollFd::new(guarded.as_fd(), PollFlags::POLLIN)], PollTimeout::from(ms)).unwrap() == 1
+    };
+    assert!(!is_readable(&guarded, 50));
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(session(&container, &["guard", "writes", dir.path().to_str().unwrap()]), 0);
+    assert!(is_readable(&guarded, 10_000));
+    let refused = guarded.take();
+    assert!(refused.iter().any(|r| r.session && matches!(r.refused, Refused::Write { .. })), "{refused:?}");
+    assert!(!is_readable(&guarded, 50));
+    assert!(guarded.take().is_empty());
+    container.tell("\n");
+    assert_eq!(container.end(), 0);
+    guarded.disarm().unwrap();
+}
