@@ -7,10 +7,11 @@
 mod harness;
 mod knowing;
 mod measuring;
+mod starting;
 mod world;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::run(&[knowing::TESTS, measuring::TESTS].concat())
+    harness::run(&[knowing::TESTS, measuring::TESTS, starting::TESTS].concat())
 }

@@ -4,7 +4,7 @@
 //! Owns: the processes, namespaces and cgroups of a measurement, and that none is left, whatever happens. Needs no image,
 //! no engine and no disk. Must not: keep what was measured, or say what it means.
 
-mod bundle;
+pub mod bundle;
 mod inside;
 mod listener;
 
