@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Seen;
@@ -41,7 +41,7 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// Makes it, in a mount namespace and a pid namespace that are this process's alone.
+    /// Makes it, in a mount namespace and a pid namespace of its own.
     ///
     /// # Errors
     /// When something can't be mounted or written.
@@ -184,15 +184,18 @@ fn private(runtime: &Path) -> Result<PathBuf> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("failed to set mounts apart")?;
     let proc = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), proc, none).context("failed to mount /proc")?;
+    let small = Some("size=8m,mode=755");
     if Path::new(UNIFIED).join("cgroup.procs").exists() {
-        umount2(UNIFIED, MntFlags::MNT_DETACH).with_context(|| format!("failed to unmount {UNIFIED}"))?;
+        // Covered, not unmounted: without it crun would make its folders in what is below.
+        let covered = mount(Some("tmpfs"), UNIFIED, Some("tmpfs"), proc, small);
+        covered.with_context(|| format!("failed to cover {UNIFIED}"))?;
     }
     let free = |spot: &&str| Path::new(spot).is_dir() && !runtime.starts_with(spot);
     let Some(spot) = SPOTS.into_iter().find(free) else {
         bail!("failed to find a folder to mount on: none of {} is there", SPOTS.join(", "));
     };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), spot, Some("tmpfs"), flags, Some("size=8m,mode=755"))
+    mount(Some("tmpfs"), spot, Some("tmpfs"), flags, small)
         .with_context(|| format!("failed to mount a tmpfs on {spot}"))?;
     Ok(spot.into())
 }
