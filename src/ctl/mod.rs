@@ -11,6 +11,7 @@ pub mod hook;
 pub mod inspect;
 pub mod install;
 pub mod learning;
+pub mod plan;
 pub mod profile;
 pub mod runtime;
 pub mod sensor;
@@ -36,6 +37,7 @@ usage: lithifyctl [--config FILE] VERB [OPTIONS]
   inspect     everything about one container
   events      what happened
   profile     what workloads were seen to do
+  plan        what enforcing a profile would change in a container, and why
   doctor      what this host has and lacks
   install     register the runtime with an engine
   hook        learn under a plain runc or crun: what OCI hooks call
@@ -223,6 +225,7 @@ pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
         "inspect" => inspect::run(&mut call, &mut args),
         "events" => events::run(&mut call, &mut args),
         "profile" => profile::run(&mut call, &mut args),
+        "plan" => plan::run(&mut call, &mut args),
         "doctor" => doctor::run(&mut call, &mut args),
         "install" => install::run(&mut call, &mut args),
         "hook" => hook::run(&mut call, &mut args),

@@ -130,7 +130,7 @@ impl Document {
 }
 
 /// The profile that a word on the command line means: a file, `WORKLOAD`, or `WORKLOAD@REVISION`.
-fn resolve(data_dir: &Path, word: &str) -> Result<Profile> {
+pub(super) fn resolve(data_dir: &Path, word: &str) -> Result<Profile> {
     if is_file(word) {
         return match Document::read(Path::new(word))? {
             Document::Profile(profile) => Ok(*profile),
