@@ -27,6 +27,7 @@ mod contract;
 mod cri;
 mod crun;
 mod export;
+mod harden;
 mod hooks;
 mod killed;
 mod learn;

@@ -26,16 +26,17 @@ impl Setup {
         Setup::with(corner, "")
     }
 
-    /// The same with more lines of TOML at its end.
+    /// The same with more lines of TOML at its end; what they leave unset is enforced.
     pub fn with(corner: &Corner, more: &str) -> Result<Setup> {
         let lithify = std::env::var("LITHIFY_IT_RUNTIME").unwrap_or_else(|_| env!("CARGO_BIN_EXE_lithify").to_owned());
         let (state, data) = (corner.path("state"), corner.path("data"));
+        let mode = if more.contains("mode = ") { "" } else { "mode = \"enforce\"\n" };
         let config = corner.path("lithify.toml");
         fs::write(
             &config,
             format!(
                 "state-dir = {state:?}\ndata-dir = {data:?}\nruntimes = [{RUNC:?}, \"/usr/bin/crun\"]\n\
-                 allow-loosen = [\"mode\", \"rootfs\", \"on-write\", \"scratch\", \"scratch-exec\", \"restart-limit\"]\n{more}"
+                 allow-loosen = [\"mode\", \"rootfs\", \"on-write\", \"scratch\", \"scratch-exec\", \"restart-limit\"]\n{mode}{more}"
             ),
         )?;
         Ok(Setup { lithify, config, data: PathBuf::from(data) })

@@ -20,13 +20,16 @@
 //! | what a verb does to a protected container; the only place where the stages meet | [`engine`]: `create.rs` for `create` and `run`, `exec.rs`, `delete.rs`, `verbs.rs` for the rest |
 //! | config.toml, annotations, what may loosen what | [`policy`]: `config.rs` and `document.rs`, `annotations.rs`, `tighten.rs`, `values.rs`, `names.rs` |
 //! | what is changed in config.json | [`spec`] |
+//! | what a profile allows: seccomp, capabilities, scratch, limits, each edit with its reason | [`harden`]; `profile/filter.rs` and `families.rs` say which calls |
 //! | finding runc or crun, calling it, its own state folder | [`runtime`] |
+//! | what runc or crun itself calls under a container's filter | [`runtime`]: `needs.rs` knows, `calibrate/` measures, `kept.rs` keeps |
 //! | layers, sealed and tripwire overlays, scratch, evidence | [`rootfs`] |
 //! | the processes that stay: restarts, responses, limits, cgroups, stdio | [`supervise`]: `supervisor.rs` is the loop, `machine.rs` decides, `generation.rs` does, `tell.rs` says it |
 //! | how a change is seen | [`watch`]: `tripwire.rs` (fanotify), `upper.rs` (inotify), `mounts.rs`, `scan.rs` |
 //! | the process beside a container that is learnt | [`learn`]: its work; `engine/learning.rs` starts it, `supervise/companion.rs` is the supervisor's side, `ctl/hook.rs` that of OCI hooks |
 //! | what workloads were seen to do: the documents, merging, the estimate, what is never learnt, the store | [`profile`]: `merge.rs`, `estimate.rs`, `baseline.rs`, `store.rs` |
-//! | what is learnt of a container, by whom, when; which revision it is | [`learn`] |
+//! | what is learnt of a container, by whom, when | [`learn`] |
+//! | which revision of a workload a container is | [`identity`] |
 //! | the event types, the journal's files, reading them back | [`events`] |
 //! | a container's live state on disk | [`record`] |
 //! | what a failure looks like to an engine | [`logging`] |
@@ -42,6 +45,8 @@ pub mod ctl;
 pub mod engine;
 pub mod events;
 pub mod guard;
+pub mod harden;
+pub mod identity;
 pub mod learn;
 pub mod logging;
 pub mod mountinfo;

@@ -52,6 +52,25 @@ pub struct LastBreach {
     pub time: String,
 }
 
+/// The newest refusal, for `lithifyctl status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRefusal {
+    /// Event id in the journal.
+    pub event: String,
+    /// Kind as in the event, e.g. `refused-syscall`.
+    pub kind: String,
+    /// What was refused: a call with its path, a path, a capability.
+    pub what: String,
+    /// Who met it: the program's path or name.
+    pub program: String,
+    /// Its process, in the node's pid namespace.
+    pub pid: i32,
+    /// It was in a session.
+    pub session: bool,
+    /// RFC 3339, UTC.
+    pub time: String,
+}
+
 /// One container's live state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +93,9 @@ pub struct Record {
     pub init: Option<ProcessRef>,
     /// What stays the same over updates.
     pub workload: String,
+    /// Digest of its revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// What the engine calls it.
     pub names: EngineNames,
     /// What was decided at create.
@@ -90,6 +112,15 @@ pub struct Record {
     pub breaches: u64,
     /// The newest one.
     pub last_breach: Option<LastBreach>,
+    /// The profile that is enforced, `<workload>/<revision>`; `None`: immutability alone, or nothing.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Refusals so far, which are breaches, too.
+    #[serde(default)]
+    pub refusals: u64,
+    /// The newest one.
+    #[serde(default)]
+    pub last_refusal: Option<LastRefusal>,
     /// What protection lacks on this host, in words; empty when nothing does.
     pub degraded: Vec<String>,
     /// cgroup directories of the container, absolute host paths.

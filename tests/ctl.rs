@@ -72,6 +72,7 @@ fn record(id: &str) -> Record {
         supervisor: this_process(),
         init: None,
         workload: "shop".to_string(),
+        revision: None,
         names: EngineNames::default(),
         policy: resolve(&Config::default(), &Overrides::default(), &BTreeMap::new(), None).unwrap(),
         response: Response::Restart,
@@ -79,6 +80,9 @@ fn record(id: &str) -> Record {
         phase: Phase::Running,
         created_at: clock::format(micros - 5_430_000_000),
         breaches: 2,
+        profile: None,
+        refusals: 0,
+        last_refusal: None,
         last_breach: Some(LastBreach {
             event: "e".to_string(),
             kind: "create".to_string(),
@@ -140,7 +144,7 @@ fn inspect_takes_the_beginning_of_an_id_that_fits_only_one() {
     assert!(ran.code == 1 && ran.err.contains("3 containers' ids begin with \"ab\""), "{}", ran.err);
     assert!(node.ctl(&["inspect", "nope"]).err.contains("see 'lithifyctl status'"));
     let text = node.ctl(&["inspect", "xyz"]).out;
-    assert!(text.contains("policy:\n  mode: enforce\n") && !text.contains('\u{1b}'), "{text}");
+    assert!(text.contains("policy:\n  mode: auto\n") && !text.contains('\u{1b}'), "{text}");
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use lithify::policy::annotations::resolve;
+use lithify::policy::annotations::{resolve, settle};
 use lithify::policy::config::{Config, Loosen, Overrides};
-use lithify::policy::{Mode, Policy, Response, RootfsKind, tighten, word};
+use lithify::policy::{ExecRule, Mode, Policy, Response, RootfsKind, Standing, tighten, word};
 
 fn config(text: &str) -> Config {
     Config::parse(text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
@@ -27,22 +27,27 @@ fn refused(text: &str, pairs: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn without_configuration_or_annotations_a_container_is_sealed_and_restarts() {
+fn without_configuration_or_annotations_a_container_goes_its_way_to_a_sealed_root_that_restarts() {
     let policy = with("", &[]).unwrap();
-    assert_eq!((policy.mode, policy.rootfs, policy.on_write), (Mode::Enforce, RootfsKind::Sealed, Response::Restart));
+    assert_eq!((policy.mode, policy.rootfs, policy.on_write), (Mode::Auto, RootfsKind::Sealed, Response::Restart));
+    assert_eq!((policy.on_refused_write, policy.on_refused_syscall), (Response::Restart, Response::Restart));
+    assert_eq!(policy.exec, ExecRule::Allow);
     assert_eq!((policy.restart_limit.count, policy.restart_limit.window), (5, Duration::from_secs(60)));
     assert_eq!((policy.escalate_to, policy.renew_every), (Response::Stop, None));
 }
 
 #[test]
 fn annotations_tighten_every_key_without_being_allowed_to() {
-    let node = "mode = \"off\"\nrootfs = \"engine\"\non-write = \"report\"\nrenew-every = \"24h\"";
+    let node = "mode = \"off\"\nrootfs = \"engine\"\non-write = \"report\"\nrenew-every = \"24h\"\non-refused-write = \"report\"\non-refused-syscall = \"report\"\nexec = \"allow\"";
     let policy = with(
         node,
         &[
             ("mode", "enforce"),
             ("rootfs", "tripwire"),
             ("on-write", "restart"),
+            ("on-refused-write", "pause"),
+            ("on-refused-syscall", "stop"),
+            ("exec", "deny"),
             ("restart-limit", "2/60s"),
             ("renew-every", "1h"),
             ("workload", "shop"),
@@ -52,15 +57,21 @@ fn annotations_tighten_every_key_without_being_allowed_to() {
     .unwrap();
     assert_eq!((policy.mode, policy.rootfs, policy.on_write), (Mode::Enforce, RootfsKind::Tripwire, Response::Restart));
     assert_eq!((policy.restart_limit.count, policy.renew_every), (2, Some(Duration::from_secs(3600))));
-    assert_eq!(policy.workload.as_deref(), Some("shop"));
+    assert_eq!((policy.on_refused_write, policy.on_refused_syscall), (Response::Pause, Response::Stop));
+    assert_eq!((policy.workload.as_deref(), policy.exec), (Some("shop"), ExecRule::Deny));
     assert_eq!(policy.scratch.len(), 2);
 }
 
 #[test]
 fn each_loosening_is_refused_unless_the_node_names_its_key() {
-    let node = "mode = \"enforce\"\nrootfs = \"sealed\"\non-write = \"restart\"\nrestart-limit = \"5/60s\"\nrenew-every = \"1h\"\n";
+    let node = "mode = \"enforce\"\nrootfs = \"sealed\"\non-write = \"restart\"\nrestart-limit = \"5/60s\"\nrenew-every = \"1h\"\n\
+                on-refused-write = \"pause\"\non-refused-syscall = \"stop\"\nexec = \"profile\"\n";
     for (key, value, loosen) in [
         ("mode", "off", "mode"),
+        ("mode", "auto", "mode"),
+        ("on-refused-write", "report", "on-refused-write"),
+        ("on-refused-syscall", "pause", "on-refused-syscall"),
+        ("exec", "allow", "exec"),
         ("rootfs", "tripwire", "rootfs"),
         ("on-write", "pause", "on-write"),
         ("on-write", "report", "on-write"),
@@ -129,8 +140,8 @@ fn unknown_keys_and_values_fail_for_whomever_they_are() {
     assert!(refused("", &[("on-wirte.db", "stop")]).contains("did you mean \"on-write\"?"));
     assert!(refused("", &[("rootfs.", "sealed")]).contains("container's name"));
     assert!(refused("", &[("", "sealed")]).contains("unknown key"));
-    assert!(refused("", &[("on-refused-write", "report")]).contains("not supported by this version"));
-    assert!(refused("", &[("mode", "auto")]).contains("not supported by this version"));
+    assert!(refused("", &[("on-refused-syscall.db", "kill")]).contains("lithify.dev/on-refused-syscall.db"));
+    assert!(refused("", &[("exec", "denny")]).contains("did you mean \"deny\"?"));
     assert!(refused("", &[("profile.db", "../x")]).contains("lithify.dev/profile.db"));
     assert!(refused("", &[("workload", "../../etc")]).contains("not a workload name"));
     assert!(refused("", &[("scratch", &"/a,".repeat(5000))]).contains("longer than"));
@@ -213,15 +224,15 @@ fn a_rootfs_that_somebody_sets_holds_while_learning_and_reports() {
 }
 
 #[test]
-fn modes_tighten_from_off_over_learn_and_observe_to_enforce() {
-    let modes = ["off", "learn", "observe", "enforce"];
+fn modes_tighten_from_off_over_learn_observe_and_auto_to_enforce() {
+    let modes = ["off", "learn", "observe", "auto", "enforce"];
     for (i, node) in modes.iter().enumerate() {
         for (j, asked) in modes.iter().enumerate() {
             let resolved = with(&format!("mode = {node:?}"), &[("mode", asked)]);
             assert_eq!(resolved.is_ok(), j >= i, "{node} to {asked}");
         }
     }
-    assert!(refused("rootfs = \"sealed\"", &[("mode", "learn")]).contains("from enforce to learn"));
+    assert!(refused("rootfs = \"sealed\"", &[("mode", "learn")]).contains("from auto to learn"));
     assert_eq!(
         with("", &[("mode", "learn")]).unwrap().mode,
         Mode::Learn,
@@ -230,14 +241,14 @@ fn modes_tighten_from_off_over_learn_and_observe_to_enforce() {
 }
 
 #[test]
-fn a_profile_is_named_where_one_is_compared_with_and_nowhere_else() {
+fn a_profile_is_named_where_one_is_compared_with_or_enforced_and_nowhere_else() {
     let policy = with("", &[("mode", "observe"), ("profile", "shop/web@0123")]).unwrap();
     assert_eq!(policy.profile.as_deref(), Some("shop/web@0123"));
-    for mode in ["learn", "enforce"] {
+    assert_eq!(with("", &[("mode", "enforce"), ("profile", "web")]).unwrap().profile.as_deref(), Some("web"));
+    for mode in ["learn", "auto"] {
         let message = refused("", &[("mode", mode), ("profile", "web")]);
         assert!(message.contains("lithify.dev/profile") && message.contains(&format!("mode is {mode}")), "{message}");
     }
-    assert_eq!(with("require-profile = true", &[("mode", "observe")]).unwrap().mode, Mode::Observe);
 }
 
 #[test]
@@ -252,9 +263,56 @@ fn flags_of_the_registered_runtime_are_the_nodes_settings() {
     assert!(format!("{:#}", resolve(&node, &flags, &loosen, None).unwrap_err()).contains("from stop to report"));
 }
 
+fn settled(text: &str, pairs: &[(&str, &str)], standing: Standing) -> Policy {
+    let annotations: BTreeMap<String, String> =
+        pairs.iter().map(|(k, v)| (format!("lithify.dev/{k}"), v.to_string())).collect();
+    settle(&config(text), &Overrides::default(), &annotations, Some("web"), standing).unwrap()
+}
+
 #[test]
-fn where_profiles_are_required_nothing_is_enforced_without_one() {
-    assert!(refused("require-profile = true", &[]).contains("require-profile = false"));
+fn auto_is_what_its_profile_has_come_to_and_changes_nothing_before_it_enforces() {
+    let pod = [("scratch", "/tmp"), ("on-refused-syscall", "stop")];
+    for (standing, mode) in [(Standing::Learning, Mode::Learn), (Standing::Observing, Mode::Observe)] {
+        let policy = settled("on-write = \"restart\"", &pod, standing);
+        assert_eq!((policy.mode, policy.auto, policy.is_hands_off()), (mode, true, true));
+        assert_eq!((policy.on_write, policy.on_refused_syscall), (Response::Report, Response::Report));
+    }
+    let policy = settled("", &pod, Standing::Enforced);
+    assert_eq!((policy.mode, policy.auto, policy.rootfs), (Mode::Enforce, true, RootfsKind::Sealed));
+    assert_eq!((policy.on_refused_write, policy.on_refused_syscall), (Response::Restart, Response::Stop));
+    assert_eq!(policy.scratch.len(), 1);
+    let sealed = settled("", &[("rootfs", "sealed")], Standing::Learning);
+    assert_eq!(
+        (sealed.mode, sealed.rootfs),
+        (Mode::Learn, RootfsKind::Sealed),
+        "what somebody sets holds in every mode"
+    );
+}
+
+#[test]
+fn only_auto_follows_the_profile() {
+    for (asked, mode) in
+        [("off", Mode::Off), ("learn", Mode::Learn), ("observe", Mode::Observe), ("enforce", Mode::Enforce)]
+    {
+        for standing in [Standing::Learning, Standing::Observing, Standing::Immutable, Standing::Enforced] {
+            let policy = settled("", &[("mode", asked)], standing);
+            assert_eq!((policy.mode, policy.auto), (mode, false), "{asked} {standing:?}");
+        }
+    }
+}
+
+#[test]
+fn what_nothing_is_known_about_is_refused_without_an_answer_unless_somebody_chose_one() {
+    let policy = settled("", &[("mode", "enforce")], Standing::Immutable);
+    assert_eq!((policy.on_write, policy.on_refused_write), (Response::Restart, Response::Report));
+    assert_eq!(policy.on_refused_syscall, Response::Report);
+    let chosen = settled("on-refused-write = \"stop\"", &[("mode", "enforce")], Standing::Immutable);
+    assert_eq!((chosen.on_refused_write, chosen.on_refused_syscall), (Response::Stop, Response::Report));
+    let reports = settled("on-write = \"report\"", &[("mode", "enforce")], Standing::Enforced);
+    assert_eq!(reports.on_refused_write, Response::Report, "as on-write");
+    let engine = settled("", &[("mode", "enforce"), ("rootfs", "engine")], Standing::Enforced);
+    assert_eq!(engine.on_refused_syscall, Response::Report);
+    assert!(refused("", &[("rootfs", "engine"), ("on-refused-write", "restart")]).contains("pristine"));
 }
 
 #[test]
@@ -278,6 +336,9 @@ data-dir = "/srv/lithify"
 mode = "enforce"
 rootfs = "tripwire"
 on-write = "pause"
+on-refused-write = "report"
+on-refused-syscall = "stop"
+exec = "profile"
 restart-limit = "3/10m"
 escalate-to = "pause"
 renew-every = "24h"
@@ -298,6 +359,8 @@ max-files = 3
 window = "30s"
 interval = "10m"
 table-entries = 4096
+[auto]
+risk = 0.02
 "#,
     );
     assert_eq!(read.dirs().state, Path::new("/run/other"));
@@ -305,7 +368,8 @@ table-entries = 4096
     assert_eq!((read.scratch_size_bytes, read.tripwire_size_bytes), (32 << 20, 1 << 20));
     assert_eq!((read.evidence.max_files, read.evidence.max_bytes, read.journal.max_files), (7, 2 << 30, 3));
     assert_eq!((read.learning.window, read.learning.interval), (Duration::from_secs(30), Duration::from_secs(600)));
-    assert_eq!(read.learning.table_entries, 4096);
+    assert_eq!((read.learning.table_entries, read.auto.risk_ppm, read.exec), (4096, 20_000, ExecRule::Profile));
+    assert_eq!((read.on_refused_write, read.on_refused_syscall), (Some(Response::Report), Some(Response::Stop)));
     assert!(read.raise_limits && read.allow_loosen.len() == 2 && read.on_write == Some(Response::Pause));
 }
 

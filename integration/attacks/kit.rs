@@ -64,8 +64,9 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/attacks")
 }
 
-/// All attacks, by name.
+/// All attacks, by name; with `LITHIFY_IT_ATTACKS=name,name` in the environment, these alone.
 pub fn all() -> Result<Vec<Attack>> {
+    let chosen = std::env::var("LITHIFY_IT_ATTACKS").ok();
     let mut attacks = Vec::new();
     for entry in fs::read_dir(folder())? {
         let path = entry?.path();
@@ -74,11 +75,15 @@ pub fn all() -> Result<Vec<Attack>> {
             continue;
         }
         let name = name.to_str().context("a name that is no text")?.to_owned();
+        if chosen.as_ref().is_some_and(|chosen| !chosen.split(',').any(|one| one == name)) {
+            continue;
+        }
         let text = fs::read_to_string(&path)?;
         let said = header(&text).with_context(|| format!("failed to read the header of {}", path.display()))?;
         let payload = if end == "sh" { Payload::Shell(text) } else { Payload::Code };
         attacks.push(Attack { name, payload, said });
     }
+    ensure!(!attacks.is_empty(), "there is none of the attacks {chosen:?}");
     attacks.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(attacks)
 }

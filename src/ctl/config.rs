@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Call, Given, Outcome, plain, usage};
 use crate::policy::config::Config;
-use crate::policy::document::{EVIDENCE_KEYS, JOURNAL_KEYS, KEYS, LEARNING_KEYS};
+use crate::policy::document::{KEYS, SECTIONS};
 
 /// Explains every mistake in a file.
 ///
@@ -50,10 +50,13 @@ fn help() -> String {
     let mut text = "usage: lithifyctl config check [FILE] [--json]\n\nExplains every mistake in a configuration file; exit status \
                     1 if there is one.\n\nkeys:\n"
         .to_string();
-    let sections = [KEYS, EVIDENCE_KEYS, JOURNAL_KEYS, LEARNING_KEYS];
-    for (section, keys) in ["", "[evidence] ", "[journal] ", "[learning] "].into_iter().zip(sections) {
-        for (name, what, _) in keys.iter().filter(|(name, ..)| !["evidence", "journal", "learning"].contains(name)) {
-            text.push_str(&format!("  {:<26} {what}\n", format!("{section}{name}")));
+    let is_section = |name: &str| SECTIONS.iter().any(|(section, _)| *section == name);
+    for (name, what, _) in KEYS.iter().filter(|(name, ..)| !is_section(name)) {
+        text.push_str(&format!("  {name:<26} {what}\n"));
+    }
+    for (section, keys) in SECTIONS {
+        for (name, what, _) in keys {
+            text.push_str(&format!("  {:<26} {what}\n", format!("[{section}] {name}")));
         }
     }
     text

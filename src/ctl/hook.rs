@@ -20,6 +20,7 @@ use serde::Deserialize;
 use super::{Call, Given, Outcome, plain, text, usage};
 use crate::engine::learning::{self, Container};
 use crate::events::{Durability, EngineNames, Event, EventType, Journal, Recorder};
+use crate::identity;
 use crate::learn::{self, Handle, Reply, Request, presence};
 use crate::policy::config::Loosen;
 use crate::policy::suggest::{quote, remedy};
@@ -150,8 +151,9 @@ fn create_runtime(mut config: Config, state: &State, mode: Mode) -> Result<()> {
     }
     let rootfs = document.rootfs(bundle)?;
     let workload = learning::workload(&policy, &names, &document, id);
-    let container = Container { id, workload: &workload, names: &names, rootfs: &rootfs };
-    let Some(subject) = learning::subject(&config, &policy, &container, &document) else { return Ok(()) };
+    let revision = &identity::of(&document, &annotations, &names, &rootfs, id);
+    let container = Container { id, workload: &workload, names: &names, rootfs: &rootfs, revision };
+    let Some(subject) = learning::subject(&config, &policy, &container) else { return Ok(()) };
     let handle = learn::start(learn::Subject { unattended: true, ..subject })?;
     let degraded = arm(&handle, *pid).with_context(|| format!("failed to record container {id}"))?;
     if !degraded.is_empty() {

@@ -1,14 +1,13 @@
-//! How far learning has come, for `lithifyctl status`: what the workload's newest profile says, and the observation that is
+//! How far learning has come, for `lithifyctl status`: what the profile of its revision (of a container under
+//! another runtime: the workload's newest) says, and the observation that is
 //! being made now. Must not: decide that learning is over.
-
-use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::learn::presence::Entry;
-use crate::policy::{Mode, word};
-use crate::profile::{Profile, Progress, Stage, store};
+use crate::policy::{Auto, Config, Mode, word};
+use crate::profile::{Profile, Progress, Stage, stages, store};
 
 /// How far the learning of one container's workload has come.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,33 +35,40 @@ pub struct Newest {
     pub generations: usize,
     /// How sure it is.
     pub progress: Progress,
+    /// What it waits for before it moves on by itself, in words.
+    pub waits_for: Option<String>,
 }
 
 impl Newest {
-    fn of(profile: &Profile) -> Newest {
+    fn of(profile: &Profile, auto: &Auto) -> Newest {
         Newest {
             digest: profile.revision.digest.clone(),
             stage: profile.stage,
             generations: profile.generations.len(),
             progress: Progress::of(profile),
+            waits_for: stages::waits_for(profile, auto),
         }
     }
 }
 
 impl Learning {
-    /// Of a workload, and of the container with this collector.
-    pub fn of(data_dir: &Path, workload: &str, collector: Option<&Entry>) -> Learning {
+    /// Of a workload, or one revision of it, and of the container with this collector.
+    pub fn of(config: &Config, workload: &str, revision: Option<&str>, collector: Option<&Entry>) -> Learning {
+        let data_dir = &config.data_dir;
         let current =
             collector.and_then(|c| store::read_observation(data_dir, workload, &c.observation).ok().flatten());
-        let (profile, error) = match store::newest_profile(data_dir, workload) {
-            Ok(profile) => (profile.as_ref().map(Newest::of), None),
+        let own = revision.and_then(|digest| store::read_profile(data_dir, workload, digest).transpose());
+        let (profile, error) = match own.map_or_else(|| store::newest_profile(data_dir, workload), |own| own.map(Some))
+        {
+            Ok(profile) => (profile.as_ref().map(|profile| Newest::of(profile, &config.auto)), None),
             Err(error) => (None, Some(format!("{error:#}"))),
         };
         Learning { recording: collector.is_some(), windows: current.map_or(0, |o| o.windows), profile, error }
     }
 
-    /// In words; `mode` is the container's, where it is known.
-    pub fn text(&self, mode: Mode) -> String {
+    /// In words; `mode` is the container's, where it is known; `auto`: it follows from the profile, and what that waits for
+    /// is said.
+    pub fn text(&self, mode: Mode, auto: bool) -> String {
         let doing = match (mode, self.recording) {
             (Mode::Observe, true) => "observing".to_owned(),
             (_, true) => "learning".to_owned(),
@@ -76,11 +82,13 @@ impl Learning {
                 format!("{doing}; no profile yet, {} window{} so far", self.windows, plural(self.windows as usize))
             }
             (Some(newest), None) => {
-                let Newest { stage, generations, progress, .. } = newest;
+                let Newest { stage, generations, progress, waits_for, .. } = newest;
+                let waits = waits_for.as_ref().filter(|_| auto);
+                let waits = waits.map_or(String::new(), |waits| format!("; waits for {waits}"));
                 let windows = progress.next_window.total;
                 let partial = if progress.partial.is_empty() { "" } else { ", partial" };
                 format!(
-                    "{doing}; profile {}{partial}: {generations} generation{}, {windows} window{}; {progress}",
+                    "{doing}; profile {}{partial}: {generations} generation{}, {windows} window{}; {progress}{waits}",
                     word(stage),
                     plural(*generations),
                     plural(windows as usize)
@@ -91,20 +99,23 @@ impl Learning {
 }
 
 /// A collector of a container that does not run under lithify: its line of `status`.
-pub fn row(data_dir: &Path, entry: &Entry) -> [String; 9] {
+pub fn row(config: &Config, entry: &Entry) -> [String; 9] {
     let mut row = ["-"; 9].map(String::from);
     row[0] = entry.container.chars().take(12).collect();
     row[1] = entry.workload.clone();
     row[2] = "engine".to_owned();
-    row[8] = format!("not under lithify, {}", Learning::of(data_dir, &entry.workload, Some(entry)).text(Mode::Learn));
+    row[8] = format!(
+        "not under lithify, {}",
+        Learning::of(config, &entry.workload, None, Some(entry)).text(Mode::Learn, false)
+    );
     row
 }
 
 /// The same as JSON.
-pub fn as_json(data_dir: &Path, entry: &Entry) -> Value {
+pub fn as_json(config: &Config, entry: &Entry) -> Value {
     json!({
         "protected": false,
         "collector": entry,
-        "learning": Learning::of(data_dir, &entry.workload, Some(entry)),
+        "learning": Learning::of(config, &entry.workload, None, Some(entry)),
     })
 }

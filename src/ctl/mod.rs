@@ -11,7 +11,9 @@ pub mod hook;
 pub mod inspect;
 pub mod install;
 pub mod learning;
+pub mod plan;
 pub mod profile;
+pub mod runtime;
 pub mod sensor;
 pub mod status;
 
@@ -35,10 +37,12 @@ usage: lithifyctl [--config FILE] VERB [OPTIONS]
   inspect     everything about one container
   events      what happened
   profile     what workloads were seen to do
+  plan        what enforcing a profile would change in a container, and why
   doctor      what this host has and lacks
   install     register the runtime with an engine
   hook        learn under a plain runc or crun: what OCI hooks call
   config      check a configuration file
+  runtime     what runc or crun itself needs of a filter
   sensor      what records containers while they are learnt
 
 options of every verb:
@@ -193,8 +197,8 @@ fn is_closed(e: &io::Error) -> bool {
 /// # Errors
 /// What the verb failed on; [`Usage`] for a mistake in the arguments.
 pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
-    const VERBS: [&str; 9] =
-        ["status", "inspect", "events", "profile", "doctor", "install", "hook", "config", "sensor"];
+    const VERBS: [&str; 10] =
+        ["status", "inspect", "events", "profile", "doctor", "install", "hook", "config", "runtime", "sensor"];
     let mut call = Call { config: None, json: false, out, help: false };
     let verb = match call.next(&mut args)? {
         None => {
@@ -221,10 +225,12 @@ pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
         "inspect" => inspect::run(&mut call, &mut args),
         "events" => events::run(&mut call, &mut args),
         "profile" => profile::run(&mut call, &mut args),
+        "plan" => plan::run(&mut call, &mut args),
         "doctor" => doctor::run(&mut call, &mut args),
         "install" => install::run(&mut call, &mut args),
         "hook" => hook::run(&mut call, &mut args),
         "config" => config::run(&mut call, &mut args),
+        "runtime" => runtime::run(&mut call, &mut args),
         "sensor" => sensor::run(&mut call, &mut args),
         _ => Err(usage(format!("unknown verb {}; {}", quote(&verb), remedy(&verb, &VERBS)))),
     }

@@ -17,7 +17,7 @@ const HELP: &str = "\
 usage: lithifyctl status [--json]
 
 One line a container: id, workload, rootfs, response, generation, breaches, the path of the last breach with its age, the
-container's age, and its state; in the modes learn and observe with how far learning has come. Containers that a hook
+container's age, and its state; while learning and observing with how far that has come, and what it waits for. Containers that a hook
 records under another runtime are listed as well. UNPROTECTED means that the process which watches and answers is gone; the
 exit status is 1 then, and when a record can't be read.
 ";
@@ -75,13 +75,13 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
         learning.push(record.as_ref().ok().filter(|r| r.policy.mode.records()).map(|record| {
             let own = collectors.iter().position(|c| c.container == record.id && c.workload == record.workload);
             let own = own.map(|at| collectors.swap_remove(at));
-            Learning::of(&settings.data_dir, &record.workload, own.as_ref())
+            Learning::of(&settings, &record.workload, record.revision.as_deref(), own.as_ref())
         }));
     }
     let wrong = records.iter().any(|(_, r)| r.as_ref().map_or(true, |r| guard(r) == Guard::Gone));
     if call.json {
         let supervised = records.iter().zip(&learning).map(|((dir, record), learning)| as_json(dir, record, learning));
-        let others = collectors.iter().map(|entry| learning::as_json(&settings.data_dir, entry));
+        let others = collectors.iter().map(|entry| learning::as_json(&settings, entry));
         let list: Vec<_> = supervised.chain(others).collect();
         call.print_json(&list)?;
     } else {
@@ -95,7 +95,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
                 Err(e) => unreadable(dir, e),
             });
         }
-        rows.extend(collectors.iter().map(|entry| learning::row(&settings.data_dir, entry)));
+        rows.extend(collectors.iter().map(|entry| learning::row(&settings, entry)));
         print_table(call, &rows)?;
     }
     Ok(if wrong { Outcome::Wrong } else { Outcome::Well })
@@ -107,7 +107,8 @@ fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
         Guard::Gone => "UNPROTECTED: supervisor is gone".to_string(),
         Guard::Watched | Guard::Ended => word(&r.phase),
     };
-    let learning = learning.filter(|_| guard(r) == Guard::Watched).map(|l| format!(", {}", l.text(r.policy.mode)));
+    let learning =
+        learning.filter(|_| guard(r) == Guard::Watched).map(|l| format!(", {}", l.text(r.policy.mode, r.policy.auto)));
     let degraded = match guard(r) {
         Guard::Watched | Guard::Ended if !r.degraded.is_empty() => format!(", degraded: {}", r.degraded.join("; ")),
         Guard::Watched | Guard::Ended | Guard::Gone => String::new(),

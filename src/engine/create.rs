@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::claim::{Claim, claim};
-use super::{Node, delete, foreground, forward, join, learning, node, overrides, place};
+use super::director::{self, Desk};
+use super::seat::{Asked, Seat, Settled};
+use super::{Node, delete, foreground, forward, join, node, overrides, place};
 use crate::cli::{CreateArgs, Globals, Invocation};
 use crate::events::{EngineNames, clock};
-use crate::policy::{self, Config, Mode, Policy, RootfsKind};
+use crate::policy::{self, Config, Mode};
 use crate::runtime;
-use crate::spec::{Document, seal};
+use crate::sensor::Place;
+use crate::spec::Document;
+use crate::supervise::director::Director;
 use crate::supervise::launch::{Outcome, launch};
 use crate::supervise::{Plan, RootPlan, root};
 use crate::sys::fds;
@@ -24,9 +28,7 @@ enum Decision {
 }
 
 struct Protect {
-    config: Config,
-    policy: Policy,
-    names: EngineNames,
+    asked: Asked,
     document: Document,
     bundle: PathBuf,
 }
@@ -125,7 +127,8 @@ fn decide(invocation: &Invocation, args: &CreateArgs) -> Result<Decision> {
         join::refuse_hosts(&document, &config.state_dir, &args.id)?;
         return Ok(node(config));
     }
-    Ok(Decision::Protect(Box::new(Protect { config, policy, names, document, bundle })))
+    let asked = Asked { config, overrides, annotations, names };
+    Ok(Decision::Protect(Box::new(Protect { asked, document, bundle })))
 }
 
 fn protected(invocation: &Invocation, args: &CreateArgs, protect: Protect, run: bool) -> Result<i32> {
@@ -134,8 +137,9 @@ fn protected(invocation: &Invocation, args: &CreateArgs, protect: Protect, run: 
         args.config_file.is_none(),
         "failed to protect container {id}: --config after the verb names another file than config.json; leave it out"
     );
-    let runtime = runtime::find(&protect.config.runtimes)?;
-    let dir = place::of(&protect.config.state_dir, &invocation.globals, &args.id);
+    let config = &protect.asked.config;
+    let runtime = runtime::find(&config.runtimes)?;
+    let dir = place::of(&config.state_dir, &invocation.globals, &args.id);
     // Held by us and, through the fork, by the supervisor for as long as it lives.
     let claimed = match claim(invocation, &runtime, &dir)? {
         Claim::Ours(claimed) => claimed,
@@ -159,29 +163,24 @@ fn make(
     runtime: PathBuf,
     dir: &Path,
 ) -> Result<i32> {
-    let Protect { config, policy, names, mut document, bundle } = protect;
+    let Protect { asked, mut document, bundle } = protect;
+    let protecting = || format!("failed to protect container {id}");
     let engine_rootfs = document.rootfs(&bundle)?;
-    let workload = learning::workload(&policy, &names, &document, &id);
-    // First of all: a sensor that has to be loaded is loaded while the low-level runtime works.
-    let container = learning::Container { id: &id, workload: &workload, names: &names, rootfs: &engine_rootfs };
-    let (companion, degraded) = learning::start(&config, &policy, &container, &document);
-    join::to_init(&mut document, &config.state_dir)?;
-    let host_namespace = document.propagates_to_host()?;
-    let (target, given_bundle) = if host_namespace {
-        let target = match policy.rootfs {
-            RootfsKind::Engine => engine_rootfs.clone(),
-            RootfsKind::Sealed | RootfsKind::Tripwire => {
-                let target = dir.join(root::ROOTFS);
-                std::fs::create_dir(&target).with_context(|| format!("failed to make {}", target.display()))?;
-                target
-            }
-        };
-        seal::root_path(&mut document, &target);
-        seal::absolute_sources(&mut document, &bundle);
-        (target, dir.to_owned())
-    } else {
-        (engine_rootfs.clone(), bundle.clone())
-    };
+    let mut seat = Seat::of(asked, id.clone(), engine_rootfs.clone(), &document, runtime.clone(), dir.to_owned())?;
+    join::to_init(&mut document, &seat.config.state_dir)?;
+    seat.begin_with(document, &bundle)?;
+    let mark = director::mark(&seat);
+    let settled = seat.decide().with_context(protecting)?;
+    let Settled { policy, config: document, limits, notes: mut degraded, .. } = settled.clone();
+    // As soon as it is known that there is one: a sensor that has to be loaded is loaded while the low-level runtime works.
+    let (companion, missing) = seat.companion(&policy, false);
+    degraded.extend(missing);
+    let host_namespace = seat.host_namespace;
+    let target = seat.target(&policy);
+    let given_bundle = if host_namespace { dir.to_owned() } else { bundle.clone() };
+    if target != engine_rootfs {
+        std::fs::create_dir(&target).with_context(|| format!("failed to make {}", target.display()))?;
+    }
     let terminal = document.terminal();
     let in_foreground = run && !args.detach;
     let front = if in_foreground {
@@ -195,6 +194,12 @@ fn make(
     };
     let (preserved, listening) = preserved(args.preserve_fds as i32);
     let globals = absolute_globals(&invocation.globals)?;
+    let Seat { config, workload, names, revision, .. } = &seat;
+    let (evidence, journal, raise_limits) = (config.evidence, config.journal, config.raise_limits);
+    let (data_dir, workload, names) = (config.data_dir.clone(), workload.clone(), names.clone());
+    let revision = Some(revision.digest.clone());
+    let sensor = Place::of(&config.state_dir);
+    let director: Box<dyn Director> = Box::new(Desk::new(seat, settled, mark, companion.is_some()));
     let plan = Plan {
         root: globals.root,
         globals: globals.forwarded,
@@ -208,7 +213,7 @@ fn make(
         listening,
         preserve_fds: args.preserve_fds,
         dir: dir.to_owned(),
-        data_dir: config.data_dir.clone(),
+        data_dir,
         rootfs: RootPlan { engine: engine_rootfs, target, host_namespace },
         own_pid_namespace: document.has_own_pid_namespace()?,
         terminal,
@@ -219,10 +224,14 @@ fn make(
         workload,
         companion,
         degraded,
+        limits,
+        sensor,
+        director: Some(director),
         policy,
-        evidence: config.evidence,
-        journal: config.journal,
-        raise_limits: config.raise_limits,
+        evidence,
+        journal,
+        raise_limits,
+        revision,
         names,
         created_at: clock::format(clock::now_micros()),
         config: document,

@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::events::EngineNames;
 use crate::learn::{self, Purpose, Subject};
 use crate::policy::{Config, Mode, Policy};
+use crate::profile::Revision;
 use crate::spec::Document;
 
 /// A container as its engine asked for it.
@@ -20,11 +21,15 @@ pub struct Container<'a> {
     pub names: &'a EngineNames,
     /// The engine's root filesystem, absolute.
     pub rootfs: &'a Path,
+    /// Image and parameters.
+    pub revision: &'a Revision,
 }
 
-/// What a collector is given; `None` where the mode records nothing. `document` is the engine's own, unedited.
-pub fn subject(config: &Config, policy: &Policy, container: &Container<'_>, document: &Document) -> Option<Subject> {
+/// What a collector is given; `None` where the mode records nothing.
+pub fn subject(config: &Config, policy: &Policy, container: &Container<'_>) -> Option<Subject> {
     let purpose = match policy.mode {
+        // Which of the two it is, its profile says anew for each generation.
+        Mode::Learn | Mode::Observe if policy.auto => Purpose::Auto(config.auto),
         Mode::Learn => Purpose::Learn,
         Mode::Observe => Purpose::Observe { profile: policy.profile.clone() },
         Mode::Off | Mode::Auto | Mode::Enforce => return None,
@@ -33,27 +38,31 @@ pub fn subject(config: &Config, policy: &Policy, container: &Container<'_>, docu
         container: container.id.to_owned(),
         workload: container.workload.to_owned(),
         names: container.names.clone(),
-        config: document.clone(),
+        revision: container.revision.clone(),
         rootfs: container.rootfs.to_owned(),
         purpose,
         window: config.learning.window,
         interval: config.learning.interval,
         table_entries: config.learning.table_entries,
         unattended: false,
+        covered: false,
         state_dir: config.state_dir.clone(),
         data_dir: config.data_dir.clone(),
         journal: config.journal,
     })
 }
 
-/// Starts the collector: its socket, and what is to be said where there should be one and is none.
+/// Starts the collector: its socket, and what is to be said where there should be one and is none. `from_supervisor`: the
+/// caller has mounts of its own over the engine's.
 pub(super) fn start(
     config: &Config,
     policy: &Policy,
     container: &Container<'_>,
-    document: &Document,
+    from_supervisor: bool,
 ) -> (Option<OwnedFd>, Vec<String>) {
-    match subject(config, policy, container, document).map(learn::start) {
+    let subject =
+        subject(config, policy, container).map(|subject| learn::Subject { covered: from_supervisor, ..subject });
+    match subject.map(learn::start) {
         None => (None, Vec::new()),
         Some(Ok(handle)) => (Some(handle.socket), Vec::new()),
         Some(Err(error)) => (None, vec![format!("learning: nothing is recorded: {error:#}")]),
@@ -80,6 +89,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::identity;
     use crate::policy;
 
     fn named(annotations: &[(&str, &str)], args: &str) -> String {
@@ -110,11 +120,13 @@ mod tests {
     #[test]
     fn only_modes_that_record_have_a_collector() {
         let document = Document::parse(b"{}").expect("JSON");
-        let container = Container { id: "c", workload: "w", names: &EngineNames::default(), rootfs: Path::new("/r") };
+        let (names, rootfs) = (&EngineNames::default(), Path::new("/r"));
+        let revision = &identity::of(&document, &BTreeMap::new(), names, rootfs, "c");
+        let container = Container { id: "c", workload: "w", names, rootfs, revision };
         for (mode, records) in Mode::ALL.into_iter().zip([false, true, true, false, false]) {
             let config = Config { mode, ..Config::default() };
             let policy = policy::resolve(&config, &Default::default(), &BTreeMap::new(), None).expect("a policy");
-            assert_eq!(subject(&config, &policy, &container, &document).is_some(), records, "{mode:?}");
+            assert_eq!(subject(&config, &policy, &container).is_some(), records, "{mode:?}");
         }
     }
 }

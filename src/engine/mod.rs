@@ -6,12 +6,14 @@
 mod claim;
 mod create;
 mod delete;
+mod director;
 mod exec;
 mod foreground;
 mod join;
 pub mod learning;
 mod pids;
 mod place;
+mod seat;
 mod updates;
 mod verbs;
 

@@ -66,6 +66,12 @@ pub enum EventType {
     /// An observed container did what its profile does not have.
     #[serde(rename = "dev.lithify.container.would-refuse")]
     WouldRefuse,
+    /// A profile has moved towards being enforced.
+    #[serde(rename = "dev.lithify.profile.promoted")]
+    Promoted,
+    /// A profile has moved away from being enforced.
+    #[serde(rename = "dev.lithify.profile.demoted")]
+    Demoted,
     /// Part of the watch, or the journal, does not work as it should.
     #[serde(rename = "dev.lithify.watch.degraded")]
     Degraded,
@@ -98,7 +104,7 @@ pub const MAX_LINE: usize = 64 << 10;
 
 impl EventType {
     /// Every type.
-    pub const ALL: [EventType; 10] = [
+    pub const ALL: [EventType; 12] = [
         EventType::Started,
         EventType::Breach,
         EventType::Restarted,
@@ -108,6 +114,8 @@ impl EventType {
         EventType::Learnt,
         EventType::Forbidden,
         EventType::WouldRefuse,
+        EventType::Promoted,
+        EventType::Demoted,
         EventType::Degraded,
     ];
 
@@ -123,6 +131,8 @@ impl EventType {
             EventType::Learnt => "dev.lithify.container.learnt",
             EventType::Forbidden => "dev.lithify.container.forbidden",
             EventType::WouldRefuse => "dev.lithify.container.would-refuse",
+            EventType::Promoted => "dev.lithify.profile.promoted",
+            EventType::Demoted => "dev.lithify.profile.demoted",
             EventType::Degraded => "dev.lithify.watch.degraded",
         }
     }

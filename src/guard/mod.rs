@@ -25,9 +25,20 @@ pub struct Limits {
     pub kill_foreign: bool,
     /// Patterns of programs that the workload was seen to run, or that somebody allowed.
     pub programs: BTreeSet<String>,
+    /// Patterns of programs that sessions were seen to run, or that somebody allowed them.
+    pub session_programs: BTreeSet<String>,
+    /// Capabilities (`CAP_CHOWN`) that sessions were seen to use.
+    pub session_capabilities: BTreeSet<String>,
     /// A workload that was healthy and is refused something this soon after its start returns to observing, in
     /// milliseconds; `None`: never.
     pub startup_ms: Option<u64>,
+}
+
+impl Limits {
+    /// Something is to be seen that no filter sees: refused writes and capabilities, programs.
+    pub fn needs_guard(&self) -> bool {
+        self.profile.is_some() || self.kill_foreign
+    }
 }
 
 /// What was refused.

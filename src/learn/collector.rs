@@ -5,18 +5,18 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::beyond::beyond;
 use super::ground::Ground;
 use super::life::{Life, Look, now};
 use super::messages::{Reply, Request};
-use super::observe::Items;
 use super::presence;
 use super::subject::{Purpose, Subject};
 use super::tell::Teller;
-use crate::profile::{Observation, Profile, store};
+use crate::events::clock;
+use crate::profile::beyond::beyond;
+use crate::profile::{Observation, Profile, Stage, store};
 use crate::sys::signals::SignalFd;
 use crate::sys::{memory, process, socket};
 
@@ -63,11 +63,11 @@ struct Collector {
     last: Option<String>,
     /// How many items the profile had before this life's first observation was folded.
     items_before: Option<usize>,
-    /// What is compared with; looked for once.
+    /// What is compared with: of a revision that is learnt, as it stood when this life began.
     profile: Option<Profile>,
     /// The bell rang: when, since boot, what is new is to be compared. Until then it is not listened to.
     compare_at: Option<Duration>,
-    /// What earlier collectors left has been seen to, or the profile has been looked for.
+    /// What earlier collectors left has been seen to, or the profile that somebody named has been looked for.
     prepared: bool,
     unattended: bool,
     closing: bool,
@@ -83,8 +83,17 @@ struct Woken {
 }
 
 impl Collector {
+    /// What is seen is compared with a profile.
     fn is_observing(&self) -> bool {
-        matches!(self.ground.subject.purpose, Purpose::Observe { .. })
+        !self.folds() || self.profile.is_some()
+    }
+
+    /// What is seen becomes part of a profile, as far as that is not finished.
+    fn folds(&self) -> bool {
+        match self.ground.subject.purpose {
+            Purpose::Learn | Purpose::Auto(_) => true,
+            Purpose::Observe { .. } => false,
+        }
     }
 
     fn step(&mut self, signals: Option<&SignalFd>) {
@@ -146,13 +155,12 @@ impl Collector {
             return;
         }
         let (ended, due) = life.turn(now, interval);
-        if self.is_observing() {
-            if ended || self.compare_at.is_some_and(|at| now >= at) {
-                self.compare_at = None;
-                self.observe(if ended { Look::Whole } else { Look::Quick });
-            }
-        } else if due {
+        let compares = self.is_observing() && (ended || self.compare_at.is_some_and(|at| now >= at));
+        if due && self.folds() {
             self.write(Look::Whole);
+        } else if compares {
+            self.compare_at = None;
+            self.observe(if ended { Look::Whole } else { Look::Quick });
         }
         if ended {
             self.tell_missing();
@@ -205,11 +213,16 @@ impl Collector {
         self.answer(&Reply::Armed { degraded });
         life.settle(&mut self.ground);
         self.life = Some(life);
-        if !std::mem::replace(&mut self.prepared, true) {
-            match self.is_observing() {
-                true => self.find_profile(),
-                false => self.recover(),
+        let prepared = std::mem::replace(&mut self.prepared, true);
+        match (self.folds(), prepared) {
+            (true, prepared) => {
+                if !prepared {
+                    self.recover();
+                }
+                self.find_finished();
             }
+            (false, false) => self.find_profile(),
+            (false, true) => {}
         }
         self.tell_missing();
         settle_down();
@@ -232,11 +245,11 @@ impl Collector {
     fn finish(&mut self, asked: bool) -> (Option<String>, Vec<String>) {
         let Some(life) = &self.life else { return (None, Vec::new()) };
         let ended = asked || life.over.is_some();
-        let written = if self.is_observing() {
+        let written = if self.folds() {
+            self.write(if ended { Look::Last } else { Look::Whole })
+        } else {
             self.observe(Look::Whole);
             None
-        } else {
-            self.write(if ended { Look::Last } else { Look::Whole })
         };
         self.last.clone_from(&written);
         (written, self.life.take().map(Life::end).unwrap_or_default())
@@ -261,9 +274,10 @@ impl Collector {
         }
     }
 
-    /// Writes the observation and folds it into its profile; its id, if it is on disk.
+    /// Writes the observation, folds it into its profile, and tells what is new beyond that; its id, if it is on disk.
     fn write(&mut self, look: Look) -> Option<String> {
         let observation = self.look(look)?;
+        self.compare(&observation);
         let data_dir = &self.ground.subject.data_dir;
         let life = self.life.as_mut()?;
         if let Err(error) = store::write_observation(data_dir, &observation) {
@@ -275,21 +289,49 @@ impl Collector {
             let known = store::read_profile(data_dir, &observation.workload, digest).ok().flatten();
             known.map_or(0, |p| p.workload_behaviour.len() + p.exec_behaviour.len())
         });
-        match store::fold_observation(data_dir, &observation) {
-            Ok(profile) if observation.ended => self.teller.learnt(&observation, &profile, items),
-            Ok(_) => {}
+        let folded = match &self.ground.subject.purpose {
+            Purpose::Auto(auto) => {
+                let now = clock::format(clock::now_micros());
+                store::fold_by_rules(data_dir, &observation, auto, &now)
+            }
+            Purpose::Learn | Purpose::Observe { .. } => {
+                store::fold_observation(data_dir, &observation).map(|profile| (profile, None))
+            }
+        };
+        match folded {
+            Ok((profile, step)) => {
+                if observation.ended && profile.generations.contains_key(&observation.id) {
+                    self.teller.learnt(&observation, &profile, items);
+                }
+                if let Some(step) = step {
+                    self.teller.moved(&step, &profile, store::origin(data_dir, &profile).as_ref());
+                }
+            }
             Err(error) => life.complain(&format!("{error:#}")),
         }
         Some(observation.id)
     }
 
-    /// Tells what is new beyond the profile.
     fn observe(&mut self, look: Look) {
-        let Some(observation) = self.look(look) else { return };
+        if let Some(observation) = self.look(look) {
+            self.compare(&observation);
+        }
+    }
+
+    /// Tells what is new beyond the profile.
+    fn compare(&mut self, observation: &Observation) {
         let Some(profile) = &self.profile else { return };
-        let Observation { workload_behaviour, exec_behaviour, .. } = observation;
-        let items = Items { workload: workload_behaviour, exec: exec_behaviour, ..Default::default() };
-        self.teller.would_refuse(&beyond(profile, &items), profile);
+        let all = beyond(profile, &observation.workload_behaviour, &observation.exec_behaviour);
+        self.teller.would_refuse(&all, profile);
+    }
+
+    /// A profile that learning is over for is what this life is compared with, though it may still grow by it.
+    fn find_finished(&mut self) {
+        let Subject { data_dir, workload, revision, .. } = &self.ground.subject;
+        match store::read_profile(data_dir, workload, &revision.digest) {
+            Ok(own) => self.profile = own.filter(|own| own.stage > Stage::Learning),
+            Err(error) => self.teller.degraded(&format!("{error:#}")),
+        }
     }
 
     fn find_profile(&mut self) {
@@ -326,21 +368,11 @@ fn profile_of(ground: &Ground) -> Result<Option<Profile>> {
     let subject = &ground.subject;
     let data_dir = &subject.data_dir;
     if let Purpose::Observe { profile: Some(name) } = &subject.purpose {
-        if let Some(newest) = store::newest_profile(data_dir, name)? {
-            return Ok(Some(newest));
-        }
-        let (workload, start) = name.rsplit_once('@').unwrap_or((name, ""));
-        let all = store::profiles(data_dir, workload)?.into_iter().filter_map(|stored| stored.document.ok());
-        let mut named = all.filter(|profile| !start.is_empty() && profile.revision.digest.starts_with(start));
-        return match (named.next(), named.next()) {
-            (Some(only), None) => Ok(Some(only)),
-            (found, _) => bail!(
-                "failed to find profile {name:?}: {}; see 'lithifyctl profile list'",
-                if found.is_some() { "several revisions begin so" } else { "there is none" }
-            ),
-        };
+        let found = store::named_profile(data_dir, name).with_context(|| format!("failed to find profile {name:?}"))?;
+        let missing = || format!("failed to find profile {name:?}: there is none; see 'lithifyctl profile list'");
+        return found.with_context(missing).map(Some);
     }
-    match store::read_profile(data_dir, &subject.workload, &ground.revision.digest)? {
+    match store::read_profile(data_dir, &subject.workload, &ground.subject.revision.digest)? {
         Some(own) => Ok(Some(own)),
         None => store::newest_profile(data_dir, &subject.workload),
     }

@@ -4,13 +4,10 @@
 
 use std::path::Path;
 
-use super::docker;
-use super::identity::{self, Source};
 use super::presence::{Entry, Presence};
 use super::subject::Subject;
 use super::written::Written;
 use crate::events;
-use crate::profile::Revision;
 use crate::sensor::{Place, Sensor};
 
 /// Linux's own range, where it can't be read (ip(7)).
@@ -19,7 +16,6 @@ const EPHEMERAL: (u16, u16) = (32768, 60999);
 /// One container.
 pub(super) struct Ground {
     pub(super) subject: Subject,
-    pub(super) revision: Revision,
     pub(super) sensor: Option<Sensor>,
     pub(super) written: Option<Written>,
     pub(super) ephemeral: (u16, u16),
@@ -48,22 +44,19 @@ impl Ground {
                 None
             }
         };
-        let (written, source) = match Written::open(&subject.rootfs) {
-            Ok((written, source, missing)) => {
+        let written = match Written::open(&subject.rootfs) {
+            Ok((written, missing)) => {
                 degraded.extend(missing);
-                (Some(written), source)
+                Some(written)
             }
             Err(error) => {
                 degraded.push(format!("{error:#}; sizes of what is written are not recorded"));
-                (None, Source::Directory(subject.rootfs.clone()))
+                None
             }
         };
-        let source = docker::image_id(&subject.rootfs, &subject.container).map_or(source, Source::Image);
-        let annotations = subject.config.annotations().unwrap_or_default();
-        let revision = identity::revision(&subject.config, &annotations, &subject.names, &source);
         let ephemeral = ephemeral(Path::new("/proc/sys/net/ipv4/ip_local_port_range")).unwrap_or(EPHEMERAL);
         let node = events::hostname();
-        let mut ground = Ground { subject, revision, sensor, written, ephemeral, node, next: None, degraded };
+        let mut ground = Ground { subject, sensor, written, ephemeral, node, next: None, degraded };
         ground.next = Some(ground.find_berth());
         ground
     }

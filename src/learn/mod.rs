@@ -1,7 +1,7 @@
 //! The collector: one small process beside each container that is learnt, which turns what the sensor recorded and what the
 //! engine's writable layer holds into observations, and those into the workload's profile.
 //!
-//! Owns: that process, what becomes an observation's item, and who a revision is. Must not: touch the container, or keep it
+//! Owns: that process, and what becomes an observation's item. Must not: touch the container, or keep it
 //! waiting: whatever fails here leaves the workload as it is and is said in an event.
 //!
 //! | file | what |
@@ -12,17 +12,12 @@
 //! | `ground.rs`, `life.rs` | what stays over a container's generations; one generation |
 //! | `written.rs`, `peaks.rs` | looking at the writable layer, and at the cgroups |
 //! | `observe.rs`, `addresses.rs` | pure: from what was seen to items |
-//! | `identity.rs`, `docker.rs` | pure: which revision it is; which image, where Docker alone knows |
-//! | `beyond.rs` | pure: what a profile does not have |
 //! | `tell.rs` | the events |
 //! | `presence.rs` | which collectors live, and waiting for one to end |
 
 pub mod addresses;
-pub mod beyond;
 mod collector;
-mod docker;
 mod ground;
-pub mod identity;
 mod life;
 pub mod messages;
 pub mod observe;

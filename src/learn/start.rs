@@ -34,6 +34,12 @@ pub fn start(subject: Subject) -> Result<Handle> {
             drop(ours);
             process::set_name(COMM);
             let _ = nix::unistd::setsid();
+            if subject.covered
+                && let Ok(first) = std::fs::File::open("/proc/1/ns/mnt")
+            {
+                // Without it the root's writable layer is not found, which the observation then says.
+                let _ = nix::sched::setns(first, nix::sched::CloneFlags::CLONE_NEWNS);
+            }
             // The engine waits for its pipes to be closed, and the rest belongs to the caller's frames, which never return here.
             if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
                 for number in 0..3 {

@@ -4,14 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::events::EngineNames;
-use crate::policy::JournalLimits;
-use crate::spec::Document;
+use crate::policy::{Auto, JournalLimits};
+use crate::profile::Revision;
 
 /// What the observations are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
-    /// They become part of the workload's profile.
+    /// They become part of the workload's profile; of one that is finished, what goes beyond it is told.
     Learn,
+    /// As its profile stands: while that learns or is observed they become part of it, and it moves on by these rules; once
+    /// it is observed, what is new is told.
+    Auto(Auto),
     /// They are compared with a profile, and nothing is added to it.
     Observe {
         /// The stored profile: `WORKLOAD`, whose newest it is, or `WORKLOAD@` and the beginning of a revision's digest. `None`:
@@ -29,8 +32,8 @@ pub struct Subject {
     pub workload: String,
     /// What the engine calls it.
     pub names: EngineNames,
-    /// The engine's config.json, unedited: what the revision is made of.
-    pub config: Document,
+    /// Image and parameters, as the engine asked for them.
+    pub revision: Revision,
     /// The root filesystem that the engine made, absolute. Read in the caller's mount namespace.
     pub rootfs: PathBuf,
     /// What for.
@@ -44,6 +47,8 @@ pub struct Subject {
     /// Nobody stays at the socket (an OCI hook, which has to end before the container starts): its end means nothing, and
     /// the container's init ends the observation by ending.
     pub unattended: bool,
+    /// Whoever starts it has mounted something over the engine's root: it is looked at where the node's first process is.
+    pub covered: bool,
     /// Live state: `<state-dir>/learn/` tells living collectors from dead ones.
     pub state_dir: PathBuf,
     /// Observations, profiles, the journal.

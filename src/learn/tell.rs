@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::beyond::Beyond;
 use super::subject::Subject;
 use crate::events::{Durability, Event, EventType, Journal, Recorder};
-use crate::profile::{Observation, Profile};
+use crate::profile::beyond::Beyond;
+use crate::profile::steering::Step;
+use crate::profile::{Observation, Profile, moved};
 
 /// Most events of one kind that one look leads to; of the rest, how many.
 const MAX_AT_ONCE: usize = 32;
@@ -59,6 +60,13 @@ impl Teller {
             .with("lost", observation.loss.table_full + observation.loss.unreadable + observation.loss.untracked)
             .with("unseen", observation.unseen.clone());
         self.recorder.record(event, Durability::Buffered);
+    }
+
+    /// A profile has come to another stage.
+    pub(super) fn moved(&mut self, step: &Step, profile: &Profile, origin: Option<&Profile>) {
+        let mut event = moved::event(&self.container, step, profile, origin);
+        event.data.extend(self.common.clone());
+        self.recorder.record(event, Durability::Synced);
     }
 
     /// What earlier collectors, which did not live to do it, had seen is part of their profiles now.

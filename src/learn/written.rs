@@ -12,15 +12,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlink};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::time::{ClockId, clock_gettime};
 
-use super::identity::Source;
 use super::observe::Found;
 use crate::profile::behaviour::Operation;
 use crate::rootfs::Layers;
 use crate::sensor::reading::Seen;
-use crate::sys::proc_fd;
 use crate::sys::statx::statx;
 use crate::watch::scan::{Baseline, Limits};
 use crate::watch::{ChangeKind, Image};
@@ -52,24 +50,19 @@ pub(super) fn instant_ns() -> i128 {
 }
 
 impl Written {
-    /// Opens what the root consists of, in the mount namespace that the engine made it in. Says where it comes from, and
-    /// what is missing, in words.
+    /// Opens what the root consists of, in the mount namespace that the engine made it in. Says what is missing, in words.
     ///
     /// # Errors
     /// When the root is missing or no directory.
-    pub(super) fn open(rootfs: &Path) -> Result<(Written, Source, Option<String>)> {
+    pub(super) fn open(rootfs: &Path) -> Result<(Written, Option<String>)> {
         let table =
             std::fs::read("/proc/thread-self/mountinfo").context("failed to read /proc/thread-self/mountinfo")?;
         let Layers { lowers, upper, degraded, .. } = Layers::of(rootfs, &table)?;
-        let (place, source) = match upper {
-            Some(upper) => {
-                let paths = lowers.iter().filter_map(|fd| readlink(proc_fd::path(fd.as_fd()).as_str()).ok());
-                let source = Source::Layers(paths.map(PathBuf::from).collect());
-                (Place::Upper { upper, image: Image::new(lowers) }, source)
-            }
-            None => (Place::Directory(rootfs.to_owned()), Source::Directory(rootfs.to_owned())),
+        let place = match upper {
+            Some(upper) => Place::Upper { upper, image: Image::new(lowers) },
+            None => Place::Directory(rootfs.to_owned()),
         };
-        Ok((Written { place, baseline: Baseline::default(), found: BTreeMap::new() }, source, degraded))
+        Ok((Written { place, baseline: Baseline::default(), found: BTreeMap::new() }, degraded))
     }
 
     /// What is there now and was there at `instant_ns` is the engine's own: mount points, `/etc/hosts`, what an earlier life
@@ -257,8 +250,8 @@ mod tests {
         std::fs::write(dir.path().join("data"), "12345").expect("a file");
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).expect("a link");
         std::os::unix::fs::symlink("/etc", dir.path().join("etc")).expect("a link");
-        let (mut written, source, degraded) = Written::open(dir.path()).expect("opened");
-        assert_eq!((source, degraded), (Source::Directory(dir.path().to_owned()), None));
+        let (mut written, degraded) = Written::open(dir.path()).expect("opened");
+        assert_eq!(degraded, None);
         written.begin(instant_ns()).expect("nothing to do");
         let named = ["/data", "/link", "/etc/passwd", "/../etc/passwd", "/none", "/"];
         written.look(2, named.into_iter()).expect("looked");

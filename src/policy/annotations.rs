@@ -5,48 +5,63 @@
 //!
 //! | annotation | values | order, loosest first | default |
 //! | --- | --- | --- | --- |
-//! | `mode` | `off`, `learn`, `observe`, `enforce` | off < learn < observe < enforce | `enforce` |
-//! | `rootfs` | `sealed`, `tripwire`, `engine` | engine < tripwire < sealed | `sealed`; `engine` in `learn` and `observe` |
-//! | `on-write` | `report`, `pause`, `stop`, `restart` | report < pause < stop = restart | `restart`; `report` with `rootfs: engine`, in `learn` and in `observe` |
+//! | `mode` | `off`, `learn`, `observe`, `auto`, `enforce` | off < learn < observe < auto < enforce | `auto` |
+//! | `rootfs` | `sealed`, `tripwire`, `engine` | engine < tripwire < sealed | `sealed`; `engine` while learning and observing |
+//! | `on-write` | `report`, `pause`, `stop`, `restart` | report < pause < stop = restart | `restart`; `report` with `rootfs: engine`, while learning and observing |
+//! | `on-refused-write`, `on-refused-syscall` | the same | the same | `report`; as `on-write` once a profile is enforced |
+//! | `exec` | `allow`, `profile`, `deny` | allow < profile < deny | `allow` |
 //! | `restart-limit` | `5/60s` | tighter: no more restarts and no higher rate | `5/60s` |
 //! | `renew-every` | a duration, `off` | off < long < short | `off` |
 //! | `workload` | a name | free | the engine's names, else image and args |
-//! | `profile` | a stored profile, in `observe` only | free | the workload's own |
+//! | `profile` | a stored profile, in `observe` and `enforce` | free | the workload's own |
 //! | `scratch` | `/tmp:64m,/data` | free, except below system folders (`scratch`) and with `:exec` (`scratch-exec`) | none |
 //!
 //! The node's value is what annotations are held against, whether it was written down or is a default.
 //!
-//! In `learn` and `observe` on the engine's own rootfs ([`Policy::is_hands_off`]) what is written is what is to be learnt:
+//! While learning and observing on the engine's own rootfs ([`Policy::is_hands_off`]) what is written is what is to be learnt:
 //! there are no breaches, so that `on-write`, `renew-every` and `scratch`, the node's and the annotations', are checked and
 //! then left out. A `rootfs` that node, flag or annotation sets holds, and the others with it.
+//!
+//! In `auto` what holds follows from what the workload's profile has come to, which nobody knows here: [`resolve`] says what
+//! will hold once it is enforced, so that a contradiction is told at the first start, and [`settle`] what holds now.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow, bail};
 
 use super::config::{Config, Loosen, Overrides};
+use super::show::Show;
 use super::suggest::{quote, remedy};
 use super::values::{self, Parsed};
-use super::{ExecRule, Mode, Policy, Response, RestartLimit, RootfsKind, Scratch, names, tighten};
+use super::{Mode, Policy, Response, RootfsKind, Scratch, Standing, names, tighten};
 
 /// What all our annotations begin with.
 pub const PREFIX: &str = "lithify.dev/";
 /// Most annotations under our prefix that are looked at.
 pub const MAX_ANNOTATIONS: usize = 256;
 /// Keys that this version understands.
-pub const KEYS: [&str; 8] =
-    ["mode", "rootfs", "on-write", "restart-limit", "renew-every", "workload", "profile", "scratch"];
-/// Keys that a version which enforces profiles has, and this one does not.
-const LATER_KEYS: [&str; 1] = ["on-refused-write"];
+pub const KEYS: [&str; 11] = [
+    "mode",
+    "rootfs",
+    "on-write",
+    "on-refused-write",
+    "on-refused-syscall",
+    "exec",
+    "restart-limit",
+    "renew-every",
+    "workload",
+    "profile",
+    "scratch",
+];
 
-/// Resolves what holds for one container.
+/// Resolves what holds for one container; in `auto`, once its profile is enforced.
 ///
 /// `lithify.dev/<key>.<container name>` wins over `lithify.dev/<key>`. Entries for other containers don't apply, and are
 /// still checked. Where the mode comes out as [`Mode::Off`] nothing else is looked at: such a container always starts.
 ///
 /// # Errors
 /// When a key or value under our prefix is unknown, an annotation loosens what it may not, the settings contradict each
-/// other, or the node wants a profile. The message names the annotation, the node's value and the remedy.
+/// other. The message names the annotation, the node's value and the remedy.
 pub fn resolve(
     config: &Config,
     overrides: &Overrides,
@@ -54,23 +69,51 @@ pub fn resolve(
     container_name: Option<&str>,
 ) -> Result<Policy> {
     let node = Node::new(config, overrides);
-    let mode = match pick(annotations, "mode", container_name) {
-        None => node.mode,
-        Some((name, text)) => {
-            node.hold(Loosen::Mode, name, said(name, text, values::mode)?, node.mode, tighten::mode)?
-        }
-    };
+    let mode = chosen_mode(&node, annotations, container_name)?;
+    resolve_in(&node, mode, mode, Standing::Enforced, annotations, container_name)
+}
+
+/// What holds for one container whose profile, or want of one, has come to `standing`. Only in `auto` that decides the mode,
+/// which is never `auto` here.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn settle(
+    config: &Config,
+    overrides: &Overrides,
+    annotations: &BTreeMap<String, String>,
+    container_name: Option<&str>,
+    standing: Standing,
+) -> Result<Policy> {
+    let node = Node::new(config, overrides);
+    let chosen = chosen_mode(&node, annotations, container_name)?;
+    let mode = if chosen == Mode::Auto { standing.mode() } else { chosen };
+    resolve_in(&node, chosen, mode, standing, annotations, container_name)
+}
+
+fn chosen_mode(node: &Node<'_>, annotations: &BTreeMap<String, String>, container_name: Option<&str>) -> Result<Mode> {
+    match pick(annotations, "mode", container_name) {
+        None => Ok(node.mode),
+        Some((name, text)) => node.hold(Loosen::Mode, name, said(name, text, values::mode)?, node.mode, tighten::mode),
+    }
+}
+
+/// `chosen` is what somebody wants, `mode` what that is for now.
+fn resolve_in(
+    node: &Node<'_>,
+    chosen: Mode,
+    mode: Mode,
+    standing: Standing,
+    annotations: &BTreeMap<String, String>,
+    container_name: Option<&str>,
+) -> Result<Policy> {
+    let config = node.config;
     if mode == Mode::Off {
         return Ok(node.policy(mode));
     }
     check_all(annotations)?;
-    if config.require_profile && mode == Mode::Enforce {
-        bail!(
-            "failed to start in mode enforce: the node's require-profile is true, and this version enforces no profiles; \
-             set require-profile = false in the configuration, or mode observe"
-        );
-    }
     let mut policy = node.policy(mode);
+    policy.auto = chosen == Mode::Auto && mode != Mode::Auto;
     let get = |key| pick(annotations, key, container_name);
     if let Some((name, text)) = get("rootfs") {
         let value = said(name, text, values::rootfs)?;
@@ -80,18 +123,24 @@ pub fn resolve(
         policy.workload = Some(said(name, text, names::workload)?);
     }
     if let Some((name, text)) = get("profile") {
-        if mode != Mode::Observe {
+        if !matches!(chosen, Mode::Observe | Mode::Enforce) {
             bail!(
-                "annotation {}: only mode observe compares with a profile, and this container's mode is {}; remove it, or \
-                 set mode observe",
+                "annotation {}: only modes observe and enforce take a profile that is named, and this container's mode is \
+                 {}; remove it, or set mode observe or enforce",
                 show_name(name),
-                mode.show()
+                chosen.show()
             );
         }
         policy.profile = Some(said(name, text, names::profile)?);
     }
+    if let Some((name, text)) = get("exec") {
+        let value = said(name, text, values::exec)?;
+        policy.exec = node.hold(Loosen::Exec, name, value, config.exec, tighten::exec)?;
+    }
     if policy.is_hands_off() {
         policy.on_write = Response::Report;
+        policy.on_refused_write = Response::Report;
+        policy.on_refused_syscall = Response::Report;
         policy.renew_every = None;
         policy.scratch = Vec::new();
         return Ok(policy);
@@ -110,6 +159,26 @@ pub fn resolve(
             "{name}: restart can't make the engine's own rootfs pristine; use rootfs sealed or tripwire, or on-write \
              report, pause or stop"
         );
+    }
+    for (key, loosen, of_node, place) in [
+        ("on-refused-write", Loosen::OnRefusedWrite, config.on_refused_write, &mut policy.on_refused_write),
+        ("on-refused-syscall", Loosen::OnRefusedSyscall, config.on_refused_syscall, &mut policy.on_refused_syscall),
+    ] {
+        let implied = if standing == Standing::Enforced { policy.on_write } else { Response::Report };
+        let wanted = match get(key) {
+            Some((name, text)) => {
+                let value = said(name, text, values::response)?;
+                Some((name, node.hold(loosen, name, value, of_node.unwrap_or(implied), tighten::response)?))
+            }
+            None => of_node.map(|value| (key, value)),
+        };
+        if let (RootfsKind::Engine, Some((name, Response::Restart))) = (policy.rootfs, wanted) {
+            bail!(
+                "{name}: restart can't make the engine's own rootfs pristine; use rootfs sealed or tripwire, or report, \
+                 pause or stop"
+            );
+        }
+        *place = wanted.map_or(implied, |(_, value)| value);
     }
     if let Some((name, text)) = get("restart-limit") {
         let value = said(name, text, values::restart_limit)?;
@@ -171,9 +240,9 @@ impl<'c> Node<'c> {
             auto: false,
             rootfs,
             on_write,
-            on_refused_write: on_write,
-            on_refused_syscall: on_write,
-            exec: ExecRule::Allow,
+            on_refused_write: self.config.on_refused_write.unwrap_or(Response::Report),
+            on_refused_syscall: self.config.on_refused_syscall.unwrap_or(Response::Report),
+            exec: self.config.exec,
             restart_limit: self.config.restart_limit,
             escalate_to: self.config.escalate_to,
             renew_every: self.config.renew_every,
@@ -199,7 +268,13 @@ impl<'c> Node<'c> {
             Loosen::Mode => self.overrides.mode.is_some(),
             Loosen::Rootfs => self.overrides.rootfs.is_some(),
             Loosen::OnWrite => self.overrides.on_write.is_some(),
-            Loosen::RestartLimit | Loosen::RenewEvery | Loosen::Scratch | Loosen::ScratchExec => false,
+            Loosen::OnRefusedWrite
+            | Loosen::OnRefusedSyscall
+            | Loosen::Exec
+            | Loosen::RestartLimit
+            | Loosen::RenewEvery
+            | Loosen::Scratch
+            | Loosen::ScratchExec => false,
         };
         // Whoever sets anything means it to be in force: then the mode is not anybody's to turn off.
         let mode_of_set = key == Loosen::Mode && !self.config.binding.is_empty();
@@ -249,18 +324,13 @@ fn check_all(annotations: &BTreeMap<String, String>) -> Result<()> {
         match key {
             "mode" => drop(said(name, text, values::mode)?),
             "rootfs" => drop(said(name, text, values::rootfs)?),
-            "on-write" => drop(said(name, text, values::response)?),
+            "on-write" | "on-refused-write" | "on-refused-syscall" => drop(said(name, text, values::response)?),
+            "exec" => drop(said(name, text, values::exec)?),
             "restart-limit" => drop(said(name, text, values::restart_limit)?),
             "renew-every" => drop(said(name, text, values::renew_every)?),
             "workload" => drop(said(name, text, names::workload)?),
             "profile" => drop(said(name, text, names::profile)?),
             "scratch" => drop(said(name, text, values::scratch)?),
-            _ if LATER_KEYS.contains(&key) => {
-                bail!(
-                    "annotation {} is not supported by this version, which enforces no profiles; remove it",
-                    show_name(name)
-                )
-            }
             _ => bail!("annotation {}: unknown key {}; {}", show_name(name), quote(key), remedy(key, &KEYS)),
         }
         if container.is_some_and(|c| c.is_empty() || c.len() > 253) {
@@ -299,39 +369,4 @@ fn add_scratch(config: &Config, name: &str, added: Vec<Scratch>, all: &mut Vec<S
         bail!("annotation {name}: with the node's own, there are more than {} scratch mounts", values::MAX_SCRATCH);
     }
     Ok(())
-}
-
-/// A value as it is written in an annotation.
-pub(super) trait Show {
-    fn show(&self) -> String;
-}
-
-impl Show for Mode {
-    fn show(&self) -> String {
-        super::word(self)
-    }
-}
-
-impl Show for RootfsKind {
-    fn show(&self) -> String {
-        super::word(self)
-    }
-}
-
-impl Show for Response {
-    fn show(&self) -> String {
-        super::word(self)
-    }
-}
-
-impl Show for RestartLimit {
-    fn show(&self) -> String {
-        format!("{}/{}", self.count, values::show_duration(self.window))
-    }
-}
-
-impl Show for Option<std::time::Duration> {
-    fn show(&self) -> String {
-        self.map_or("off".to_string(), values::show_duration)
-    }
 }

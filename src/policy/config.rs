@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::document;
-use super::{Dirs, Mode, Response, RestartLimit, RootfsKind, Scratch};
+use super::{Dirs, ExecRule, Mode, Response, RestartLimit, RootfsKind, Scratch};
 
 /// Where the file is when neither `--config` nor [`CONFIG_ENV`] says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lithify/config.toml";
@@ -31,6 +31,12 @@ pub enum Loosen {
     Rootfs,
     /// `on-write`: to a weaker response.
     OnWrite,
+    /// `on-refused-write`: to a weaker response.
+    OnRefusedWrite,
+    /// `on-refused-syscall`: to a weaker response.
+    OnRefusedSyscall,
+    /// `exec`: to a wider rule.
+    Exec,
     /// `restart-limit`: more restarts, or more of them per time.
     RestartLimit,
     /// `renew-every`: less often, or never.
@@ -43,10 +49,13 @@ pub enum Loosen {
 
 impl Loosen {
     /// Every name that `allow-loosen` takes.
-    pub const NAMES: [(&'static str, Loosen); 7] = [
+    pub const NAMES: [(&'static str, Loosen); 10] = [
         ("mode", Loosen::Mode),
         ("rootfs", Loosen::Rootfs),
         ("on-write", Loosen::OnWrite),
+        ("on-refused-write", Loosen::OnRefusedWrite),
+        ("on-refused-syscall", Loosen::OnRefusedSyscall),
+        ("exec", Loosen::Exec),
         ("restart-limit", Loosen::RestartLimit),
         ("renew-every", Loosen::RenewEvery),
         ("scratch", Loosen::Scratch),
@@ -110,6 +119,34 @@ impl Default for Learning {
     }
 }
 
+/// How mode `auto` goes from learning over observing to enforcing (`[auto]`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Auto {
+    /// Learning is over once the chance that the next window shows something new is at most this, in millionths.
+    pub risk_ppm: u32,
+    /// And not before so many generations.
+    pub generations: u32,
+    /// Observing is over after so many generations that showed nothing new.
+    pub observe_generations: u32,
+    /// What lives this long has been through its start-up. A refusal before is one of the start-up.
+    pub startup: Duration,
+    /// For how long one replica enforces before the others do; zero: all at once.
+    pub canary_for: Duration,
+}
+
+impl Default for Auto {
+    /// 1 %, 2 and 1 generations, 30 s, no canary.
+    fn default() -> Self {
+        Auto {
+            risk_ppm: 10_000,
+            generations: 2,
+            observe_generations: 1,
+            startup: Duration::from_secs(30),
+            canary_for: Duration::ZERO,
+        }
+    }
+}
+
 /// The node's settings, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -121,11 +158,17 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How much is done.
     pub mode: Mode,
-    /// Root filesystem; in `learn` and `observe` it holds only if the file sets it.
+    /// Root filesystem; while learning and observing it holds only if the file sets it.
     pub rootfs: RootfsKind,
     /// Answer to a breach; `None`: not set, which is `restart`, and `report` where the rootfs is the engine's or nothing is
     /// enforced.
     pub on_write: Option<Response>,
+    /// Answer to a write that is refused; `None`: not set, which is `report`, and `on_write` once a profile is enforced.
+    pub on_refused_write: Option<Response>,
+    /// Answer to a system call, a capability or a program that is refused; `None`: likewise.
+    pub on_refused_syscall: Option<Response>,
+    /// Who may run programs in a container that runs.
+    pub exec: ExecRule,
     /// How often `restart` may be the answer.
     pub restart_limit: RestartLimit,
     /// What follows at the limit: `Stop` or `Pause`.
@@ -152,6 +195,8 @@ pub struct Config {
     pub journal: JournalLimits,
     /// `[learning]`.
     pub learning: Learning,
+    /// `[auto]`.
+    pub auto: Auto,
 }
 
 impl Default for Config {
@@ -160,9 +205,12 @@ impl Default for Config {
             runtimes: vec!["runc".into(), "crun".into()],
             state_dir: "/run/lithify".into(),
             data_dir: "/var/lib/lithify".into(),
-            mode: Mode::Enforce,
+            mode: Mode::Auto,
             rootfs: RootfsKind::Sealed,
             on_write: None,
+            on_refused_write: None,
+            on_refused_syscall: None,
+            exec: ExecRule::Allow,
             restart_limit: RestartLimit { count: 5, window: Duration::from_secs(60) },
             escalate_to: Response::Stop,
             renew_every: None,
@@ -176,6 +224,7 @@ impl Default for Config {
             evidence: EvidenceLimits::default(),
             journal: JournalLimits::default(),
             learning: Learning::default(),
+            auto: Auto::default(),
         }
     }
 }

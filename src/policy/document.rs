@@ -1,7 +1,6 @@
 //! Walks a config document against the table of known keys, and collects every mistake with its line.
 //!
-//! Owns: the tables of keys ([`KEYS`], [`EVIDENCE_KEYS`], [`JOURNAL_KEYS`], [`LEARNING_KEYS`]). Must not: stop at the first
-//! mistake, or read a file.
+//! Owns: the tables of keys ([`KEYS`], [`SECTIONS`]). Must not: stop at the first mistake, or read a file.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ pub const KEYS: &[Key] = &[
     }),
     ("state-dir", "folder of live state", |c, v| set(&mut c.state_dir, dir(v))),
     ("data-dir", "folder of events, evidence and profiles", |c, v| set(&mut c.data_dir, dir(v))),
-    ("mode", "off, learn, observe or enforce", |c, v| {
+    ("mode", "off, learn, observe, auto or enforce", |c, v| {
         c.binding.insert(Loosen::Mode);
         set(&mut c.mode, string(v).and_then(values::mode))
     }),
@@ -37,6 +36,18 @@ pub const KEYS: &[Key] = &[
     ("on-write", "report, pause, stop or restart", |c, v| {
         c.binding.insert(Loosen::OnWrite);
         set(&mut c.on_write, string(v).and_then(values::response).map(Some))
+    }),
+    ("on-refused-write", "report, pause, stop or restart, for writes that are refused", |c, v| {
+        c.binding.insert(Loosen::OnRefusedWrite);
+        set(&mut c.on_refused_write, string(v).and_then(values::response).map(Some))
+    }),
+    ("on-refused-syscall", "the same, for system calls, capabilities and programs that are refused", |c, v| {
+        c.binding.insert(Loosen::OnRefusedSyscall);
+        set(&mut c.on_refused_syscall, string(v).and_then(values::response).map(Some))
+    }),
+    ("exec", "allow, profile or deny programs that are run in a running container", |c, v| {
+        c.binding.insert(Loosen::Exec);
+        set(&mut c.exec, string(v).and_then(values::exec))
     }),
     ("restart-limit", "restarts per time, e.g. \"5/60s\"", |c, v| {
         c.binding.insert(Loosen::RestartLimit);
@@ -58,7 +69,7 @@ pub const KEYS: &[Key] = &[
         c.allow_loosen = loosen(v)?.into_iter().collect();
         Ok(())
     }),
-    ("require-profile", "true refuses every start in enforce: profiles are not enforced yet", |c, v| {
+    ("require-profile", "true refuses starts in enforce without a profile", |c, v| {
         set(&mut c.require_profile, boolean(v))
     }),
     ("raise-limits", "true lets lithify raise fs.inotify and fs.fanotify limits", |c, v| {
@@ -67,6 +78,7 @@ pub const KEYS: &[Key] = &[
     ("evidence", "limits of kept diffs", |_, _| Ok(())),
     ("journal", "limits of the journal", |_, _| Ok(())),
     ("learning", "how learning goes", |_, _| Ok(())),
+    ("auto", "how auto goes from learning to enforcing", |_, _| Ok(())),
 ];
 
 /// Keys of `[evidence]`.
@@ -95,6 +107,27 @@ pub const LEARNING_KEYS: &[Key] = &[
     }),
 ];
 
+/// Keys of `[auto]`.
+pub const AUTO_KEYS: &[Key] = &[
+    ("risk", "the chance of something new in the next window at which learning is over, e.g. 0.01", |c, v| {
+        set(&mut c.auto.risk_ppm, number(v).and_then(values::chance))
+    }),
+    ("generations", "and not before so many, 1 to 1000", |c, v| set(&mut c.auto.generations, count(v, 1, 1000))),
+    ("observe-generations", "generations with nothing new before it is enforced, 1 to 1000", |c, v| {
+        set(&mut c.auto.observe_generations, count(v, 1, 1000))
+    }),
+    ("startup", "what a start-up takes, 1s to 1h", |c, v| {
+        set(&mut c.auto.startup, duration(v, Duration::from_secs(1), Duration::from_secs(3600)))
+    }),
+    ("canary-for", "how long one replica enforces before the others, 0s (not at all) to 30d", |c, v| {
+        set(&mut c.auto.canary_for, duration(v, Duration::ZERO, Duration::from_secs(30 * 24 * 3600)))
+    }),
+];
+
+/// The tables by their name.
+pub const SECTIONS: [(&str, &[Key]); 4] =
+    [("evidence", EVIDENCE_KEYS), ("journal", JOURNAL_KEYS), ("learning", LEARNING_KEYS), ("auto", AUTO_KEYS)];
+
 /// Reads a document into settings.
 ///
 /// # Errors
@@ -109,7 +142,7 @@ pub(super) fn walk(text: &str) -> Result<Config, Vec<Mistake>> {
     // After a syntax error the rest of the table may be a guess of the parser's: what it says would mislead.
     if found.mistakes.is_empty() {
         found.table(&mut config, document.get_ref(), KEYS, "");
-        for (name, keys) in [("evidence", EVIDENCE_KEYS), ("journal", JOURNAL_KEYS), ("learning", LEARNING_KEYS)] {
+        for (name, keys) in SECTIONS {
             let Some(value) = document.get_ref().get(name) else { continue };
             match value.get_ref() {
                 DeValue::Table(table) => found.table(&mut config, table, keys, name),
@@ -171,6 +204,15 @@ impl Walk<'_> {
                            \"tripwire\", or another response";
             self.at(span("on-write"), message.to_string());
         }
+        for (name, response) in
+            [("on-refused-write", config.on_refused_write), ("on-refused-syscall", config.on_refused_syscall)]
+        {
+            if config.rootfs == super::RootfsKind::Engine && response == Some(super::Response::Restart) {
+                let message =
+                    format!("{name}: \"restart\" can't make the engine's own rootfs pristine; use another response");
+                self.at(span(name), message);
+            }
+        }
         if config.learning.interval < config.learning.window {
             let message = "learning.interval is shorter than learning.window; what was learnt is saved when a window ends: \
                            raise interval or shorten window";
@@ -204,6 +246,15 @@ fn boolean(value: &Value<'_>) -> Parsed<bool> {
 fn integer(value: &DeValue<'_>) -> Option<u64> {
     let number = value.as_integer()?;
     u64::from_str_radix(number.as_str().trim_start_matches('+'), number.radix()).ok()
+}
+
+fn number(value: &Value<'_>) -> Parsed<f64> {
+    let v = value.get_ref();
+    let found = match (v.as_float(), integer(v)) {
+        (Some(float), _) => float.as_str().parse().ok(),
+        (None, whole) => whole.map(|n| n as f64),
+    };
+    found.ok_or_else(|| format!("expected a number without quotes, found a value of type {}", kind(v)))
 }
 
 fn count(value: &Value<'_>, min: u32, max: u32) -> Parsed<u32> {
@@ -286,68 +337,4 @@ fn loosen(value: &Value<'_>) -> Parsed<Vec<Loosen>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mistakes(text: &str) -> Vec<(usize, String)> {
-        Config::parse(text).unwrap_err().into_iter().map(|m| (m.line, m.message)).collect()
-    }
-
-    #[test]
-    fn an_empty_file_is_the_defaults() {
-        assert_eq!(Config::parse("# nothing\n"), Ok(Config::default()));
-    }
-
-    #[test]
-    fn every_mistake_is_told_with_its_line() {
-        let text = "mode = \"auto\"\nrotofs = \"sealed\"\nruntimes = []\nstate-dir = \"run\"\nrequire-profile = \"yes\"\n\
-                    [journal]\nmax-files = 1\nmax-byte = \"1m\"\n";
-        let found = mistakes(text);
-        let lines: Vec<usize> = found.iter().map(|(l, _)| *l).collect();
-        assert_eq!(lines, [1, 2, 3, 4, 5, 7, 8], "{found:#?}");
-        assert!(found[1].1.contains("did you mean \"rootfs\"?"));
-        assert!(found[6].1.contains("\"journal.max-byte\"; did you mean \"max-bytes\"?"));
-    }
-
-    #[test]
-    fn a_syntax_error_is_told_with_its_line_and_nothing_is_guessed() {
-        let found = mistakes("mode = \"off\"\nrootfs = \n");
-        assert!(found.iter().all(|(line, _)| *line == 2), "{found:?}");
-        assert!(!mistakes("mode = \"off\"\nmode = \"off\"\n").is_empty());
-    }
-
-    #[test]
-    fn settings_that_contradict_each_other_are_mistakes() {
-        assert_eq!(mistakes("rootfs = \"engine\"\non-write = \"restart\"\n")[0].0, 2);
-        assert_eq!(mistakes("\n[evidence]\nmax-bytes = \"1m\"\n")[0].0, 2);
-        assert!(mistakes("runtimes = [\"/usr/bin/lithify\"]")[0].1.contains("its own low-level runtime"));
-    }
-
-    #[test]
-    fn learning_has_bounds_and_is_not_saved_more_often_than_it_is_looked_at() {
-        let learning = |text: &str| Config::parse(&format!("[learning]\n{text}")).map(|config| config.learning);
-        let read = learning("window = \"10s\"\ninterval = \"1m\"\ntable-entries = 1000\n").expect("good");
-        let want = super::super::Learning {
-            window: Duration::from_secs(10),
-            interval: Duration::from_secs(60),
-            table_entries: 1000,
-        };
-        assert_eq!(read, want);
-        for (text, says) in [
-            ("window = \"0s\"", "between 1s and 1h"),
-            ("window = 60", "a string in quotes"),
-            ("interval = \"25h\"", "between 1s and 1d"),
-            ("interval = \"30s\"", "shorter than learning.window"),
-            ("table-entries = 255", "between 256 and 1048576"),
-            ("windows = \"1s\"", "did you mean \"window\"?"),
-        ] {
-            let found = learning(text).expect_err(text);
-            assert!(found[0].message.contains(says), "{text}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn a_section_written_as_a_value_is_a_mistake() {
-        assert!(mistakes("evidence = 3\n")[0].1.contains("[evidence]"));
-    }
-}
+mod tests;

@@ -7,12 +7,13 @@ pub mod annotations;
 pub mod config;
 pub mod document;
 pub mod names;
+mod show;
 pub mod suggest;
 pub mod tighten;
 pub mod values;
 
-pub use annotations::resolve;
-pub use config::{Config, EvidenceLimits, JournalLimits, Learning, Overrides};
+pub use annotations::{resolve, settle};
+pub use config::{Auto, Config, EvidenceLimits, JournalLimits, Learning, Overrides};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,6 +45,31 @@ impl Mode {
         match self {
             Mode::Learn | Mode::Observe => true,
             Mode::Off | Mode::Auto | Mode::Enforce => false,
+        }
+    }
+}
+
+/// What the profile of a container's revision, or the want of one, has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// There is none, or it learns.
+    Learning,
+    /// What goes beyond it is told.
+    Observing,
+    /// Nothing is enforced but that the root does not change.
+    Immutable,
+    /// What goes beyond it is refused.
+    Enforced,
+}
+
+impl Standing {
+    /// What `auto` is then.
+    pub fn mode(self) -> Mode {
+        match self {
+            Standing::Learning => Mode::Learn,
+            Standing::Observing => Mode::Observe,
+            Standing::Immutable | Standing::Enforced => Mode::Enforce,
         }
     }
 }
@@ -132,7 +158,7 @@ pub struct Policy {
     pub renew_every: Option<Duration>,
     /// The workload's name, where an annotation gives one.
     pub workload: Option<String>,
-    /// The stored profile to compare with, where an annotation names one.
+    /// The stored profile to compare with or to enforce, where an annotation names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// Scratch mounts, in the order given.

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::{Mode, Response, RestartLimit, RootfsKind};
+use super::{ExecRule, Mode, Response, RestartLimit, RootfsKind};
 
-/// off < learn < observe < enforce.
+/// off < learn < observe < auto < enforce.
 pub fn mode(new: Mode, node: Mode) -> bool {
     new >= node
 }
@@ -29,6 +29,11 @@ pub fn response(new: Response, node: Response) -> bool {
         Response::Stop | Response::Restart => 2,
     };
     rank(new) >= rank(node)
+}
+
+/// allow < profile < deny.
+pub fn exec(new: ExecRule, node: ExecRule) -> bool {
+    new >= node
 }
 
 /// Stricter: no more restarts in one burst, and no more of them per time.

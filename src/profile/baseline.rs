@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 use super::behaviour::{Behaviour, Origin};
+use super::generalise;
 use super::items::Section;
 use super::observation::{Forbidden, Observation, Sighting};
 
@@ -29,14 +30,28 @@ struct Baseline {
     /// For people who read the file.
     #[serde(rename = "about")]
     _about: String,
-    syscalls: Vec<Names>,
+    syscalls: Vec<Calls>,
+    /// May be learnt; who tries one unlearnt is told of, though callers have a way to do without it.
+    told: Vec<Names>,
     arguments: Vec<Arguments>,
     capabilities: Vec<Names>,
     programs: Vec<Origins>,
+    /// As [`generalise::covers`] takes them.
+    tolerated: Vec<Paths>,
     /// Of the root file system.
     writes: Vec<Paths>,
     /// Of the kernel's own, /proc and /sys, which are mounts of their own in every container.
     kernel_files: Vec<Paths>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Calls {
+    names: Vec<String>,
+    /// No honest workload makes it: who tries is killed.
+    #[serde(default)]
+    deadly: bool,
+    reason: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -147,6 +162,8 @@ pub fn split(mut behaviour: Behaviour<Sighting>) -> (Behaviour<Sighting>, BTreeM
         program.origins.retain(|origin| !BASELINE.programs.iter().any(|rule| rule.origins.contains(origin)));
         !program.origins.is_empty()
     });
+    // No place is made for these, and nobody misses them.
+    behaviour.writes.retain(|path, _| !tolerates(path));
     behaviour.writes.retain(|path, write| match BASELINE.write(path).or_else(|| Some(BASELINE.kernel_file(path)?.1)) {
         Some(reason) => {
             note(Section::Writes, path.clone(), reason, &write.seen);
@@ -180,10 +197,35 @@ pub fn kernel_file(path: &str) -> Option<&'static str> {
     Some(BASELINE.kernel_file(path)?.0)
 }
 
+/// Patterns of paths whose writes are neither learnt nor told of: programs live without.
+pub fn tolerated() -> impl Iterator<Item = &'static str> {
+    BASELINE.tolerated.iter().flat_map(|rule| &rule.paths).map(String::as_str)
+}
+
+/// Whether a write there is neither learnt nor told of.
+pub fn tolerates(path: &str) -> bool {
+    tolerated().any(|pattern| generalise::covers(pattern, path))
+}
+
 /// Whether programs from there must not be run; why.
 pub fn foreign(origin: Origin) -> Option<&'static str> {
     let rule = BASELINE.programs.iter().find(|rule| rule.origins.contains(&origin))?;
     Some(&rule.reason)
+}
+
+/// Whether a call is never learnt, whatever its arguments.
+pub fn forbids_call(name: &str) -> bool {
+    BASELINE.syscall(name).is_some()
+}
+
+/// Whether no honest workload makes this call.
+pub fn deadly(name: &str) -> bool {
+    BASELINE.syscalls.iter().any(|rule| rule.deadly && rule.names.iter().any(|n| n == name))
+}
+
+/// Whether a refusal of this call is told even where its callers have a way to do without it.
+pub fn told(name: &str) -> bool {
+    forbids_call(name) || reason_of(&BASELINE.told, name).is_some()
 }
 
 /// Whether a capability must not be used; why.
@@ -193,7 +235,8 @@ pub fn capability(name: &str) -> Option<&'static str> {
 
 impl Baseline {
     fn syscall(&self, name: &str) -> Option<&str> {
-        reason_of(&self.syscalls, native(name))
+        let rule = self.syscalls.iter().find(|rule| rule.names.iter().any(|n| n == native(name)))?;
+        Some(&rule.reason)
     }
 
     fn argument(&self, call: &str, value: &str) -> Option<&Arguments> {
@@ -252,14 +295,16 @@ mod tests {
     #[test]
     fn every_entry_has_a_reason_and_every_name_exists() {
         let b: Baseline = serde_json::from_str(DOCUMENT).expect("the document is of its shape");
-        let reasons = (b.syscalls.iter().chain(&b.capabilities).map(|r| &r.reason))
+        let reasons = (b.told.iter().chain(&b.capabilities).map(|r| &r.reason))
+            .chain(b.syscalls.iter().map(|r| &r.reason))
             .chain(b.arguments.iter().map(|r| &r.reason))
             .chain(b.programs.iter().map(|r| &r.reason))
-            .chain(b.writes.iter().chain(&b.kernel_files).map(|r| &r.reason));
+            .chain(b.tolerated.iter().chain(&b.writes).chain(&b.kernel_files).map(|r| &r.reason));
         for reason in reasons {
             assert!(reason.len() > 10 && !reason.ends_with('.'), "{reason:?}");
         }
-        let calls = b.syscalls.iter().flat_map(|r| &r.names).chain(b.arguments.iter().flat_map(|r| &r.calls));
+        let named = b.syscalls.iter().flat_map(|r| &r.names).chain(b.told.iter().flat_map(|r| &r.names));
+        let calls = named.clone().chain(b.arguments.iter().flat_map(|r| &r.calls));
         for call in calls {
             let known = syscalls::parse(call).or_else(|| syscalls::parse(&format!("i386:{call}")));
             assert!(known.is_some() && !call.contains([':', '#']), "{call}");
@@ -267,7 +312,7 @@ mod tests {
         for name in b.capabilities.iter().flat_map(|r| &r.names) {
             assert!(syscalls::capability_number(name).is_some(), "{name}");
         }
-        let mut twice: Vec<&String> = b.syscalls.iter().chain(&b.capabilities).flat_map(|r| &r.names).collect();
+        let mut twice: Vec<&String> = named.chain(b.capabilities.iter().flat_map(|r| &r.names)).collect();
         let count = twice.len();
         twice.sort();
         twice.dedup();
@@ -358,6 +403,28 @@ mod tests {
         let (learnt, forbidden) = split(b);
         assert!(learnt.writes.is_empty());
         assert_eq!(forbidden.keys().collect::<Vec<_>>(), ["write /proc/*/mem"]);
+    }
+
+    #[test]
+    fn what_a_program_lives_without_is_neither_learnt_nor_reported() {
+        use super::super::behaviour::Write;
+        let mut b = Behaviour::default();
+        for path in ["/usr/lib/python3/__pycache__/x.pyc", "/app/__pycache__", "/usr/lib/python3/x.pyc", "/app/x"] {
+            let write = Write {
+                seen: seen(),
+                operations: BTreeSet::new(),
+                size_bytes: 0,
+                directory: false,
+                executed: false,
+                by: BTreeSet::new(),
+                refused: BTreeSet::new(),
+                succeeded: true,
+            };
+            b.writes.insert(path.to_string(), write);
+        }
+        let (learnt, forbidden) = split(b);
+        assert_eq!(learnt.writes.keys().collect::<Vec<_>>(), ["/app/x"]);
+        assert_eq!(forbidden.keys().collect::<Vec<_>>(), ["write /usr/lib/python3/x.pyc"]);
     }
 
     #[test]

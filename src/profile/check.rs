@@ -13,7 +13,8 @@ use super::document::{self, MAX_WITNESSES, Profile, Support};
 use super::merge::MAX_GENERATIONS;
 use super::observation::{self, Observation, Sighting};
 use super::revision::Revision;
-use super::syscalls;
+use super::steering::{Decision, MAX_DECISIONS, MAX_STEPS, Steering};
+use super::{items, syscalls};
 use crate::events::clock;
 use crate::policy::suggest::quote;
 
@@ -22,6 +23,8 @@ pub const MAX_BYTES: usize = 10_000_000;
 /// Longest name of an item, in bytes: PATH_MAX of bytes that are no UTF-8, each shown by three, and what stands around it. A
 /// workload must not be able to make its own observation unreadable by a name.
 const MAX_NAME: usize = 3 * 4096 + 64;
+/// Longest reason, in bytes.
+pub const MAX_WHY: usize = 1024;
 /// Longest name of a workload: two names of an engine and what joins them.
 const MAX_WORKLOAD: usize = 1100;
 /// The architecture whose system calls this program knows by name.
@@ -95,7 +98,7 @@ impl Profile {
         for (item, forbidden) in &self.forbidden {
             support(&forbidden.seen).with_context(|| format!("forbidden {}", quote(item)))?;
         }
-        Ok(())
+        self.steering.check().context("steering")
     }
 
     fn support(&self, seen: &Support) -> Result<()> {
@@ -111,6 +114,55 @@ impl Profile {
         }
         times(&seen.first, &seen.last)
     }
+}
+
+impl Steering {
+    fn check(&self) -> Result<()> {
+        let decisions = [("allowed", &self.allowed), ("denied", &self.denied)];
+        for (what, items) in decisions {
+            ensure!(items.len() <= MAX_DECISIONS, "{} {what} items; at most {MAX_DECISIONS}", items.len());
+            for (item, decision) in items {
+                let known = items::decided(item).with_context(|| format!("{what} {}", quote(item)))?;
+                ensure!(known == *item, "{what} {} is written as {}", quote(item), quote(&known));
+                decision.check()?;
+            }
+        }
+        if let Some(item) = self.allowed.keys().find(|item| self.denied.contains_key(*item)) {
+            bail!("{} is both allowed and denied", quote(item));
+        }
+        self.demoted.iter().try_for_each(Decision::check)?;
+        if let Some(digest) = &self.candidate {
+            ensure!(is_id(digest), "candidate {} is not 32 lower-case hex digits", quote(digest));
+        }
+        if let Some(quiet) = &self.quiet {
+            times(&quiet.since, &quiet.since)?;
+            ensure!(quiet.generations.len() <= MAX_GENERATIONS, "{} quiet generations", quiet.generations.len());
+            ensure!(quiet.generations.keys().all(|id| is_id(id)), "a quiet generation is not 32 lower-case hex digits");
+        }
+        if let Some(canary) = &self.canary {
+            times(&canary.since, &canary.since)?;
+            ensure!(is_sentence(&canary.container), "canary {}", quote(&canary.container));
+        }
+        ensure!(self.history.len() <= MAX_STEPS, "{} steps; at most {MAX_STEPS}", self.history.len());
+        for step in &self.history {
+            times(&step.at, &step.at)?;
+            ensure!(is_sentence(&step.why), "a step's reason is empty, or longer than {MAX_WHY} bytes");
+        }
+        Ok(())
+    }
+}
+
+impl Decision {
+    fn check(&self) -> Result<()> {
+        times(&self.at, &self.at)?;
+        ensure!(is_sentence(&self.why), "a reason is empty, longer than {MAX_WHY} bytes, or has control characters");
+        Ok(())
+    }
+}
+
+/// Whether somebody may give this as a reason.
+pub fn is_sentence(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_WHY && !text.chars().any(char::is_control)
 }
 
 impl<E> Behaviour<E> {
@@ -240,7 +292,8 @@ pub fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-fn is_argument(call: &str, value: &str) -> bool {
+/// Whether this is an argument that is recorded of a call.
+pub(super) fn is_argument(call: &str, value: &str) -> bool {
     let numbers = match call.strip_prefix("i386:").unwrap_or(call) {
         "socket" | "socketpair" => 3,
         "clone" | "clone3" | "unshare" | "personality" | "prctl" | "arch_prctl" | "ioctl" | "ptrace" => 1,

@@ -177,8 +177,16 @@ impl Folder {
     /// # Errors
     /// When another process holds it for longer than is reasonable.
     pub fn lock(&self) -> Result<Lock<'_>> {
+        self.lock_within(LOCK_PATIENCE)
+    }
+
+    /// As [`Folder::lock`], for work that may take another while.
+    ///
+    /// # Errors
+    /// When another process holds it for longer than `patience`.
+    pub fn lock_within(&self, patience: Duration) -> Result<Lock<'_>> {
         let locking = || format!("failed to lock folder {}", self.path.display());
-        let had = wait_for_lock(LOCK_PATIENCE, || -> Result<(), TryLockError> { self.dir.try_lock() });
+        let had = wait_for_lock(patience, || -> Result<(), TryLockError> { self.dir.try_lock() });
         ensure!(had.with_context(locking)?, "{}: another process holds it; see 'fuser {0}'", self.path.display());
         Ok(Lock(self))
     }

@@ -7,8 +7,9 @@
 //! one run's name and the next run's are the same item. Its **company**: [`MANY`] names of a directory that differ in
 //! numbers only, or [`CROWD`] kinds of names; a pattern that is there already takes in what it would stand for. With more
 //! names there are never fewer patterns, so that generations come to the same ones in whatever order they are put
-//! together. `*` stands for one or more bytes without a slash. A `*` in a real name is
-//! written `\052` and a backslash `\134`, as mountinfo does, so that no file name is ever taken for a pattern.
+//! together. `*` stands for one or more bytes without a slash, `?` for one lower-case letter, digit or `_`. A `*` in a real
+//! name is written `\052`, a `?` `\077` and a backslash `\134`, as mountinfo does, so that no file name is ever taken for a
+//! pattern.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,12 +32,17 @@ pub fn is_below(path: &str, prefix: &str) -> bool {
 }
 
 /// What a file is written as that was there for a moment only, if its name is one of those that Python's tempfile makes to
-/// see whether it may write there: eight of lower-case letters, digits and `_`, which nothing tells from a word.
+/// see whether it may write there: eight of lower-case letters, digits and `_`, which nothing tells from a word. What stands
+/// for it stands for such names only: a `*` would take in all that is ever put there.
 pub fn passing(path: &str) -> Option<String> {
     let (at, name) = path.rsplit_once('/')?;
-    let is_made = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     let made = name.len() == 8 && name.bytes().all(is_made) && VOLATILE.iter().any(|prefix| is_below(at, prefix));
-    made.then(|| format!("{}/*", escape(at)))
+    made.then(|| format!("{}/????????", escape(at)))
+}
+
+/// One of the letters that Python's tempfile makes names of.
+fn is_made(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'
 }
 
 /// Whether every name at this path counts.
@@ -129,17 +135,19 @@ fn regroup(names: BTreeMap<String, Node>, pattern: impl Fn(&str) -> String) -> B
     groups
 }
 
-/// A name or path as documents have it: a `*` and a backslash of its own as octal escapes.
+/// A name or path as documents have it: a `*`, a `?` and a backslash of its own as octal escapes.
 pub fn escape(name: &str) -> String {
-    if name.contains(['*', '\\']) { name.replace('\\', "\\134").replace('*', "\\052") } else { name.to_owned() }
+    if !name.contains(['*', '?', '\\']) {
+        return name.to_owned();
+    }
+    name.replace('\\', "\\134").replace('*', "\\052").replace('?', "\\077")
 }
 
 /// One name, with what is made up in it as `*`.
 pub fn shape(name: &str, volatile: bool) -> String {
     if volatile && let Some(rest) = name.strip_prefix("tmp") {
         // mktemp(1), and Python's tempfile, whose eight may all be letters.
-        let is_made = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if rest.len() == 8 && rest.chars().all(is_made) {
+        if rest.len() == 8 && rest.bytes().all(is_made) {
             return "tmp*".to_owned();
         }
         if rest.strip_prefix('.').is_some_and(|r| r.len() >= 6 && r.bytes().all(|b| b.is_ascii_alphanumeric())) {
@@ -262,8 +270,16 @@ fn squeeze(pattern: &str) -> String {
     out
 }
 
-/// Whether a pattern stands for everything that another one (or a path, as [`paths`] writes it) stands for.
+/// Whether a pattern stands for everything that another one (or a path, as [`paths`] writes it) stands for. One that begins
+/// with `/**/`, which only people write, says how a path ends, wherever it is.
 pub fn covers(pattern: &str, item: &str) -> bool {
+    if let Some(end) = pattern.strip_prefix("/**/") {
+        let names = item.strip_prefix('/').into_iter().flat_map(|rest| {
+            let begins = rest.match_indices('/').map(|(slash, _)| slash + 1);
+            std::iter::once(0).chain(begins).map(move |begin| &rest[begin..])
+        });
+        return names.into_iter().any(|name| covers(end, name));
+    }
     let (mut parts, mut names) = (pattern.split('/'), item.split('/'));
     loop {
         match (parts.next(), names.next()) {
@@ -283,7 +299,7 @@ fn part_covers(part: &[u8], name: &[u8]) -> bool {
         if p < part.len() && part[p] == b'*' && n < name.len() {
             retry = Some((p + 1, n + 1));
             (p, n) = (p + 1, n + 1);
-        } else if n < name.len() && p < part.len() && part[p] != b'*' && part[p] == name[n] {
+        } else if n < name.len() && p < part.len() && part[p] != b'*' && one_covers(part[p], name[n]) {
             (p, n) = (p + 1, n + 1);
         } else if n == name.len() && p == part.len() {
             return true;
@@ -294,6 +310,11 @@ fn part_covers(part: &[u8], name: &[u8]) -> bool {
             return false;
         }
     }
+}
+
+/// One byte, which is no star.
+fn one_covers(part: u8, name: u8) -> bool {
+    part == name || part == b'?' && is_made(name)
 }
 
 #[cfg(test)]

@@ -4,7 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context, Result, bail, ensure};
+
 use super::behaviour::{Behaviour, Program, Write};
+use super::check::is_argument;
+use super::syscalls;
+use crate::policy::suggest::quote;
 
 /// A kind of item: a field of [`Behaviour`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +73,77 @@ impl Section {
         }
     }
 }
+
+/// Kinds of which somebody can allow or deny one by hand: those that are refused one by one.
+pub const DECIDED: [Section; 5] =
+    [Section::Syscalls, Section::Arguments, Section::Capabilities, Section::Writes, Section::Programs];
+
+/// An item as events, `forbidden` and decisions name it: `syscall mkdir`.
+pub fn item_name(section: Section, name: &str) -> String {
+    format!("{} {name}", section.singular())
+}
+
+/// An item that somebody names to allow or deny it, in its one spelling: `syscall mkdir`, `capability CAP_CHOWN`, `write
+/// /var/cache/*`, `program /usr/bin/git`.
+///
+/// # Errors
+/// When it is of no kind that can be decided about, or there is no such system call or capability, or a path is not
+/// absolute and plain.
+pub fn decided(text: &str) -> Result<String> {
+    let known = || DECIDED.map(Section::singular).join(", ");
+    let found = DECIDED.iter().find_map(|s| Some((*s, text.strip_prefix(s.singular())?.strip_prefix(' ')?)));
+    let Some((section, name)) = found else {
+        bail!("{} is no item; write its kind ({}) and its name, e.g. \"syscall mkdir\"", quote(text), known());
+    };
+    ensure!(
+        name.len() <= MAX_NAME && !name.chars().any(char::is_control),
+        "{} is too long, or has control characters",
+        quote(text)
+    );
+    match section {
+        Section::Syscalls => {
+            let call = syscalls::canonical(name).with_context(|| format!("there is no system call {}", quote(name)))?;
+            Ok(item_name(section, &call))
+        }
+        Section::Capabilities => {
+            let upper = name.to_ascii_uppercase();
+            let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+            ensure!(syscalls::capability_number(&full).is_some(), "there is no capability {}", quote(name));
+            Ok(item_name(section, &full))
+        }
+        Section::Arguments => {
+            let (call, value) = name.split_once(' ').unwrap_or((name, ""));
+            let call = syscalls::canonical(call).with_context(|| format!("there is no system call {}", quote(call)))?;
+            ensure!(
+                is_argument(&call, value),
+                "{} is no argument that is recorded; write e.g. \"argument socket 2,1,0\"",
+                quote(text)
+            );
+            Ok(item_name(section, &format!("{call} {value}")))
+        }
+        Section::Writes | Section::Programs => {
+            // A forbidden program is named with where it came from.
+            let name =
+                name.split_once(" from ").filter(|_| section == Section::Programs).map_or(name, |(path, _)| path);
+            let plain = name.len() > 1
+                && name
+                    .strip_prefix('/')
+                    .is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
+            ensure!(
+                plain,
+                "{} is not absolute and plain; write it without '.', '..', '//' or a slash at the end",
+                quote(name)
+            );
+            Ok(item_name(section, name))
+        }
+        Section::DeniedSyscalls | Section::Listens | Section::Connects => {
+            bail!("{} can't be allowed or denied; only {} can", quote(text), known())
+        }
+    }
+}
+
+/// Longest name that a decision is about, in bytes.
+const MAX_NAME: usize = 4096;
 
 impl<E> Behaviour<E> {
     /// Every item with its evidence, by section and then by name.

@@ -45,6 +45,10 @@ pub struct Entry {
     pub when: When,
     /// Why.
     pub reason: String,
+    /// Whether it is called depends on the moment (another thread, a signal, memory): measuring can't bring it about, so that
+    /// it is added to what was measured of another version.
+    #[serde(default)]
+    pub chance: bool,
 }
 
 /// One file of `seccomp-profiles/`.
@@ -60,6 +64,9 @@ pub struct Layer {
     pub program_version: String,
     /// How it was found out.
     pub measured: String,
+    /// Whether a runtime hands the descriptor of refused calls to a listener (`linux.seccomp.listenerPath`).
+    #[serde(default)]
+    pub listener: bool,
     /// By system call's name.
     pub syscalls: BTreeMap<String, Entry>,
 }

@@ -159,6 +159,7 @@ pub fn merge(a: &Profile, b: &Profile, across: Across) -> Result<Profile> {
         joined.revision.image_name = a.revision.image_name.clone().max(b.revision.image_name.clone());
     }
     joined.stage = a.stage.min(b.stage);
+    joined.steering.join(&b.steering);
     join_map(&mut joined.generations, &b.generations, join_generation);
     if joined.generations.len() > MAX_GENERATIONS {
         bail!(

@@ -5,20 +5,27 @@
 
 pub mod baseline;
 pub mod behaviour;
+pub mod beyond;
+pub mod capabilities;
 pub mod check;
 pub mod document;
 pub mod estimate;
 pub mod export;
+pub mod families;
 pub mod filename;
+pub mod filter;
 pub(crate) mod folder;
 pub mod gc;
 pub mod generalise;
 pub mod items;
 pub mod layers;
 pub mod merge;
+pub mod moved;
 pub mod observation;
 pub mod revision;
 pub mod schema;
+pub mod stages;
+pub mod steered;
 pub mod steering;
 pub mod store;
 pub mod syscalls;

@@ -1,6 +1,6 @@
 //! Where people and time have brought a profile: its stage's history, what was allowed and denied by hand, what it waits for.
 //!
-//! Owns: that part of the document. Must not: hold anything that a container was seen to do.
+//! Owns: that part of the document, and its join. Must not: hold anything that a container was seen to do.
 
 use std::collections::BTreeMap;
 
@@ -38,8 +38,79 @@ pub struct Steering {
     pub history: Vec<Step>,
 }
 
+/// Decisions of one kind that a profile keeps.
+pub const MAX_DECISIONS: usize = 512;
+
+impl Steering {
+    /// Allows (or denies) an item, as [`super::items::decided`] spells it; the opposite, if it was decided, is over.
+    pub fn decide(&mut self, item: String, denied: bool, decision: Decision) {
+        let (to, from) =
+            if denied { (&mut self.denied, &mut self.allowed) } else { (&mut self.allowed, &mut self.denied) };
+        from.remove(&item);
+        to.insert(item, decision);
+    }
+
+    /// Adds a step to the history, of which the newest are kept.
+    pub fn remember(&mut self, step: Step) {
+        self.history.push(step);
+        self.settle();
+    }
+
+    /// The join of two: the later decision about an item, denial where two are of the same time; the later quiet period;
+    /// the steps of both. Somebody's hold and a demotion hold for both.
+    pub(super) fn join(&mut self, other: &Steering) {
+        self.held |= other.held;
+        self.candidate = self.candidate.take().max(other.candidate.clone());
+        self.demoted = self.demoted.take().max(other.demoted.clone());
+        self.canary = self.canary.take().max(other.canary.clone());
+        self.quiet = match (self.quiet.take(), &other.quiet) {
+            (Some(mut a), Some(b)) if a.since == b.since => {
+                for (id, windows) in &b.generations {
+                    let known = a.generations.entry(id.clone()).or_insert(0);
+                    *known = (*known).max(*windows);
+                }
+                Some(a)
+            }
+            (a, b) => a.max(b.clone()),
+        };
+        let mut all: BTreeMap<String, (Decision, bool)> = BTreeMap::new();
+        for (items, denied) in
+            [(&self.allowed, false), (&self.denied, true), (&other.allowed, false), (&other.denied, true)]
+        {
+            for (item, decision) in items {
+                let this = (decision.clone(), denied);
+                let rank = |(decision, denied): &(Decision, bool)| (decision.at.clone(), *denied, decision.why.clone());
+                match all.get_mut(item) {
+                    Some(known) if rank(known) < rank(&this) => *known = this,
+                    Some(_) => {}
+                    None => drop(all.insert(item.clone(), this)),
+                }
+            }
+        }
+        self.allowed.clear();
+        self.denied.clear();
+        for (item, (decision, denied)) in all {
+            if denied {
+                self.denied.insert(item, decision)
+            } else {
+                self.allowed.insert(item, decision)
+            };
+        }
+        self.history.extend(other.history.iter().cloned());
+        self.settle();
+    }
+
+    /// Oldest first, each once, the newest.
+    fn settle(&mut self) {
+        self.history.sort();
+        self.history.dedup();
+        let beyond = self.history.len().saturating_sub(MAX_STEPS);
+        self.history.drain(..beyond);
+    }
+}
+
 /// What somebody, or a rule, decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
     /// RFC 3339, UTC.
@@ -49,7 +120,7 @@ pub struct Decision {
 }
 
 /// How much was seen since anything new was.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Quiet {
     /// RFC 3339, UTC: since when.
@@ -59,7 +130,7 @@ pub struct Quiet {
 }
 
 /// A replica that goes first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
     /// Container id.
@@ -69,7 +140,7 @@ pub struct Canary {
 }
 
 /// One change of the stage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// RFC 3339, UTC.

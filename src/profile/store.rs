@@ -9,15 +9,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use super::behaviour::MAX_ITEMS;
 use super::check::MAX_BYTES;
 use super::filename::{escape, unescape};
 use super::folder::Folder;
-use super::gc;
-use super::{Observation, Profile, Stage};
+use super::steering::Step;
+use super::{Observation, Profile, Stage, gc, stages};
+use crate::policy::Auto;
 
 const OBSERVATIONS: &str = "observations";
 const PROFILES: &str = "profiles";
@@ -75,6 +76,45 @@ pub fn observations(data_dir: &Path, workload: &str) -> Result<Vec<Stored<Observ
 /// # Errors
 /// When either document is malformed, the profile can't be trusted, read or written, or holds no more generations.
 pub fn fold_observation(data_dir: &Path, observation: &Observation) -> Result<Profile> {
+    let fold = |old: Option<&Profile>| match old {
+        Some(old) if old.stage != Stage::Learning => Ok(old.clone()),
+        Some(old) => old.fold(observation),
+        None => Ok(Profile::of(observation)),
+    };
+    fold_with(data_dir, observation, fold)
+}
+
+/// As [`fold_observation`], by the rules of `auto`: a profile that is observed takes in what is new as well, and one that has
+/// waited for long enough moves on. The step that it took, where it took one. `now`: RFC 3339, UTC.
+///
+/// # Errors
+/// As [`fold_observation`].
+pub fn fold_by_rules(
+    data_dir: &Path,
+    observation: &Observation,
+    auto: &Auto,
+    now: &str,
+) -> Result<(Profile, Option<Step>)> {
+    let mut taken = None;
+    let fold = |old: Option<&Profile>| {
+        let folded = match old {
+            Some(old) if old.stage == Stage::Enforcing => return Ok(old.clone()),
+            Some(old) => old.fold(observation)?,
+            None => Profile::of(observation),
+        };
+        let (profile, step) = stages::after_fold(old, folded, observation, auto, now);
+        taken = step;
+        Ok(profile)
+    };
+    let profile = fold_with(data_dir, observation, fold)?;
+    Ok((profile, taken))
+}
+
+fn fold_with(
+    data_dir: &Path,
+    observation: &Observation,
+    fold: impl FnOnce(Option<&Profile>) -> Result<Profile>,
+) -> Result<Profile> {
     let folding = || format!("failed to fold observation {} into {}", observation.id, observation.workload);
     observation.check().with_context(folding)?;
     let folder = Folder::create(data_dir, &[PROFILES, &escape(&observation.workload)])?;
@@ -82,12 +122,7 @@ pub fn fold_observation(data_dir: &Path, observation: &Observation) -> Result<Pr
         let _lock = folder.lock()?;
         let name = file_name(&observation.revision.digest);
         let old = read_profile_in(&folder, &name, Some(&observation.workload))?;
-        let new = match &old {
-            Some(old) if old.stage != Stage::Learning => old.clone(),
-            Some(old) => old.fold(observation)?,
-            None => Profile::of(observation),
-        };
-        let (new, text) = fitting(new)?;
+        let (new, text) = fitting(fold(old.as_ref())?)?;
         if old.as_ref() != Some(&new) {
             folder.write(&name, &text).with_context(folding)?;
         }
@@ -118,7 +153,7 @@ pub fn recover(
             if done || live(&o) {
                 return Ok(0);
             }
-            fold_observation(data_dir, &o).map(|_| 1)
+            fold_observation(data_dir, &o).map(|profile| usize::from(profile.generations.contains_key(&o.id)))
         });
         match outcome {
             Ok(count) => folded += count,
@@ -145,12 +180,45 @@ pub fn newest_profile(data_dir: &Path, workload: &str) -> Result<Option<Profile>
     let mut newest: Option<Profile> = None;
     for stored in profiles(data_dir, workload)? {
         let profile = stored.document?;
-        if newest.as_ref().is_none_or(|n| (n.until(), &n.revision.digest) < (profile.until(), &profile.revision.digest))
-        {
+        // A copy that nobody has run yet is newer than what it is a copy of.
+        fn key(p: &Profile) -> (Option<&str>, bool, &str) {
+            (p.until(), p.steering.candidate.is_some(), &p.revision.digest)
+        }
+        if newest.as_ref().is_none_or(|newest| key(newest) < key(&profile)) {
             newest = Some(profile);
         }
     }
     Ok(newest)
+}
+
+/// The profile that this one began as a copy of, where it is still there and can be read.
+pub fn origin(data_dir: &Path, profile: &Profile) -> Option<Profile> {
+    let digest = profile.steering.candidate.as_ref()?;
+    read_profile(data_dir, &profile.workload, digest).ok().flatten()
+}
+
+/// The file of a revision's profile, whether it is there or not.
+pub fn profile_path(data_dir: &Path, workload: &str, digest: &str) -> PathBuf {
+    data_dir.join(PROFILES).join(escape(workload)).join(file_name(digest))
+}
+
+/// The stored profile that somebody names: `WORKLOAD`, whose newest it is, or `WORKLOAD@` and the beginning of a revision's
+/// digest; `None` if there is none.
+///
+/// # Errors
+/// When one that it may be can't be trusted, read or understood, or several are named so.
+pub fn named_profile(data_dir: &Path, name: &str) -> Result<Option<Profile>> {
+    if let Some(newest) = newest_profile(data_dir, name)? {
+        return Ok(Some(newest));
+    }
+    let Some((workload, start)) = name.rsplit_once('@').filter(|(_, start)| !start.is_empty()) else { return Ok(None) };
+    let fits = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(start));
+    let mut named = profiles(data_dir, workload)?.into_iter().filter(|stored| fits(&stored.path));
+    match (named.next(), named.next()) {
+        (None, _) => Ok(None),
+        (Some(only), None) => only.document.map(Some),
+        (Some(_), Some(_)) => bail!("several revisions of {workload} begin with {start:?}; give more of it"),
+    }
 }
 
 /// Every profile of a workload. Unreadable ones come as errors beside the others.

@@ -2,7 +2,11 @@
 //!
 //! Owns: which program that is, and the layout of its state folder. Must not: decide whether a container is protected.
 
+pub mod calibrate;
+pub mod identity;
+pub mod kept;
 pub mod layout;
+pub mod needs;
 
 use std::ffi::{OsStr, OsString};
 use std::io;

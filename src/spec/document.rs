@@ -69,6 +69,26 @@ impl Document {
         &mut self.value
     }
 
+    /// Puts a value at a JSON pointer (RFC 6901), making the objects on the way that are absent or null. Only names of objects:
+    /// a list's members are not pointed at.
+    ///
+    /// # Errors
+    /// When something else than an object is on the way.
+    pub fn set(&mut self, pointer: &str, value: Value) -> Result<()> {
+        let names: Vec<&str> = pointer.split('/').skip(1).collect();
+        let mut at = &mut self.value;
+        for name in names {
+            if at.is_null() {
+                *at = Value::Object(serde_json::Map::new());
+            }
+            let object = at.as_object_mut();
+            let object = object.with_context(|| format!("failed to edit {pointer}: no object before {name}"))?;
+            at = object.entry(name.to_owned()).or_insert(Value::Null);
+        }
+        *at = value;
+        Ok(())
+    }
+
     /// The members of a list, to edit; none where there is no list. The path is a JSON pointer (RFC 6901).
     pub(super) fn list_mut(&mut self, pointer: &str) -> impl Iterator<Item = &mut Value> {
         self.value.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()

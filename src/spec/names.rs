@@ -11,7 +11,11 @@ use serde_json::{Map, Value};
 const CONFIG: [&str; 6] = ["root", "mounts", "process", "linux", "hooks", "annotations"];
 const ROOT: [&str; 2] = ["path", "readonly"];
 const MOUNT: [&str; 4] = ["destination", "type", "source", "options"];
-const LINUX: [&str; 4] = ["namespaces", "rootfsPropagation", "cgroupsPath", "seccomp"];
+const LINUX: [&str; 6] = ["namespaces", "rootfsPropagation", "cgroupsPath", "seccomp", "maskedPaths", "resources"];
+const SECCOMP: [&str; 7] =
+    ["defaultAction", "defaultErrnoRet", "architectures", "flags", "listenerPath", "listenerMetadata", "syscalls"];
+const SYSCALL: [&str; 4] = ["names", "action", "errnoRet", "args"];
+const ARGUMENT: [&str; 4] = ["index", "value", "valueTwo", "op"];
 const NAMESPACE: [&str; 2] = ["type", "path"];
 const PROCESS: [&str; 8] =
     ["args", "cwd", "user", "terminal", "capabilities", "noNewPrivileges", "apparmorProfile", "selinuxLabel"];
@@ -28,6 +32,12 @@ pub fn check_config(config: &Value) -> Result<()> {
     each(&config["mounts"], &MOUNT)?;
     check(&config["linux"], &LINUX)?;
     each(&config["linux"]["namespaces"], &NAMESPACE)?;
+    let seccomp = &config["linux"]["seccomp"];
+    check(seccomp, &SECCOMP)?;
+    each(&seccomp["syscalls"], &SYSCALL)?;
+    seccomp["syscalls"].as_array().into_iter().flatten().try_for_each(|rule| each(&rule["args"], &ARGUMENT))?;
+    check(&config["linux"]["resources"], &["pids"])?;
+    check(&config["linux"]["resources"]["pids"], &["limit"])?;
     check(&config["hooks"], &HOOKS)?;
     check_process(&config["process"])
 }
@@ -81,6 +91,10 @@ mod tests {
             json!({ "root": { "PATH": "/other" } }),
             json!({ "mounts": [{ "destination": "/a" }, { "Destination": "/b" }] }),
             json!({ "linux": { "Namespaces": [] } }),
+            json!({ "linux": { "seccomp": { "DefaultAction": "SCMP_ACT_KILL" } } }),
+            json!({ "linux": { "seccomp": { "syscalls": [{ "Action": "SCMP_ACT_ALLOW" }] } } }),
+            json!({ "linux": { "seccomp": { "syscalls": [{ "args": [{ "Value": 1 }] }] } } }),
+            json!({ "linux": { "resources": { "pids": { "Limit": 1 } } } }),
             json!({ "linux": { "namespaces": [{ "type": "network", "Path": "/proc/1/ns/net" }] } }),
             json!({ "process": { "Capabilities": {} } }),
             json!({ "process": { "noNewPrivilege\u{17f}": false } }),

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 
 use super::stdio;
 use super::supervisor::Supervisor;
@@ -80,18 +80,16 @@ impl Supervisor {
             {
                 return Ok(exit);
             }
-            let mut fds = vec![
-                PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.anchor.socket.as_fd(), PollFlags::empty()),
-            ];
-            fds.extend(launcher.map(|fd| PollFd::new(fd, PollFlags::empty())));
+            let mut fds =
+                vec![(child.pidfd.as_fd(), PollFlags::POLLIN), (self.anchor.socket.as_fd(), PollFlags::empty())];
+            fds.extend(launcher.map(|fd| (fd, PollFlags::empty())));
             let left = deadline.saturating_duration_since(Instant::now());
             let next = if warm { left.min(CGROUP_WARMTH) } else { left };
-            let _ = poll(&mut fds, PollTimeout::from(next.as_millis().min(u16::MAX as u128) as u16));
-            if warm && fds[0].revents().is_none_or(|r| r.is_empty()) {
+            let ready = self.wait_on(&fds, Some(next)).unwrap_or_default();
+            if warm && ready.first().is_none_or(|flags| flags.is_empty()) {
                 self.home.touch();
             }
-            let gone = fds[1..].iter().any(|fd| fd.revents().is_some_and(|r| r.contains(PollFlags::POLLHUP)));
+            let gone = ready.iter().skip(1).any(|flags| flags.contains(PollFlags::POLLHUP));
             if gone || left.is_zero() {
                 let _ = process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
                 let _ = process::wait_pid(child.pid);

@@ -1,15 +1,16 @@
 //! The verbs that have connected to the supervisor, and what it does for them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 
 use super::control::Intent;
 use super::machine::{Input, Phase};
 use super::storm::Storm;
-use super::supervisor::{Heard, Supervisor, hung_up, receive_now};
+use super::supervisor::Supervisor;
+use super::waiting::{Heard, hung_up, receive_now};
 use crate::record;
 use crate::sys::socket;
 
@@ -63,6 +64,7 @@ impl Supervisor {
             Intent::Use | Intent::KillAll | Intent::Started => Ok(()),
             Intent::Session => {
                 if self.machine.phase == Phase::Created && !self.armed {
+                    self.arm_guard();
                     self.arm()?;
                     self.entered = true;
                 }
@@ -70,6 +72,7 @@ impl Supervisor {
             }
             Intent::Starting => {
                 self.await_companion();
+                self.arm_guard();
                 // What a session has written since must not be taken for the engine's.
                 if self.entered { Ok(()) } else { self.arm() }
             }
@@ -111,10 +114,10 @@ impl Supervisor {
             if self.clients.is_empty() || self.now() >= deadline {
                 return;
             }
-            let mut fds: Vec<PollFd<'_>> =
-                self.clients.iter().map(|c| PollFd::new(c.socket.as_fd(), PollFlags::empty())).collect();
-            let left = deadline.saturating_sub(self.now()).as_millis() as u16 + 1;
-            let _ = poll(&mut fds, PollTimeout::from(left));
+            let fds: Vec<(BorrowedFd<'_>, PollFlags)> =
+                self.clients.iter().map(|c| (c.socket.as_fd(), PollFlags::empty())).collect();
+            let left = deadline.saturating_sub(self.now()) + Duration::from_millis(1);
+            let _ = self.wait_on(&fds, Some(left));
         }
     }
 }

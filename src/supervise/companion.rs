@@ -9,11 +9,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::supervisor::{Heard, Supervisor, receive_now};
+use super::supervisor::Supervisor;
+use super::waiting::{Heard, receive_now};
 use crate::sys::socket;
 
 /// How long a container's start waits for the recording to begin. Where the node's sensor has to be loaded first, that has
@@ -79,8 +80,8 @@ impl Companion {
         Ok(Some(degraded))
     }
 
-    /// Waits for every answer that is still to come.
-    fn settle(&mut self, patience: Duration) -> Result<Vec<String>, String> {
+    /// Waits, by `wait`, for every answer that is still to come.
+    fn settle(&mut self, patience: Duration, wait: impl Fn(BorrowedFd<'_>, Duration)) -> Result<Vec<String>, String> {
         let deadline = Instant::now() + patience;
         let mut complaints = Vec::new();
         while self.owed > 0 {
@@ -92,8 +93,7 @@ impl Companion {
             if left.is_zero() {
                 return Err(format!("it has not answered within {} s", patience.as_secs()));
             }
-            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut fds, PollTimeout::from(left.as_millis().min(u16::MAX as u128) as u16 + 1));
+            wait(self.socket.as_fd(), left + Duration::from_millis(1));
         }
         Ok(complaints)
     }
@@ -141,10 +141,14 @@ impl Supervisor {
     }
 
     fn settle_companion(&mut self, patience: Duration) {
-        match self.companion.as_mut().map(|companion| companion.settle(patience)) {
-            Some(Ok(complaints)) => self.tell_unlearnt(complaints),
-            Some(Err(reason)) => self.lose_companion(&reason),
-            None => {}
+        let Some(mut companion) = self.companion.take() else { return };
+        let settled = companion.settle(patience, |fd, left| {
+            let _ = self.wait_on(&[(fd, PollFlags::POLLIN)], Some(left));
+        });
+        self.companion = Some(companion);
+        match settled {
+            Ok(complaints) => self.tell_unlearnt(complaints),
+            Err(reason) => self.lose_companion(&reason),
         }
     }
 
@@ -167,6 +171,11 @@ impl Supervisor {
 mod tests {
     use super::*;
 
+    fn wait(fd: BorrowedFd<'_>, left: Duration) {
+        let mut fds = [nix::poll::PollFd::new(fd, PollFlags::POLLIN)];
+        let _ = nix::poll::poll(&mut fds, left.as_millis() as u16);
+    }
+
     fn pair() -> (Companion, OwnedFd) {
         let (ours, theirs) = socket::pair().expect("a socket pair");
         (Companion::new(ours), theirs)
@@ -184,18 +193,18 @@ mod tests {
         for answer in [r#"{"written":{"observation":null,"degraded":["a"]}}"#, r#"{"armed":{"degraded":["b"]}}"#] {
             socket::send(theirs.as_fd(), answer.as_bytes(), &[]).expect("answered");
         }
-        assert_eq!(companion.settle(Duration::from_secs(5)), Ok(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(companion.settle(Duration::from_secs(5), wait), Ok(vec!["a".to_owned(), "b".to_owned()]));
     }
 
     #[test]
     fn a_silent_or_dead_companion_is_given_up_and_said_so() {
         let (mut silent, _theirs) = pair();
         silent.ask(&json!({ "end": {} })).expect("asked");
-        assert!(silent.settle(Duration::from_millis(5)).expect_err("silence").contains("not answered"));
+        assert!(silent.settle(Duration::from_millis(5), wait).expect_err("silence").contains("not answered"));
         let (mut dead, theirs) = pair();
         dead.ask(&json!({ "end": {} })).expect("asked");
         drop(theirs);
-        assert!(dead.settle(Duration::from_secs(5)).expect_err("dead").contains("ended"));
+        assert!(dead.settle(Duration::from_secs(5), wait).expect_err("dead").contains("ended"));
         assert!(dead.ask(&json!({ "end": {} })).expect_err("dead").contains("gone"));
     }
 
@@ -205,7 +214,7 @@ mod tests {
             let (mut companion, theirs) = pair();
             companion.ask(&json!({ "end": {} })).expect("asked");
             socket::send(theirs.as_fd(), said, &[]).expect("said");
-            assert!(companion.settle(Duration::from_secs(5)).is_err(), "{said:?}");
+            assert!(companion.settle(Duration::from_secs(5), wait).is_err(), "{said:?}");
         }
         let (mut companion, theirs) = pair();
         socket::send(theirs.as_fd(), br#"{"armed":{"degraded":[]}}"#, &[]).expect("said");

@@ -84,7 +84,7 @@ impl Lease {
     /// supervisor says against it.
     pub fn take(dir: &Path, intent: Intent) -> io::Result<Lease> {
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        let place = address(dir)?;
+        let place = address(dir, NAME)?;
         connect(fd.as_raw_fd(), &place.0)?;
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE.as_secs() as i64, 0))?;
         let lease = Lease(fd);
@@ -129,7 +129,7 @@ impl Listener {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
         // The folder is 0700; the socket's own mode follows the umask of whoever called us.
-        let place = address(dir)?;
+        let place = address(dir, NAME)?;
         bind(fd.as_raw_fd(), &place.0)?;
         std::fs::set_permissions(dir.join(NAME), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         listen(&fd, Backlog::new(64)?)?;
@@ -150,9 +150,9 @@ impl AsFd for Listener {
 }
 
 /// The socket's address by a descriptor of its folder: container ids are longer than `sun_path` allows (unix(7)).
-fn address(dir: &Path) -> io::Result<(UnixAddr, std::fs::File)> {
+pub(super) fn address(dir: &Path, name: &str) -> io::Result<(UnixAddr, std::fs::File)> {
     use std::os::unix::fs::OpenOptionsExt;
     let folder = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(dir)?;
-    let address = UnixAddr::new(&Path::new(&crate::sys::proc_fd::path(folder.as_fd())).join(NAME))?;
+    let address = UnixAddr::new(&Path::new(&crate::sys::proc_fd::path(folder.as_fd())).join(name))?;
     Ok((address, folder))
 }

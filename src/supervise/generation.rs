@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::anchor::{Order, Report, order};
+use super::caller;
 use super::calls::RUNTIME_LOG;
 use super::cgroup::Cgroups;
 use super::machine::Phase;
@@ -63,12 +63,16 @@ impl Supervisor {
         args.push(self.plan.id.clone().into());
         let streams = match first_streams {
             Some(streams) => streams,
-            None => match self.held.take() {
+            None => match self.held.borrow_mut().take() {
                 Some(streams) => streams,
                 None => self.open_streams()?,
             },
         };
-        self.call(&args, streams, launcher)?;
+        self.inbox.borrow_mut().gate.begin_creating();
+        let created = self.call(&args, streams, launcher);
+        self.serve();
+        self.inbox.borrow_mut().gate.end_creating();
+        created?;
         self.made = true;
 
         let text = std::fs::read_to_string(&pid_file).with_context(|| {
@@ -83,6 +87,7 @@ impl Supervisor {
             self.plan.runtime.display()
         );
         self.init = Some(Child { pid, pidfd });
+        self.runtimes_image = caller::image(pid);
         // Init has its final root now, and runs nothing of the image yet.
         if !self.plan.policy.is_hands_off() {
             self.root.is_root_of(pid)?;
@@ -104,8 +109,8 @@ impl Supervisor {
     }
 
     /// Before a generation that another follows is ended: whoever reads its output is not to see the end of it.
-    pub(super) fn hold_streams(&mut self) {
-        self.held = self.open_streams().ok();
+    pub(super) fn hold_streams(&self) {
+        *self.held.borrow_mut() = self.open_streams().ok();
     }
 
     /// Brings the anchor to where the engine looks for it.
@@ -124,7 +129,10 @@ impl Supervisor {
             .context("failed to reach the anchor")?;
         let deadline = Instant::now() + KILL_PATIENCE;
         loop {
-            ensure!(wait_readable(&[self.anchor.socket.as_fd()], deadline)?, "failed to reach the anchor: no answer");
+            ensure!(
+                self.wait_readable(&[self.anchor.socket.as_fd()], deadline)?,
+                "failed to reach the anchor: no answer"
+            );
             let (message, _) = socket::receive(self.anchor.socket.as_fd()).context("failed to hear the anchor")?;
             match Report::decode(&message) {
                 // A short workload has no namespaces any more to be brought into.
@@ -155,7 +163,7 @@ impl Supervisor {
         let init = self.init.as_ref().context("no init to start")?;
         let deadline = Instant::now() + KILL_PATIENCE;
         ensure!(
-            wait_readable(&[gate.as_fd(), init.pidfd.as_fd()], deadline)?,
+            self.wait_readable(&[gate.as_fd(), init.pidfd.as_fd()], deadline)?,
             "failed to start the container: its init does not go on"
         );
         if let Some(layout) = &self.layout {
@@ -168,18 +176,24 @@ impl Supervisor {
     pub(super) fn restart(&mut self) -> Result<()> {
         ensure!(self.init.is_none(), "failed to end the last generation: its init does not die");
         self.end_companion();
+        self.disarm_guard();
         let _ = std::fs::remove_file(self.plan.dir.join(RUNTIME_LOG));
+        let rebuilt = self.decide_anew()?;
         self.prepare_config()?;
         self.forget_generation()?;
-        self.root.renew(self.plan.policy.tripwire_size_bytes)?;
         let mut degraded = Vec::new();
-        self.watches.renew(&self.root, self.plan.raise_limits, &mut degraded)?;
+        if !rebuilt {
+            self.root.renew(self.plan.policy.tripwire_size_bytes)?;
+            self.watches.renew(&self.root, self.plan.raise_limits, &mut degraded)?;
+        }
+        self.prepare_guard();
         self.create(None)?;
         self.repeat_updates()?;
         self.tell_failures(degraded);
         self.watch_mounts();
         self.watches.settle_tripwire()?;
         self.await_companion();
+        self.arm_guard();
         self.begin()?;
         self.generation_began = Instant::now();
         self.record.generation += 1;
@@ -222,6 +236,10 @@ impl Supervisor {
 
     /// Makes the low-level runtime forget the generation that has ended.
     fn forget_generation(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.made) {
+            // Its `create` failed, and there is nothing to forget.
+            return Ok(());
+        }
         match self.layout.take() {
             Some(layout) if !self.plan.systemd_cgroup => {
                 layout.forget().context("failed to remove the low-level runtime's state of the last generation")?;
@@ -321,7 +339,7 @@ impl Supervisor {
                     return;
                 }
             }
-            if !wait_readable(&[init.pidfd.as_fd()], deadline).unwrap_or(false) {
+            if !self.wait_readable(&[init.pidfd.as_fd()], deadline).unwrap_or(false) {
                 return;
             }
         }
@@ -342,7 +360,7 @@ impl Supervisor {
             for pidfd in &pidfds {
                 let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             }
-            let _ = wait_readable(&[pidfds[0].as_fd()], deadline);
+            let _ = self.wait_readable(&[pidfds[0].as_fd()], deadline);
             while let Ok(Some(_)) = process::reap_any(self.init.as_ref().map(|i| i.pid)) {}
         }
     }
@@ -356,23 +374,6 @@ pub struct Update {
     pub args: Vec<String>,
     /// What it read from standard input.
     pub resources: Option<String>,
-}
-
-/// Waits until one of the descriptors is readable or hung up; false at the deadline.
-fn wait_readable(fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<bool> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(false);
-        }
-        let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-        let timeout = PollTimeout::from(left.as_millis().min(u16::MAX as u128) as u16);
-        match poll(&mut polled, timeout) {
-            Ok(n) if n > 0 => return Ok(true),
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error).context("failed to wait"),
-        }
-    }
 }
 
 /// Where a foreground `run` receives its terminal.

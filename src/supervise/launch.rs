@@ -13,9 +13,11 @@ use super::companion::Companion;
 use super::control::Listener;
 use super::generation::CONFIG;
 use super::plan::Plan;
+use super::refused::Inbox;
 use super::root::Root;
 use super::stdio::{self, Stream};
-use super::supervisor::{Anchor, Parts, Supervisor, hung_up};
+use super::supervisor::{Anchor, Parts, Supervisor};
+use super::waiting::{self, hung_up};
 use super::watches::Watches;
 use super::{namespaces, root};
 use crate::events::{Journal, Recorder};
@@ -140,7 +142,7 @@ fn fork_supervisor(plan: Plan, launcher: OwnedFd, stdio: Option<[OwnedFd; 3]>, m
             // Whatever else is open belongs to the launcher or the supervisor; nothing of it is used here again.
             let _ = fds::close_all_except(&keep);
             std::mem::forget((plan, launcher, to_anchor, stdio));
-            super::supervisor::settle_down();
+            waiting::settle_down();
             let _ = std::env::set_current_dir("/");
             anchor::run(to_supervisor, signals)
         }
@@ -184,11 +186,10 @@ fn supervise(
                 drop(launcher);
             } else {
                 supervisor.await_companion();
-                let begun = supervisor
-                    .watches
-                    .settle()
-                    .and_then(|()| supervisor.begin())
-                    .and_then(|()| supervisor.join_anchor());
+                supervisor.arm_guard();
+                let begun = supervisor.watches.settle().and_then(|()| supervisor.begin());
+                let begun = begun.or_else(|error| supervisor.start_anew(error));
+                let begun = begun.and_then(|()| supervisor.join_anchor());
                 match begun {
                     Ok(()) => {
                         supervisor.started();
@@ -294,6 +295,11 @@ fn first_generation(
     let data_dir = data.as_ref().map_or(plan.data_dir.clone(), |fd| PathBuf::from(proc_fd::path(fd.as_fd())));
     let recorder = Recorder::new(Journal::open(&data_dir, plan.journal), &plan.id);
     let companion = plan.companion.take().map(Companion::new);
+    let mut inbox = Inbox::new();
+    if plan.limits.listener {
+        let opened = inbox.gate.open(&plan.dir);
+        opened.with_context(|| format!("failed to listen for refused system calls in {}", plan.dir.display()))?;
+    }
     let supervisor = Supervisor::new(Parts {
         plan,
         companion,
@@ -309,9 +315,21 @@ fn first_generation(
         data,
         record,
         control,
+        inbox,
     });
     let supervisor = unfinished.insert(supervisor);
-    supervisor.create(Some((first_streams, launcher.as_fd())))?;
+    supervisor.prepare_guard();
+    // Kept only where a second attempt may be made.
+    let again = match supervisor.plan.director {
+        Some(_) => Some(duplicates(&first_streams).context("failed to keep the container's streams")?),
+        None => None,
+    };
+    match (supervisor.create(Some((first_streams, launcher.as_fd()))), again) {
+        (Err(error), Some(again)) if supervisor.is_to_be_created_anew(&error) => {
+            supervisor.create(Some((again, launcher.as_fd())))?;
+        }
+        (created, _) => created?,
+    }
     if !supervisor.plan.start_at_once {
         supervisor.join_anchor()?;
     }
@@ -321,6 +339,11 @@ fn first_generation(
         bail!("failed to create container {}: the caller was killed", supervisor.plan.id);
     }
     Ok(Box::new(unfinished.take().context("no supervisor")?))
+}
+
+fn duplicates(streams: &[OwnedFd; 3]) -> io::Result<[OwnedFd; 3]> {
+    let [input, output, error] = streams;
+    Ok([input.try_clone()?, output.try_clone()?, error.try_clone()?])
 }
 
 /// The data folder by a descriptor of the host's own mount of it: a mount namespace keeps the flags of the moment, and a
@@ -374,8 +397,7 @@ fn new_record(plan: &Plan, anchor_pid: i32, degraded: Vec<String>) -> Result<Rec
         })
     };
     let asked = plan.policy.on_write;
-    // The engine holds the terminal of the first generation: a second one would have nobody at its other end.
-    let lost_terminal = plan.terminal && !plan.console_is_ours && asked == Response::Restart;
+    let lost_terminal = plan.loses_terminal() && asked == Response::Restart;
     Ok(Record {
         version: record::VERSION,
         id: plan.id.clone(),
@@ -386,6 +408,7 @@ fn new_record(plan: &Plan, anchor_pid: i32, degraded: Vec<String>) -> Result<Rec
         supervisor: reference(std::process::id() as i32)?,
         init: None,
         workload: plan.workload.clone(),
+        revision: plan.revision.clone(),
         names: plan.names.clone(),
         policy: plan.policy.clone(),
         response: if lost_terminal { Response::Stop } else { asked },
@@ -394,6 +417,9 @@ fn new_record(plan: &Plan, anchor_pid: i32, degraded: Vec<String>) -> Result<Rec
         created_at: plan.created_at.clone(),
         breaches: 0,
         last_breach: None,
+        profile: plan.limits.profile.clone(),
+        refusals: 0,
+        last_refusal: None,
         degraded,
         cgroups: Vec::new(),
     })

@@ -25,8 +25,10 @@ pub enum Phase {
 pub enum Input {
     /// The engine starts the container, or a generation has been started.
     Started,
-    /// Something changed that must not.
-    Breach,
+    /// Something changed that must not, or was refused; this is the response to it.
+    Breach(Response),
+    /// The generation is to give way to one that is decided anew: no fault of the workload's, and no restart that counts.
+    Anew,
     /// A scheduled fresh generation is due.
     RenewDue,
     /// The container's init has ended by itself or by an engine's signal.
@@ -80,7 +82,7 @@ impl Machine {
         Machine { phase: Phase::Created, response, limit, escalate_to, restarts: VecDeque::new() }
     }
 
-    /// The response in force.
+    /// The response to a change.
     pub fn response(&self) -> Response {
         self.response
     }
@@ -97,7 +99,12 @@ impl Machine {
                 self.phase = Phase::Running;
                 Vec::new()
             }
-            (Phase::Running, Input::Breach) => self.answer(now),
+            (Phase::Running, Input::Breach(response)) => self.answer(response, now),
+            // Also before the engine's `start` has been told: an init may end before the workload has begun.
+            (Phase::Created | Phase::Running, Input::Anew) => {
+                self.phase = Phase::Backoff(now);
+                vec![Effect::KillGeneration]
+            }
             (Phase::Running, Input::RenewDue) => {
                 self.phase = Phase::Backoff(now);
                 vec![Effect::RetireGeneration]
@@ -118,19 +125,32 @@ impl Machine {
             // Before the start every change is the engine's own; a frozen or ended generation is beyond an answer.
             (
                 Phase::Created,
-                Input::Breach | Input::RenewDue | Input::BackoffOver | Input::RestartFailed | Input::Resumed,
+                Input::Breach(_) | Input::RenewDue | Input::BackoffOver | Input::RestartFailed | Input::Resumed,
             )
             | (Phase::Running, Input::Started | Input::BackoffOver | Input::Resumed)
-            | (Phase::Backoff(_), Input::Breach | Input::RenewDue | Input::InitEnded | Input::Resumed)
+            | (
+                Phase::Backoff(_),
+                Input::Breach(_) | Input::Anew | Input::RenewDue | Input::InitEnded | Input::Resumed,
+            )
             | (
                 Phase::Paused,
-                Input::Started | Input::Breach | Input::RenewDue | Input::BackoffOver | Input::RestartFailed,
+                Input::Started
+                | Input::Breach(_)
+                | Input::Anew
+                | Input::RenewDue
+                | Input::BackoffOver
+                | Input::RestartFailed,
             ) => Vec::new(),
         }
     }
 
-    fn answer(&mut self, now: Duration) -> Vec<Effect> {
-        match self.response {
+    /// What holds from the next generation on. Restarts up to now still count.
+    pub fn decide_anew(&mut self, response: Response, limit: RestartLimit, escalate_to: Response) {
+        (self.response, self.limit, self.escalate_to) = (response, limit, escalate_to);
+    }
+
+    fn answer(&mut self, response: Response, now: Duration) -> Vec<Effect> {
+        match response {
             Response::Report => Vec::new(),
             Response::Restart => {
                 while self.restarts.front().is_some_and(|then| now.saturating_sub(*then) >= self.limit.window) {
@@ -177,13 +197,19 @@ mod tests {
     fn machine(response: Response) -> Machine {
         let limit = RestartLimit { count: 3, window: Duration::from_secs(60) };
         let mut machine = Machine::new(response, limit, Response::Stop);
-        assert!(machine.step(Input::Breach, Duration::ZERO).is_empty(), "before the start a change is the engine's");
+        assert!(breach(&mut machine, Duration::ZERO).is_empty(), "before the start a change is the engine's");
         assert!(machine.step(Input::Started, Duration::ZERO).is_empty());
         machine
     }
 
+    /// A change, answered as configured.
+    fn breach(machine: &mut Machine, now: Duration) -> Vec<Effect> {
+        let response = machine.response();
+        machine.step(Input::Breach(response), now)
+    }
+
     fn breach_and_restart(machine: &mut Machine, now: Duration) -> Vec<Effect> {
-        let effects = machine.step(Input::Breach, now);
+        let effects = breach(machine, now);
         if let Phase::Backoff(at) = machine.phase {
             assert_eq!(machine.step(Input::BackoffOver, at), [Effect::BeginGeneration]);
             machine.step(Input::Started, at);
@@ -199,11 +225,11 @@ mod tests {
         let mut machine = machine(Response::Restart);
         let now = Duration::from_secs(100);
         for _ in 0..2 {
-            machine.step(Input::Breach, now);
+            breach(&mut machine, now);
             assert_eq!(machine.phase, Phase::Backoff(now));
             machine.step(Input::Started, now);
         }
-        machine.step(Input::Breach, now);
+        breach(&mut machine, now);
         assert_eq!(machine.phase, Phase::Backoff(now + Duration::from_millis(100)));
     }
 
@@ -234,7 +260,7 @@ mod tests {
     fn report_never_touches_the_workload() {
         let mut machine = machine(Response::Report);
         for second in 0..100 {
-            assert!(machine.step(Input::Breach, Duration::from_secs(second)).is_empty());
+            assert!(breach(&mut machine, Duration::from_secs(second)).is_empty());
         }
         assert_eq!(machine.phase, Phase::Running);
     }
@@ -242,7 +268,7 @@ mod tests {
     #[test]
     fn a_failed_restart_ends_the_container() {
         let mut machine = machine(Response::Restart);
-        machine.step(Input::Breach, Duration::ZERO);
+        breach(&mut machine, Duration::ZERO);
         let effects = machine.step(Input::RestartFailed, Duration::ZERO);
         assert_eq!(effects.first(), Some(&Effect::TellEscalation(Response::Stop)));
         assert_eq!(machine.phase, Phase::Ended);
@@ -252,6 +278,36 @@ mod tests {
     fn the_workloads_own_end_is_told_and_not_restarted() {
         let mut machine = machine(Response::Restart);
         assert_eq!(machine.step(Input::InitEnded, Duration::ZERO), [Effect::TellExit]);
-        assert!(machine.step(Input::Breach, Duration::ZERO).is_empty());
+        assert!(breach(&mut machine, Duration::ZERO).is_empty());
+    }
+
+    #[test]
+    fn a_refusal_is_answered_by_its_own_response_and_counts_as_any_restart_does() {
+        let mut machine = machine(Response::Report);
+        let now = Duration::from_secs(1);
+        assert!(machine.step(Input::Breach(Response::Report), now).is_empty());
+        for _ in 0..3 {
+            assert_eq!(machine.step(Input::Breach(Response::Restart), now), [Effect::KillGeneration]);
+            machine.step(Input::Started, now);
+        }
+        let effects = machine.step(Input::Breach(Response::Restart), now);
+        assert_eq!(effects.first(), Some(&Effect::TellEscalation(Response::Stop)));
+    }
+
+    #[test]
+    fn a_generation_that_is_decided_anew_follows_at_once_and_counts_against_no_limit() {
+        let mut machine = machine(Response::Restart);
+        let now = Duration::from_secs(1);
+        for _ in 0..50 {
+            assert_eq!(machine.step(Input::Anew, now), [Effect::KillGeneration]);
+            assert_eq!(machine.step(Input::BackoffOver, now), [Effect::BeginGeneration]);
+            machine.step(Input::Started, now);
+        }
+        assert_eq!(breach_and_restart(&mut machine, now), [Effect::KillGeneration], "the limit is untouched");
+        let mut created = Machine::new(Response::Stop, machine.limit, Response::Stop);
+        assert_eq!(created.step(Input::Anew, now), [Effect::KillGeneration]);
+        assert_eq!(created.phase, Phase::Backoff(now));
+        machine.decide_anew(Response::Report, machine.limit, Response::Pause);
+        assert!(breach(&mut machine, now).is_empty());
     }
 }

@@ -9,22 +9,32 @@
 //! ends the container if the other dies.
 
 mod anchor;
+mod anew;
+mod caller;
 mod calls;
 pub mod cgroup;
 mod clients;
 mod companion;
 pub mod control;
 pub mod director;
+mod effects;
+mod gate;
 pub mod generation;
+mod guarding;
 pub mod launch;
 mod machine;
 mod namespaces;
 mod plan;
+mod refused;
 pub mod root;
 mod stdio;
 mod storm;
 mod supervisor;
+mod tally;
 mod tell;
+mod tell_refused;
+mod waiting;
 mod watches;
 
+pub use gate::SOCKET;
 pub use plan::{Plan, RootPlan};

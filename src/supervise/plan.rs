@@ -4,8 +4,11 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use super::director::Director;
 use crate::events::EngineNames;
+use crate::guard::Limits;
 use crate::policy::{EvidenceLimits, JournalLimits, Policy};
+use crate::sensor::Place;
 use crate::spec::Document;
 
 /// The root filesystem to build.
@@ -78,6 +81,8 @@ pub struct Plan {
     pub raise_limits: bool,
     /// Workload name.
     pub workload: String,
+    /// Digest of its revision.
+    pub revision: Option<String>,
     /// The engine's names.
     pub names: EngineNames,
     /// RFC 3339: when the engine called.
@@ -86,4 +91,22 @@ pub struct Plan {
     pub companion: Option<OwnedFd>,
     /// What could not be had before the supervisor began, in words.
     pub degraded: Vec<String>,
+    /// What is refused, beside what config.json says.
+    pub limits: Limits,
+    /// Where the node's sensor and guard are.
+    pub sensor: Place,
+    /// Who decides anew for each generation; `None`: every generation is as the first one.
+    pub director: Option<Box<dyn Director>>,
+}
+
+impl Plan {
+    /// The engine holds the terminal of the first generation: a second one would have nobody at its other end.
+    pub fn loses_terminal(&self) -> bool {
+        self.terminal && !self.console_is_ours
+    }
+
+    /// The low-level runtime is given a filter that was made from a profile.
+    pub fn is_filtered(&self) -> bool {
+        self.limits.profile.is_some()
+    }
 }

@@ -27,6 +27,10 @@ pub struct Root {
     layers: Layers,
     sealing: Option<Sealing>,
     host_namespace: bool,
+    /// What the plan's scratch mounts have come to on this image.
+    scratch: Vec<ScratchMount>,
+    /// The last generation's upper, until it has been kept as evidence.
+    spent: Option<OwnedFd>,
 }
 
 /// What a sealed or tripwire root is made of.
@@ -38,8 +42,6 @@ struct Sealing {
     tripwire: Option<Tripwire>,
     /// The last generation's root, moved out of the way.
     aside: Option<Mounted>,
-    /// The last generation's upper, until it has been kept as evidence.
-    spent: Option<OwnedFd>,
 }
 
 impl Root {
@@ -52,7 +54,8 @@ impl Root {
         let table = std::fs::read("/proc/self/mountinfo").context("failed to read /proc/self/mountinfo")?;
         let layers = Layers::of(&plan.rootfs.engine, &table)?;
         let kind = plan.policy.rootfs;
-        let mut root = Root { kind, layers, sealing: None, host_namespace: plan.rootfs.host_namespace };
+        let host_namespace = plan.rootfs.host_namespace;
+        let mut root = Root { kind, layers, sealing: None, host_namespace, scratch: Vec::new(), spent: None };
         let instant = match &root.layers.upper {
             // The mark is set in every kind: what a workload writes under `engine` is no part of a sealed root later.
             Some(upper) => seal_mark(upper.as_fd(), SystemTime::now()).ok(),
@@ -62,7 +65,8 @@ impl Root {
             return Ok(root);
         }
         let dir = plan.dir.join(STAGING);
-        std::fs::create_dir(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
+        // There is one already where a root is built in another's place.
+        std::fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
         let staging = Staging::new(&dir, STAGING_BYTES)?;
         if !plan.policy.scratch.is_empty() {
             let image = staging.image(&root.layers)?;
@@ -73,8 +77,9 @@ impl Root {
                 .scratch
                 .iter()
                 .map(|s| Ok(ScratchMount { destination: s.path.clone(), options: options(s)? }));
-            seal::add_scratch(document, &scratch.collect::<Result<Vec<_>>>()?);
+            root.scratch = scratch.collect::<Result<_>>()?;
         }
+        root.edit(document);
         if kind == RootfsKind::Engine {
             staging.remove()?;
             return Ok(root);
@@ -83,13 +88,17 @@ impl Root {
         let baseline = instant.map(Baseline::until);
         let skeleton = staging.skeleton(&root.layers, &points, &document.cwd(), baseline.as_ref())?;
         let target = plan.rootfs.target.clone();
-        root.sealing =
-            Some(Sealing { staging, skeleton, target, mounted: None, tripwire: None, aside: None, spent: None });
+        root.sealing = Some(Sealing { staging, skeleton, target, mounted: None, tripwire: None, aside: None });
         root.mount(plan.policy.tripwire_size_bytes)?;
-        if kind == RootfsKind::Sealed {
+        Ok(root)
+    }
+
+    /// Edits another document so that the low-level runtime uses this root.
+    pub fn edit(&self, document: &mut Document) {
+        seal::add_scratch(document, &self.scratch);
+        if self.kind == RootfsKind::Sealed {
             seal::read_only_root(document);
         }
-        Ok(root)
     }
 
     fn mount(&mut self, tripwire_size_bytes: u64) -> Result<()> {
@@ -134,7 +143,7 @@ impl Root {
     pub fn renew(&mut self, tripwire_size_bytes: u64) -> Result<()> {
         let Some(sealing) = &mut self.sealing else { return Ok(()) };
         let Some(tripwire) = sealing.tripwire.take() else { return Ok(()) };
-        sealing.spent = Some(tripwire.upper);
+        self.spent = Some(tripwire.upper);
         // Out of the way first and unmounted later: that takes the kernel a grace period.
         match attach(tripwire.mounted.root(), sealing.staging.aside()) {
             Ok(()) => sealing.aside = Some(tripwire.mounted),
@@ -152,7 +161,29 @@ impl Root {
 
     /// The upper of the generation that has ended, once.
     pub fn take_spent(&mut self) -> Option<OwnedFd> {
-        self.sealing.as_mut()?.spent.take()
+        self.spent.take()
+    }
+
+    /// Takes the mounts away, so that another root can be built in this one's place; gives the upper of the generation that
+    /// has ended to whoever keeps it as evidence.
+    pub fn dismantle(&mut self) -> Option<OwnedFd> {
+        self.let_go();
+        if let Some(sealing) = self.sealing.take() {
+            if let Some(mounted) = sealing.mounted {
+                let _ = mounted.detach();
+            }
+            if let Some(tripwire) = sealing.tripwire {
+                self.spent = Some(tripwire.upper);
+                let _ = tripwire.mounted.detach();
+            }
+            let _ = sealing.staging.remove();
+        }
+        self.spent.take()
+    }
+
+    /// Puts what [`Root::dismantle`] gave where [`Root::take_spent`] finds it.
+    pub fn keep_spent(&mut self, spent: Option<OwnedFd>) {
+        self.spent = spent;
     }
 
     /// Which kind it is.
@@ -193,14 +224,10 @@ impl Root {
     /// Takes the mounts away again. In a private mount namespace they go with it.
     pub fn unmount(&mut self) {
         self.let_go();
-        if let Some(sealing) = self.sealing.take()
-            && self.host_namespace
-        {
-            if let Some(mounted) = sealing.mounted.or(sealing.tripwire.map(|t| t.mounted)) {
-                let _ = mounted.detach();
-            }
-            let _ = sealing.staging.remove();
+        if self.host_namespace {
+            self.dismantle();
         }
+        self.sealing = None;
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::storm::Summary;
 use super::supervisor::{Supervisor, timestamp};
 use crate::events::{Durability, Event, EventType};
-use crate::policy::{Mode, Policy, Response};
+use crate::policy::{Mode, Response};
 use crate::record::LastBreach;
 use crate::rootfs::keep_evidence;
 use crate::sys::proc_fd;
@@ -16,7 +16,7 @@ use crate::sys::process::Exit;
 use crate::watch::{Change, ChangeKind};
 
 impl Supervisor {
-    fn event(&self, event_type: EventType) -> Event {
+    pub(super) fn event(&self, event_type: EventType) -> Event {
         let record = &self.record;
         Event::new(event_type, &record.id, Default::default())
             .with("workload", record.workload.clone())
@@ -32,7 +32,7 @@ impl Supervisor {
             .with("mode", json!(policy.mode))
             .with("rootfs", json!(policy.rootfs))
             .with("response", json!(self.record.response))
-            .with("profile", profile(policy))
+            .with("profile", self.profile())
             .with("pid", self.anchor.pid);
         if !self.record.degraded.is_empty() {
             event = event.with("degraded", json!(self.record.degraded));
@@ -117,7 +117,12 @@ impl Supervisor {
         self.told.clear();
         let rebased = self.watches.rebase_engine();
         self.tell_failures(rebased.err().map(|e| format!("{e:#}")).into_iter().collect());
-        let mut event = self.event(EventType::Restarted).with("rootfs", json!(self.record.policy.rootfs));
+        let policy = &self.record.policy;
+        let mut event = self
+            .event(EventType::Restarted)
+            .with("mode", json!(policy.mode))
+            .with("rootfs", json!(policy.rootfs))
+            .with("profile", self.profile());
         if let Some(seen) = self.breach_seen.take() {
             event = event.with("restart_us", micros(seen));
         }
@@ -165,6 +170,20 @@ impl Supervisor {
         self.recorder.record(event, Durability::Synced);
     }
 
+    /// What a profile has to do with this container.
+    fn profile(&self) -> String {
+        let policy = &self.record.policy;
+        match (policy.mode, &policy.profile, &self.record.profile) {
+            (Mode::Learn, _, _) => "being learnt".to_owned(),
+            (Mode::Observe, Some(name), _) => format!("to be compared with {name}"),
+            (Mode::Observe, None, _) => "to be compared with the workload's own".to_owned(),
+            (Mode::Auto | Mode::Enforce | Mode::Off, _, Some(name)) => name.clone(),
+            (Mode::Auto | Mode::Enforce | Mode::Off, _, None) => {
+                "none: immutability with the engine's own filter and capabilities".to_owned()
+            }
+        }
+    }
+
     /// The workload is over.
     pub(super) fn tell_exited(&mut self, exit: Exit, observation: Option<String>) {
         let mut event = self.event(EventType::Exited).with("breaches", self.record.breaches);
@@ -176,18 +195,6 @@ impl Supervisor {
             Exit::Signal(signal) => event.with("signal", signal).with("status", 128 + signal),
         };
         self.recorder.record(event, Durability::Buffered);
-    }
-}
-
-/// What a profile has to do with this container.
-fn profile(policy: &Policy) -> String {
-    match (policy.mode, &policy.profile) {
-        (Mode::Learn, _) => "being learnt".to_owned(),
-        (Mode::Observe, Some(name)) => format!("to be compared with {name}"),
-        (Mode::Observe, None) => "to be compared with the workload's own".to_owned(),
-        (Mode::Auto | Mode::Enforce | Mode::Off, _) => {
-            "none: immutability with the engine's own filter and capabilities".to_owned()
-        }
     }
 }
 
@@ -204,6 +211,6 @@ fn listed(count: u64, change: &Change) -> Value {
     json!({ "kind": change.kind, "path": change.path.display().to_string(), "count": count, "detail": change.detail })
 }
 
-fn micros(since: Instant) -> u64 {
+pub(super) fn micros(since: Instant) -> u64 {
     since.elapsed().as_micros() as u64
 }

@@ -1,4 +1,4 @@
-//! Files that live in memory only (memfd_create(2), Linux 3.17).
+//! Memory: files that live in it only (memfd_create(2), Linux 3.17), our own, and other processes'.
 
 use std::ffi::CString;
 use std::io::{self, Seek, Write};
@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
 
 /// A file with this content, at its start, that nobody can change any more.
 ///
@@ -20,6 +22,37 @@ pub fn file(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
+}
+
+/// A string in another process's memory, up to its NUL byte, at most `most` bytes (process_vm_readv(2), Linux 3.2). What was
+/// read before the first page that is not there counts.
+///
+/// # Errors
+/// `EFAULT` when nothing is there, `ESRCH` when the process has gone, `EPERM`.
+pub fn string_of(pid: i32, address: u64, most: usize) -> io::Result<Vec<u8>> {
+    const PAGE: usize = 4096;
+    let mut text = Vec::new();
+    while text.len() < most {
+        let Some(from) = (address as usize).checked_add(text.len()) else { break };
+        // Page by page: a read that reaches into one that is missing fails as a whole.
+        let length = (PAGE - from % PAGE).min(most - text.len());
+        let mut part = vec![0; length];
+        let remote = [RemoteIoVec { base: from, len: length }];
+        match process_vm_readv(Pid::from_raw(pid), &mut [io::IoSliceMut::new(&mut part)], &remote) {
+            Ok(read) => part.truncate(read),
+            Err(error) if text.is_empty() => return Err(error.into()),
+            Err(_) => break,
+        }
+        if let Some(end) = part.iter().position(|b| *b == 0) {
+            text.extend(&part[..end]);
+            break;
+        }
+        if part.is_empty() {
+            break;
+        }
+        text.extend(part);
+    }
+    Ok(text)
 }
 
 /// Unmaps what is resident of the program's and its libraries' code: a process that is to wait for months takes part in the
@@ -40,5 +73,23 @@ pub fn release_code() {
         // content, so the kernel maps the same again (madvise(2), MADV_DONTNEED). Position-independent code has no
         // relocations in its text.
         unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_of_a_process_is_read_to_its_end_or_the_bound_and_never_past_its_memory() {
+        let own = std::process::id() as i32;
+        let long = CString::new(vec![b'x'; 10_000]).expect("no NUL inside");
+        let at = long.as_ptr() as u64;
+        assert_eq!(string_of(own, at, 65_536).expect("read").len(), 10_000);
+        assert_eq!(string_of(own, at, 100).expect("read").len(), 100);
+        for nowhere in [0, 8, u64::MAX, u64::MAX - 4096] {
+            assert!(string_of(own, nowhere, 4096).is_err(), "{nowhere:#x}");
+        }
+        assert!(string_of(i32::MAX, at, 16).is_err());
     }
 }

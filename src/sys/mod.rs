@@ -14,6 +14,7 @@ pub mod proc_fd;
 pub mod process;
 pub mod random;
 pub mod ring;
+pub mod seccomp;
 pub mod signals;
 pub mod socket;
 pub mod spawn;

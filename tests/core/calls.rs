@@ -25,7 +25,8 @@ impl Node {
 
     pub fn write_config(&self, more: &str) {
         let (state, data) = (self.path("state"), self.path("data"));
-        let text = format!("state-dir = {state:?}\ndata-dir = {data:?}\nruntimes = [\"runc\"]\n{more}");
+        let mode = if more.contains("mode = ") { "" } else { "mode = \"enforce\"\n" };
+        let text = format!("state-dir = {state:?}\ndata-dir = {data:?}\nruntimes = [\"runc\"]\n{mode}{more}");
         fs::write(self.path("config.toml"), text).expect("a configuration");
     }
 

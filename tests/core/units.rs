@@ -34,6 +34,7 @@ fn record(id: &str) -> Record {
         supervisor: process,
         init: None,
         workload: "näme".to_owned(),
+        revision: Some("1".to_owned()),
         names: EngineNames { pod: Some("p".to_owned()), ..EngineNames::default() },
         policy,
         response: Response::Stop,
@@ -42,6 +43,9 @@ fn record(id: &str) -> Record {
         created_at: "2024-01-01T00:00:00.000000Z".to_owned(),
         breaches: u64::MAX,
         last_breach: Some(LastBreach { event: "e".into(), kind: "create".into(), path: "/x".into(), time: "t".into() }),
+        profile: Some("web/1".to_owned()),
+        refusals: 2,
+        last_refusal: None,
         degraded: vec!["something".to_owned()],
         cgroups: vec!["/sys/fs/cgroup/x".into()],
     }

@@ -7,6 +7,7 @@
 mod ends;
 mod learning;
 mod observing;
+mod promoting;
 mod world;
 
 use std::panic::catch_unwind;
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
         world::be_init(root, script);
     }
     let has = |flag: &str| args.iter().any(|a| a == flag);
-    let tests: Vec<Test> = [ends::TESTS, learning::TESTS, observing::TESTS].concat();
+    let tests: Vec<Test> = [ends::TESTS, learning::TESTS, observing::TESTS, promoting::TESTS].concat();
     // `--format FORMAT` is the only option here that takes a value.
     let mut words = args.iter().filter(|a| !a.starts_with('-') && *a != "terse" && *a != "pretty");
     let filter = words.next();

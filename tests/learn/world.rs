@@ -1,5 +1,6 @@
 //! Containers of the tests, the collectors beside them, and the node's folders.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use lithify::events::reader::{Filter, Reader};
 use lithify::events::{Event, EventType};
+use lithify::identity;
 use lithify::learn::{Handle, Purpose, Reply, Request, Subject, start};
 use lithify::profile::{Observation, Profile, store};
 use lithify::spec::Document;
@@ -78,17 +80,20 @@ impl World {
 
     pub fn subject(&self, id: &str) -> Subject {
         let config = r#"{"process":{"args":["/bin/sh"],"env":["A=1"]},"root":{"path":"rootfs"}}"#;
+        let document = Document::parse(config.as_bytes()).expect("a document");
+        let (names, rootfs) = (Default::default(), self.path(&format!("{id}/root")));
         Subject {
             container: id.to_owned(),
             workload: WORKLOAD.to_owned(),
-            names: Default::default(),
-            config: Document::parse(config.as_bytes()).expect("a document"),
-            rootfs: self.path(&format!("{id}/root")),
+            revision: identity::of(&document, &BTreeMap::new(), &names, &rootfs, id),
+            names,
+            rootfs,
             purpose: Purpose::Learn,
             window: Duration::from_secs(1),
             interval: Duration::from_secs(2),
             table_entries: 4096,
             unattended: false,
+            covered: false,
             state_dir: self.state(),
             data_dir: self.data(),
             journal: Default::default(),

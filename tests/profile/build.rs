@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use lithify::events::clock;
 use lithify::profile::behaviour::{Operation, Origin, Program, Write};
 use lithify::profile::check::ARCHITECTURE;
-use lithify::profile::{Behaviour, Observation, Revision, Sighting};
+use lithify::profile::steering::{Canary, Decision, Quiet, Steering, Step};
+use lithify::profile::{Behaviour, Observation, Revision, Sighting, Stage};
 
 /// The start of every generation in tests: 2026-01-01.
 const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
@@ -61,6 +62,22 @@ pub fn observation(n: u64) -> Observation {
 /// Seen in these windows.
 pub fn seen(first: u64, last: u64, windows: u32) -> Sighting {
     Sighting { windows, first: time(first), last: time(last) }
+}
+
+/// Everything that can be decided about a profile, once.
+pub fn steering() -> Steering {
+    let decision = |n: u64| Decision { at: time(n), why: format!("reason {n}") };
+    let step = |n: u64, from, to| Step { at: time(n), from, to, why: format!("step {n}") };
+    Steering {
+        held: true,
+        candidate: Some(id(2)),
+        demoted: Some(decision(3)),
+        allowed: BTreeMap::from([("syscall mkdir".to_string(), decision(1))]),
+        denied: BTreeMap::from([("write /srv/*".to_string(), decision(2))]),
+        quiet: Some(Quiet { since: time(3), generations: BTreeMap::from([(id(1), 4)]) }),
+        canary: Some(Canary { container: "c1".to_string(), since: time(4) }),
+        history: vec![step(1, Stage::Learning, Stage::Observing), step(2, Stage::Observing, Stage::Enforcing)],
+    }
 }
 
 /// One item of each kind, in both behaviours.

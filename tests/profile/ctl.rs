@@ -9,19 +9,19 @@ use serde_json::Value;
 
 use super::build;
 
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 /// A node with folders of its own.
-struct Node {
+pub struct Node {
     dir: tempfile::TempDir,
 }
 
 impl Node {
-    fn new() -> Node {
+    pub fn new() -> Node {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().display();
         std::fs::write(dir.path().join("c.toml"), format!("state-dir = \"{at}/state\"\ndata-dir = \"{at}/data\"\n"))
@@ -29,11 +29,11 @@ impl Node {
         Node { dir }
     }
 
-    fn data(&self) -> std::path::PathBuf {
+    pub fn data(&self) -> std::path::PathBuf {
         self.dir.path().join("data")
     }
 
-    fn profile(&self, args: &[&str]) -> Ran {
+    pub fn profile(&self, args: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lithifyctl"));
         let output =
             command.arg("--config").arg(self.dir.path().join("c.toml")).arg("profile").args(args).output().unwrap();
@@ -41,7 +41,7 @@ impl Node {
         Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    fn json(&self, args: &[&str]) -> Value {
+    pub fn json(&self, args: &[&str]) -> Value {
         let ran = self.profile(&[args, &["--json"]].concat());
         serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {} {}", ran.out, ran.err))
     }
@@ -52,7 +52,7 @@ impl Node {
         path.display().to_string()
     }
 
-    fn stored(&self, digest: u64) -> Profile {
+    pub fn stored(&self, digest: u64) -> Profile {
         store::read_profile(&self.data(), "web", &build::id(digest)).unwrap().unwrap()
     }
 }

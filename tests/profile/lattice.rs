@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lithify::profile::behaviour::{MAX_ITEMS, Operation, Origin};
 use lithify::profile::document::MAX_WITNESSES;
 use lithify::profile::merge::{Across, merge};
+use lithify::profile::steering::{Canary, Decision, Quiet, Steering, Step};
 use lithify::profile::{Behaviour, Observation, Profile, Sighting, Stage};
 use proptest::prelude::*;
 
@@ -75,9 +76,33 @@ prop_compose! {
     }
 }
 
+fn steering() -> impl Strategy<Value = Steering> {
+    let stage = || prop::sample::select(&[Stage::Learning, Stage::Observing, Stage::Enforcing][..]);
+    let decision = || (0u64..4, 0u64..3).prop_map(|(at, n)| Decision { at: build::time(at), why: format!("r{n}") });
+    let decisions = some(&["syscall mkdir", "write /srv/*", "capability CAP_CHOWN"], (decision(), any::<bool>()));
+    let quiet = (0u64..3, prop::collection::btree_map((0u64..5).prop_map(build::id), 1u32..9, 0..3))
+        .prop_map(|(since, generations)| Quiet { since: build::time(since), generations });
+    let canary =
+        (0u64..3, 0u64..3).prop_map(|(n, since)| Canary { container: format!("c{n}"), since: build::time(since) });
+    let steps = prop::collection::vec((0u64..9, stage(), stage()), 0..100);
+    (any::<bool>(), prop::option::of(0u64..3), prop::option::of(decision()), decisions, prop::option::of(quiet))
+        .prop_flat_map(move |known| (Just(known), prop::option::of(canary.clone()), steps.clone()))
+        .prop_map(|((held, candidate, demoted, decisions, quiet), canary, steps)| {
+            let mut steering =
+                Steering { held, candidate: candidate.map(build::id), demoted, quiet, canary, ..Steering::default() };
+            for (item, (decision, denied)) in decisions {
+                steering.decide(item, denied, decision);
+            }
+            for (at, from, to) in steps {
+                steering.remember(Step { at: build::time(at), from, to, why: "r".to_string() });
+            }
+            steering
+        })
+}
+
 prop_compose! {
     /// More observations than an item keeps witnesses, sometimes.
-    fn profile()(observations in prop::collection::vec(observation(), 1..6), copies in 1u64..50, stage in 0..3) -> Profile {
+    fn profile()(observations in prop::collection::vec(observation(), 1..6), copies in 1u64..50, stage in 0..3, steering in steering()) -> Profile {
         let mut profile = Profile::of(&observations[0]);
         for o in &observations {
             profile = profile.fold(o).unwrap();
@@ -88,6 +113,7 @@ prop_compose! {
             profile = profile.fold(&copy).unwrap();
         }
         profile.stage = [Stage::Learning, Stage::Observing, Stage::Enforcing][stage as usize];
+        profile.steering = steering;
         profile
     }
 }
@@ -234,4 +260,21 @@ fn more_generations_than_a_profile_holds_are_refused_with_the_remedy() {
     assert!(full.fold(&build::full(4096)).is_ok());
     let text = full.fold(&build::full(4097)).unwrap_err().to_string();
     assert!(text.contains("4097 generations") && text.contains("profile finish"), "{text}");
+}
+
+#[test]
+fn of_two_decisions_about_one_item_the_later_one_holds_and_of_the_same_time_the_denial() {
+    let decided = |at: u64, denied: bool| {
+        let mut profile = Profile::of(&build::full(1));
+        let decision = Decision { at: build::time(at), why: "by hand".to_string() };
+        profile.steering.decide("syscall mkdir".to_string(), denied, decision);
+        profile
+    };
+    for (a, b, is_denied) in [(decided(1, true), decided(2, false), false), (decided(1, true), decided(1, false), true)]
+    {
+        for joined in [join(&a, &b), join(&b, &a)] {
+            let denied = joined.steering.denied.contains_key("syscall mkdir");
+            assert_eq!((denied, joined.steering.allowed.contains_key("syscall mkdir")), (is_denied, !is_denied));
+        }
+    }
 }

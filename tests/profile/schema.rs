@@ -108,6 +108,10 @@ fn matches(pattern: &str, text: &str) -> bool {
             numbers.len() <= 3 && numbers.iter().all(|n| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit()))
         }
         "^(CAP_[A-Z_]+|#[0-9]+)$" => text.starts_with("CAP_") || text.starts_with('#'),
+        "^(syscall|argument|capability|write|program) ." => {
+            let kinds = ["syscall ", "argument ", "capability ", "write ", "program "];
+            kinds.iter().any(|kind| text.strip_prefix(kind).is_some_and(|rest| !rest.is_empty()))
+        }
         "^/" => text.starts_with('/'),
         "^E[A-Z0-9]{0,15}$" => text.starts_with('E') && text.len() <= 16,
         other => panic!("this test does not know the pattern {other}"),
@@ -127,6 +131,7 @@ fn documents() -> (Value, Value) {
     o.workload_behaviour.writes.get_mut("/run/web.pid").unwrap().refused.insert("EROFS".to_string());
     let mut profile = Profile::of(&o).fold(&build::full(2)).unwrap();
     profile.cut.insert("workload writes".to_string());
+    profile.steering = build::steering();
     (serde_json::to_value(&o).unwrap(), serde_json::to_value(&profile).unwrap())
 }
 
@@ -138,7 +143,7 @@ fn what_is_written_fits_the_published_schema() {
     // Empty ones, and those without what may be left out.
     assert_eq!(check(schema::OBSERVATION, &serde_json::to_value(build::observation(1)).unwrap()), None);
     let mut least = serde_json::to_value(Profile::of(&build::observation(1))).unwrap();
-    for key in ["forbidden", "cut", "peaks"] {
+    for key in ["forbidden", "cut", "peaks", "steering"] {
         least.as_object_mut().unwrap().remove(key);
     }
     assert_eq!(check(schema::PROFILE, &least), None);

@@ -10,6 +10,7 @@ use super::{Check, Verdict};
 use crate::ctl::install::place::Root;
 use crate::ctl::install::{Engine, containerd, docker, dropin};
 use crate::policy::config::Config;
+use crate::runtime::needs;
 
 /// Where programs are looked for besides PATH, which a service's environment may lack.
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -26,7 +27,12 @@ pub fn runtimes(config: &Config) -> Vec<Check> {
             Some(path) => {
                 let first = if found_one { "" } else { " (used)" };
                 found_one = true;
-                Check::new(&name, Verdict::Ok, format!("{} {}{first}", path.display(), version(&path)))
+                let (needs, verdict) = needs_of(&path, config);
+                Check::new(
+                    &name,
+                    verdict,
+                    format!("{} {}{first}; what it needs: {needs}", path.display(), version(&path)),
+                )
             }
             None => Check::new(&name, Verdict::Info, "not found"),
         };
@@ -37,6 +43,16 @@ pub fn runtimes(config: &Config) -> Vec<Check> {
         checks.push(check.remedy("install runc or crun, or name one in runtimes by its absolute path"));
     }
     checks
+}
+
+/// Whether it is known what a runtime itself calls, so that a filter leaves it that.
+fn needs_of(runtime: &Path, config: &Config) -> (String, Verdict) {
+    match needs::known(runtime, &config.data_dir) {
+        Ok(Some(needs)) if needs.notes.is_empty() => (needs.source, Verdict::Ok),
+        Ok(Some(needs)) => (format!("{}: {}", needs.source, needs.notes.join("; ")), Verdict::Warn),
+        Ok(None) => ("not looked at yet, which its first start does".into(), Verdict::Ok),
+        Err(e) => (format!("{e:#}"), Verdict::Warn),
+    }
 }
 
 /// The engines, and whether each knows the runtime.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::{Call, Given, Outcome, diff, plain, usage, value};
+use crate::runtime;
 use place::Root;
 
 const HELP: &str = "\
@@ -155,19 +156,23 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     }
     let engine = engine.ok_or_else(|| usage("expected --containerd, --docker, --podman or --crio"))?;
     let binary = program(binary, uninstall)?;
+    let whole = root == Path::new("/");
     let root = Root::open(&root)?;
     let change = engine.plan(&root, &binary, uninstall)?;
     let changed = change.before != change.after;
     if !dry_run {
         change.apply(&root)?;
     }
+    // Another root folder's runtimes are not ours to run.
+    let looks = !dry_run && !uninstall && whole;
+    let runtimes = if looks { look_at_runtimes(call) } else { Vec::new() };
     let shown = change.path.display().to_string();
     let difference = diff::unified(&shown, change.before.as_deref(), change.after.as_deref());
     let next = if changed { engine.afterwards(uninstall) } else { "nothing to do" };
     if call.json {
         call.print_json(&serde_json::json!({
             "engine": engine.name(), "file": shown, "changed": changed, "written": changed && !dry_run,
-            "diff": difference, "next": next,
+            "diff": difference, "next": next, "runtimes": runtimes,
         }))?;
         return Ok(Outcome::Well);
     }
@@ -181,8 +186,29 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
         let body = line.trim_end_matches('\n');
         writeln!(call.out, "{}", body.split('\t').map(plain).collect::<Vec<_>>().join("\t"))?;
     }
+    for line in &runtimes {
+        writeln!(call.out, "{}", plain(line))?;
+    }
     writeln!(call.out, "{} {verb}; {next}", plain(&shown))?;
     Ok(Outcome::Well)
+}
+
+/// Finds out what the node's low-level runtimes need, so that the first container does not wait for that. A failure is only
+/// told: that container tries again.
+fn look_at_runtimes(call: &Call<'_>) -> Vec<String> {
+    let config = match call.settings() {
+        Ok(config) => config,
+        Err(e) => return vec![format!("the configuration can't be read, and no container starts until it can: {e:#}")],
+    };
+    let found = config.runtimes.iter().filter_map(|name| runtime::find(std::slice::from_ref(name)).ok());
+    let look = |path: PathBuf| match runtime::needs::of(&path, &config.data_dir) {
+        Ok(needs) => {
+            let notes: String = needs.notes.iter().map(|note| format!("; {note}")).collect();
+            format!("{}: {} {}; what it needs: {}{notes}", path.display(), needs.program, needs.version, needs.source)
+        }
+        Err(e) => format!("{}: {e:#}", path.display()),
+    };
+    found.map(look).collect()
 }
 
 /// The runtime's program as engines' files name it.

@@ -1,12 +1,13 @@
 //! `lithifyctl profile diff`: what one revision or replica does and another does not. Must not: change either.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use super::super::{Call, Outcome, plain, usage};
 use super::{resolve, short, words};
+use crate::policy::word;
 use crate::profile::items::Section;
 use crate::profile::{Behaviour, Profile, Support, store};
 
@@ -25,7 +26,7 @@ is 1 if there are any: replicas of one workload should not differ.
 struct Difference {
     /// `first` or `second`.
     only_in: &'static str,
-    /// `workload`, `exec` or `forbidden`.
+    /// `workload`, `exec`, `steering` or `forbidden`.
     of: &'static str,
     /// Section, `syscalls`.
     section: &'static str,
@@ -59,7 +60,8 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
             let count = profile.generations.len();
             let plural = if count == 1 { "" } else { "s" };
             let digest = short(&profile.revision.digest);
-            let name = format!("{sign} {} {digest} ({count} generation{plural})", profile.workload);
+            let stage = word(&profile.stage);
+            let name = format!("{sign} {} {digest} ({count} generation{plural}, {stage})", profile.workload);
             writeln!(call.out, "{}", plain(&name))?;
         }
         for d in &differences {
@@ -81,6 +83,13 @@ fn compare(first: &Profile, second: &Profile) -> Vec<Difference> {
             pairs(names(a, section), names(b, section), of, section.name(), &mut all);
         }
     }
+    let decided = |p: &Profile| {
+        let items = |items: &BTreeMap<String, _>, what: &str| -> Vec<String> {
+            items.keys().map(|item| format!("{what} {item}")).collect()
+        };
+        [items(&p.steering.allowed, "allowed"), items(&p.steering.denied, "denied")].concat().into_iter().collect()
+    };
+    pairs(decided(first), decided(second), "steering", "decisions", &mut all);
     let keys = |p: &Profile| p.forbidden.keys().cloned().collect();
     pairs(keys(first), keys(second), "forbidden", "forbidden", &mut all);
     all

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::super::{Call, Outcome, plain, usage};
 use super::{is_file, resolve, short, words};
+use crate::events::clock;
 use crate::policy::word;
 use crate::profile::{Profile, Progress, Stage, store};
 
@@ -13,8 +14,8 @@ const HELP: &str = "\
 usage: lithifyctl profile finish WORKLOAD[@REVISION]... [--force] [--json]
        lithifyctl profile finish --all [--force] [--json]
 
-Ends learning: nothing is added to the profile any more. What goes beyond it is reported of containers in mode observe; of
-those in mode learn nothing is. A profile that is known to be partial (records were lost, or something could not be seen) is
+Ends learning: what goes beyond the profile is told from then on, of containers in mode auto, observe and learn. In mode auto
+it is observed, which adds what is still new, and then enforced; see 'lithifyctl profile hold'. A profile that is known to be partial (records were lost, or something could not be seen) is
 refused.
 
   --all     every profile that still learns
@@ -83,5 +84,9 @@ fn finished(profile: Profile, force: bool) -> Result<Profile> {
         short(&profile.revision.digest),
         partial.join("; ")
     );
-    Ok(Profile { stage: profile.stage.max(Stage::Observing), ..profile })
+    let mut profile = profile;
+    if profile.stage == Stage::Learning {
+        profile.step(Stage::Observing, "learning was ended by hand", &clock::format(clock::now_micros()));
+    }
+    Ok(profile)
 }

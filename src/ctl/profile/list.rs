@@ -16,7 +16,8 @@ usage: lithifyctl profile list [--json]
 
 One line a profile: workload, revision, stage, how many generations and observation windows it is made from, how many items
 it has, the chance that the next window shows something new (its bound, with 95 % confidence), when the revision was last
-seen, and what is wrong: items that the baseline forbids, and why a profile is partial. The exit status is 1 when a
+seen, and what is to be known: items that the baseline forbids, why a profile is partial, whether it was demoted, is held,
+or has decisions made by hand. The exit status is 1 when a
 profile can't be read.
 ";
 
@@ -57,6 +58,12 @@ fn row(stored: &Stored<Profile>) -> [String; 9] {
     if !progress.partial.is_empty() {
         notes.push(format!("partial: {}", progress.partial.join("; ")));
     }
+    let steering = &profile.steering;
+    notes.extend(steering.demoted.as_ref().map(|d| format!("DEMOTED: {}", d.why)));
+    notes.extend(steering.held.then(|| "held".to_string()));
+    notes.extend(steering.canary.as_ref().map(|c| format!("canary {}", short(&c.container))));
+    let decisions = steering.allowed.len() + steering.denied.len();
+    notes.extend((decisions > 0).then(|| format!("{decisions} by hand")));
     let bound = progress.next_window.bound;
     [
         profile.workload.clone(),
@@ -77,6 +84,7 @@ fn as_json(stored: &Stored<Profile>) -> serde_json::Value {
             "workload": profile.workload,
             "revision": profile.revision,
             "stage": profile.stage,
+            "steering": profile.steering,
             "generations": profile.generations.len(),
             "items": profile.workload_behaviour.len(),
             "exec-items": profile.exec_behaviour.len(),

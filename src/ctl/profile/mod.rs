@@ -2,6 +2,7 @@
 //!
 //! Owns: which verb a call is, and which profile a name on the command line means. Must not: learn, or enforce.
 
+mod decide;
 mod diff;
 mod export;
 mod finish;
@@ -12,6 +13,7 @@ mod merge;
 mod migrate;
 mod schema;
 mod show;
+mod stage;
 mod validate;
 
 use std::fs::File;
@@ -21,6 +23,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Call, Given, Outcome, usage};
 use crate::policy::suggest::{nearest, quote, remedy};
+use crate::profile::check::{MAX_WHY, is_sentence};
 use crate::profile::{Observation, Profile, folder, store};
 
 type Verb = fn(&mut Call<'_>, &mut lexopt::Parser) -> Result<Outcome>;
@@ -37,6 +40,11 @@ const VERBS: &[(&str, &str, Verb)] = &[
     ("migrate", "rewrite the store in this version's form", migrate::run),
     ("gc", "remove what is not needed any more", gc::run),
     ("finish", "end learning", finish::run),
+    ("promote", "move a profile on towards being enforced", stage::promote),
+    ("hold", "keep it where it is", stage::hold),
+    ("rollback", "move it one stage back", stage::rollback),
+    ("allow", "allow what was not seen", decide::allow),
+    ("deny", "refuse what was", decide::deny),
     ("schema", "print the JSON Schema of a document", schema::run),
 ];
 
@@ -122,7 +130,7 @@ impl Document {
 }
 
 /// The profile that a word on the command line means: a file, `WORKLOAD`, or `WORKLOAD@REVISION`.
-fn resolve(data_dir: &Path, word: &str) -> Result<Profile> {
+pub(super) fn resolve(data_dir: &Path, word: &str) -> Result<Profile> {
     if is_file(word) {
         return match Document::read(Path::new(word))? {
             Document::Profile(profile) => Ok(*profile),
@@ -159,6 +167,14 @@ fn unknown(data_dir: &Path, workload: &str) -> Result<String> {
     let near = nearest(workload, all.iter().map(|stored| stored.workload.as_str()));
     let remedy = near.map_or("see 'lithifyctl profile list'".to_string(), |name| format!("did you mean {name:?}?"));
     Ok(format!("no profile of workload {}; {remedy}", quote(workload)))
+}
+
+/// A reason that somebody gives.
+fn reason(text: String) -> Result<String> {
+    if is_sentence(&text) {
+        return Ok(text);
+    }
+    Err(usage(format!("--why takes 1 to {MAX_WHY} bytes of text in one line")))
 }
 
 /// The beginning of a digest or id, for people.

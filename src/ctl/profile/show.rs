@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::super::{Call, Outcome, plain, usage};
 use super::{minute, resolve, short, words};
-use crate::policy::word;
+use crate::policy::{Auto, Config, word};
 use crate::profile::document::MAX_WITNESSES;
 use crate::profile::estimate::percent_up;
 use crate::profile::items::Section;
-use crate::profile::{Behaviour, Profile, Progress, Support};
+use crate::profile::{Behaviour, Profile, Progress, Support, stages};
 
 const HELP: &str = "\
 usage: lithifyctl profile show WORKLOAD[@REVISION]|FILE [--json]
@@ -25,13 +25,20 @@ const NAME_WIDTH: usize = 44;
 pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let Some(given) = words(call, args, HELP, &mut [])? else { return Ok(Outcome::Well) };
     let [name] = given.as_slice() else { return Err(usage("expected one workload, or one file")) };
-    let profile = resolve(&call.settings()?.data_dir, name)?;
+    let Config { data_dir, auto, .. } = call.settings()?;
+    let profile = resolve(&data_dir, name)?;
     let progress = Progress::of(&profile);
     if call.json {
-        call.print_json(&json!({"profile": profile, "progress": progress, "sentence": progress.to_string()}))?;
+        call.print_json(&json!({
+            "profile": profile,
+            "progress": progress,
+            "sentence": progress.to_string(),
+            "waits-for": stages::waits_for(&profile, &auto),
+        }))?;
         return Ok(Outcome::Well);
     }
-    head(call, &profile, &progress)?;
+    head(call, &profile, &progress, &auto)?;
+    steering(call, &profile)?;
     behaviour(call, &profile, &profile.workload_behaviour, "")?;
     behaviour(call, &profile, &profile.exec_behaviour, "exec sessions: ")?;
     if !profile.forbidden.is_empty() {
@@ -43,7 +50,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     Ok(Outcome::Well)
 }
 
-fn head(call: &mut Call<'_>, profile: &Profile, progress: &Progress) -> Result<()> {
+fn head(call: &mut Call<'_>, profile: &Profile, progress: &Progress, auto: &Auto) -> Result<()> {
     let revision = &profile.revision;
     let title = format!("{}, revision {}, {}", profile.workload, short(&revision.digest), word(&profile.stage));
     writeln!(call.out, "{}", plain(&title))?;
@@ -86,12 +93,58 @@ fn head(call: &mut Call<'_>, profile: &Profile, progress: &Progress) -> Result<(
         },
     )?;
     tell("partial", progress.partial.join("; "))?;
+    let steering = &profile.steering;
+    tell("waits for", stages::waits_for(profile, auto).unwrap_or_default())?;
+    tell(
+        "held",
+        if steering.held { "somebody holds it; see 'lithifyctl profile hold --release'".into() } else { String::new() },
+    )?;
+    tell("demoted", steering.demoted.as_ref().map_or(String::new(), |d| format!("{} UTC, {}", minute(&d.at), d.why)))?;
+    tell(
+        "began with",
+        steering.candidate.as_ref().map_or(String::new(), |d| format!("what revision {} was seen to do", short(d))),
+    )?;
+    tell(
+        "quiet",
+        steering.quiet.as_ref().map_or(String::new(), |quiet| {
+            let windows: u64 = quiet.generations.values().map(|n| u64::from(*n)).sum();
+            let generations = count(quiet.generations.len() as u64, "generation");
+            format!("nothing new since {} UTC, in {generations} and {}", minute(&quiet.since), count(windows, "window"))
+        }),
+    )?;
+    tell(
+        "canary",
+        steering.canary.as_ref().map_or(String::new(), |canary| {
+            format!("container {} enforces first, since {} UTC", canary.container, minute(&canary.since))
+        }),
+    )?;
     let peaks = [
         profile.peaks.memory_bytes.map(|bytes| format!("memory {}", size(bytes))),
         profile.peaks.pids.map(|pids| count(pids, "task")),
         profile.peaks.cpu_millis.map(|millis| format!("{}.{:03} CPU", millis / 1000, millis % 1000)),
     ];
     tell("peaks", peaks.into_iter().flatten().collect::<Vec<_>>().join(", "))
+}
+
+/// What was decided about it.
+fn steering(call: &mut Call<'_>, profile: &Profile) -> Result<()> {
+    let steering = &profile.steering;
+    for (title, items) in [("ALLOWED by hand", &steering.allowed), ("DENIED by hand", &steering.denied)] {
+        if !items.is_empty() {
+            writeln!(call.out, "\n{title} ({})", items.len())?;
+        }
+        for (item, decision) in items {
+            writeln!(call.out, "  {}\n    {}, {}", plain(item), minute(&decision.at), plain(&decision.why))?;
+        }
+    }
+    if !steering.history.is_empty() {
+        writeln!(call.out, "\nhistory ({})", steering.history.len())?;
+    }
+    for step in &steering.history {
+        let (from, to) = (word(&step.from), word(&step.to));
+        writeln!(call.out, "  {}  {from} to {to}: {}", minute(&step.at), plain(&step.why))?;
+    }
+    Ok(())
 }
 
 fn behaviour(call: &mut Call<'_>, profile: &Profile, behaviour: &Behaviour<Support>, whose: &str) -> Result<()> {

@@ -10,9 +10,9 @@ use super::{Document, is_file, words};
 use crate::profile::store;
 
 const HELP: &str = "\
-usage: lithifyctl profile validate [FILE|WORKLOAD]... [--json]
+usage: lithifyctl profile validate [FILE|WORKLOAD[@REVISION]]... [--json]
 
-Checks profiles and observations: files, or all that the store has of a workload; without a name, the whole store. Of the
+Checks profiles and observations: files, all that the store has of a workload, or the profile of one revision; without a name, the whole store. Of the
 store also who could have changed it. The exit status is 1 when something is wrong.
 ";
 
@@ -39,6 +39,15 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
             checked.push((stored.path.display().to_string(), stored.document.map(drop)));
         }
         observations(&data_dir, &name, &mut checked)?;
+        if checked.len() == before
+            && let Some((workload, start)) = name.rsplit_once('@')
+            && !start.is_empty()
+        {
+            let named = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(start));
+            for stored in store::profiles(&data_dir, workload)?.into_iter().filter(|stored| named(&stored.path)) {
+                checked.push((stored.path.display().to_string(), stored.document.map(drop)));
+            }
+        }
         if checked.len() == before {
             checked.push((name.clone(), Err(anyhow!("{}", super::unknown(&data_dir, &name)?))));
         }

@@ -169,7 +169,7 @@ fn what_python_tries_a_folder_with_is_the_same_item_in_each_run() {
         of(&reading, &[]).workload.writes.into_keys().collect::<Vec<_>>()
     };
     for name in ["/tmp/j6hd5khi", "/tmp/abcdefgh", "/tmp/________"] {
-        assert_eq!(of_run(name, reading::Operation::Remove), ["/tmp/*"], "{name}");
+        assert_eq!(of_run(name, reading::Operation::Remove), ["/tmp/????????"], "{name}");
     }
     assert_eq!(of_run("/tmp/sessions", reading::Operation::Attributes), ["/tmp/sessions"], "it stays");
     assert_eq!(of_run("/srv/abcdefgh", reading::Operation::Remove), ["/srv/abcdefgh"]);

@@ -28,10 +28,10 @@ pub fn flags(plan: &Plan, folder: &str) -> (Vec<String>, Document) {
 
 /// Docker's tmpfs is nosuid and nodev, and noexec unless it is told. runc gives it the mode of the image's directory.
 fn mount(place: &Place) -> [String; 2] {
-    let Kind::Memory { mode, owner, size_bytes } = place.kind else {
+    let Kind::Memory { mode, owner } = place.kind else {
         return ["--volume".into(), place.path.clone()];
     };
-    let mut options = format!("{}:size={size_bytes},mode={mode:o}", place.path);
+    let mut options = format!("{}:size={},mode={mode:o}", place.path, place.size_bytes);
     if let Some((uid, gid)) = owner {
         options.push_str(&format!(",uid={uid},gid={gid}"));
     }

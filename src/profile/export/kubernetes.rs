@@ -60,8 +60,8 @@ pub fn documents(plan: &Plan) -> (Document, Document) {
         }
         text.push_str(&format!("  - name: \"scratch-{index}\"\n"));
         text.push_str(&match place.kind {
-            Kind::Memory { size_bytes, .. } => {
-                format!("    emptyDir:\n      medium: Memory\n      sizeLimit: \"{}Mi\"\n", size_bytes >> 20)
+            Kind::Memory { .. } => {
+                format!("    emptyDir:\n      medium: Memory\n      sizeLimit: \"{}Mi\"\n", place.size_bytes >> 20)
             }
             Kind::Volume => "    emptyDir: {}\n".to_string(),
         });

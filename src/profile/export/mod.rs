@@ -4,7 +4,6 @@
 //! by more than the layers of `seccomp-profiles/` say.
 
 pub mod docker;
-pub mod filter;
 pub mod kubernetes;
 pub mod oci_seccomp;
 pub mod places;
@@ -20,17 +19,12 @@ use anyhow::Result;
 
 use super::document::Profile;
 use super::estimate::Progress;
-use super::{baseline, syscalls};
-use filter::Filter;
+use super::filter::{self, Filter};
+use super::{capabilities, layers};
 use places::{Place, places};
 
 /// How many times the peak of tasks a container may have, and how many more.
 const PIDS_HEADROOM: (u64, u64) = (2, 16);
-/// What a sensor that saw no capabilities says.
-const UNSEEN_CAPABILITIES: &str = "capabilities";
-/// What binds a port below 1024, where the node's `net.ipv4.ip_unprivileged_port_start` does not let everyone.
-const BIND: &str = "CAP_NET_BIND_SERVICE";
-
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -102,6 +96,7 @@ impl Plan {
     pub fn of(profile: &Profile, runtime: Option<&str>) -> Result<Plan> {
         let mut notes: Vec<String> = Progress::of(profile).partial;
         notes.iter_mut().for_each(|reason| reason.insert_str(0, "the profile is partial: "));
+        let profile = &profile.steered(&mut notes);
         let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
         if !profile.exec_behaviour.syscalls.is_empty() {
             notes.push(
@@ -114,13 +109,15 @@ impl Plan {
             notes.push(format!("no-new-privileges is left out: {} gains privileges", first.escape_debug()));
         }
         let no_new_privileges = privileged.is_empty();
-        let filter = filter::filter(profile, no_new_privileges, runtime, &mut notes)?;
+        let (always, runtimes) = (layers::always()?, layers::runtimes(runtime)?);
+        let needed = [&always].into_iter().chain(&runtimes).flat_map(|layer| layer.names(no_new_privileges));
+        let filter = filter::filter(profile, needed, &mut notes);
         let places = places(profile, &mut notes);
         Ok(Plan {
             name: name(&profile.workload, &profile.revision.digest),
             image: profile.revision.image_name.clone().unwrap_or_else(|| profile.revision.image.clone()),
             filter,
-            capabilities: capabilities(profile, &mut notes),
+            capabilities: capabilities::needed(profile, &mut notes),
             no_new_privileges,
             places,
             pids_limit: profile.peaks.pids.map(|n| n.saturating_mul(PIDS_HEADROOM.0).saturating_add(PIDS_HEADROOM.1)),
@@ -137,48 +134,6 @@ impl Plan {
 
 fn group(user: &str) -> u32 {
     user.split_once(':').and_then(|(_, gid)| gid.parse().ok()).unwrap_or(0)
-}
-
-/// Those that were used, of those that were granted; all that were granted where some generation's sensor could not see.
-fn capabilities(profile: &Profile, notes: &mut Vec<String>) -> BTreeSet<String> {
-    let blind = |unseen: &String| unseen == UNSEEN_CAPABILITIES || unseen == super::estimate::UNSEEN_EVERYTHING;
-    if profile.generations.values().any(|g| g.unseen.iter().any(blind)) {
-        notes.push("capabilities were not seen on every node: all that the engine granted are kept".into());
-        let (never, kept): (BTreeSet<String>, BTreeSet<String>) =
-            profile.revision.capabilities.iter().cloned().partition(|name| baseline::capability(name).is_some());
-        if !never.is_empty() {
-            let never = never.into_iter().collect::<Vec<_>>().join(", ");
-            notes.push(format!("of those, what is never learnt is left out: {never}"));
-        }
-        return kept;
-    }
-    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
-    let used = sides.iter().flat_map(|side| side.capabilities.keys());
-    let (mut named, nameless): (BTreeSet<String>, BTreeSet<String>) =
-        used.cloned().partition(|c| !c.starts_with('#') && syscalls::capability_number(c).is_some());
-    if !nameless.is_empty() {
-        notes.push(format!(
-            "capabilities that have no name can't be exported: {}",
-            nameless.into_iter().collect::<Vec<_>>().join(", ")
-        ));
-    }
-    // Docker lets everyone bind any port, so that nothing asks for the capability there; other engines do not.
-    let low = sides.iter().flat_map(|side| side.listens.keys()).find(|address| is_low_port(address));
-    let granted = profile.revision.capabilities.iter().any(|c| c == BIND);
-    if let Some(address) = low.filter(|_| granted)
-        && named.insert(BIND.into())
-    {
-        let address = address.escape_debug();
-        notes.push(format!(
-            "{BIND} is kept for {address}, though it was not used: whether it is needed is the node's to say"
-        ));
-    }
-    named
-}
-
-fn is_low_port(address: &str) -> bool {
-    let inet = address.starts_with("tcp ") || address.starts_with("udp ");
-    inet && address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).is_some_and(|port| port < 1024)
 }
 
 /// A name that files, Kubernetes and shells take: of the workload what is possible, and the revision's beginning.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::super::behaviour::{Behaviour, Operation, Write};
 use super::super::document::{Profile, Support};
-use crate::policy::values::is_protected;
+use crate::policy::values::{MAX_SIZE_BYTES, is_protected};
 
 /// Smallest tmpfs.
 const MIN_SIZE_BYTES: u64 = 16 << 20;
@@ -28,8 +28,6 @@ pub enum Kind {
         mode: u32,
         /// User and group; `None`: root.
         owner: Option<(u32, u32)>,
-        /// Limit.
-        size_bytes: u64,
     },
     /// A volume that the engine fills with what the image has there, and gives its owner and mode.
     Volume,
@@ -42,6 +40,8 @@ pub struct Place {
     pub path: String,
     /// What is put there.
     pub kind: Kind,
+    /// Limit, with room for several times what was seen; of a volume, for what was written there.
+    pub size_bytes: u64,
     /// Programs from there were executed.
     pub exec: bool,
 }
@@ -99,14 +99,14 @@ pub fn places(profile: &Profile, notes: &mut Vec<String>) -> Vec<Place> {
         // What was changed, and not made, was there before.
         let has_content = below.iter().any(|(at, w)| !w.operations.contains(&Operation::Create) && **at != path);
         let seen: u64 = below.iter().fold(0, |sum, (_, write)| sum.saturating_add(write.size_bytes));
+        let size_bytes = seen.saturating_mul(HEADROOM).clamp(MIN_SIZE_BYTES, MAX_SIZE_BYTES).next_power_of_two();
         let kind = if volatile && !has_content {
-            let size = seen.saturating_mul(HEADROOM).clamp(MIN_SIZE_BYTES, 1 << 40).next_power_of_two();
             let (mode, owner) = if shared { (0o1777, None) } else { (0o755, owner) };
-            Kind::Memory { mode, owner, size_bytes: size }
+            Kind::Memory { mode, owner }
         } else {
             Kind::Volume
         };
-        places.push(Place { kind, exec: below.iter().any(|(_, write)| write.executed), path });
+        places.push(Place { kind, size_bytes, exec: below.iter().any(|(_, write)| write.executed), path });
     }
     if places.len() > MAX_PLACES {
         notes.push(format!("{} directories are written to; the first {MAX_PLACES} are given a place", places.len()));
@@ -125,15 +125,17 @@ fn plain(path: &str) -> String {
     path.to_owned()
 }
 
-/// The directory that must be writable for this. A part with `*` stands for many names.
+/// The directory that must be writable for this. A part with `*` or `?` stands for many names.
 fn holder<'p>(path: &'p str, write: &Write<Support>) -> &'p str {
-    let fixed = match path.find('*') {
+    let fixed = match path.find(['*', '?']) {
         Some(star) => &path[..star],
         // A directory that was there, and was changed itself.
         None if write.directory && !write.operations.contains(&Operation::Create) => return path,
         None => path,
     };
     match fixed.rfind('/') {
+        // One that it made directly in the root.
+        Some(0) if write.directory && fixed == path && path.len() > 1 => path,
         None | Some(0) => "/",
         Some(end) => &fixed[..end],
     }

@@ -79,7 +79,7 @@ fn plan(profile: &Profile) -> Plan {
     Plan::of(profile, None).unwrap()
 }
 
-/// What the filter says to a call with this first argument: an errno, or 0.
+/// What the filter says to a call with this number as each of its arguments: an errno, or 0.
 fn answer(plan: &Plan, name: &str, first: u64) -> i32 {
     let value = oci_seccomp::value(&plan.filter);
     let mut answer = value["defaultErrnoRet"].as_i64().unwrap();
@@ -242,14 +242,14 @@ fn writes_become_places_by_where_they_are_and_what_was_there() {
         ("/core".to_string(), made(0)),
     ]);
     let plan = plan(&profile);
-    let memory = |mode, owner, size_bytes| Kind::Memory { mode, owner, size_bytes };
-    let places: Vec<(&str, Kind)> = plan.places.iter().map(|p| (p.path.as_str(), p.kind)).collect();
+    let memory = |mode, owner| Kind::Memory { mode, owner };
+    let places: Vec<(&str, Kind, u64)> = plan.places.iter().map(|p| (p.path.as_str(), p.kind, p.size_bytes)).collect();
     assert_eq!(
         places,
         [
-            ("/run/web", memory(0o755, Some((101, 102)), 16 << 20)),
-            ("/tmp", memory(0o1777, None, 64 << 20)),
-            ("/var/lib/web", Kind::Volume)
+            ("/run/web", memory(0o755, Some((101, 102))), 16 << 20),
+            ("/tmp", memory(0o1777, None), 64 << 20),
+            ("/var/lib/web", Kind::Volume, 16 << 20)
         ]
     );
     let notes = plan.notes.join("\n");

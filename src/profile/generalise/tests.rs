@@ -82,6 +82,25 @@ fn nothing_is_widened_below_a_system_folder_or_at_the_root() {
 }
 
 #[test]
+fn what_stands_for_a_passing_file_stands_for_nothing_else() {
+    let pattern = passing("/tmp/k3_0fab2").expect("a pattern");
+    assert_eq!(pattern, "/tmp/????????");
+    assert!(covers(&pattern, "/tmp/abcdefgh") && covers(&pattern, &pattern));
+    for other in
+        ["/tmp/abcdefg", "/tmp/abcdefghi", "/tmp/ABCDEFGH", "/tmp/a.cdefgh", "/tmp/abcdefgh/x", "/tmp/sess.php"]
+    {
+        assert!(!covers(&pattern, other), "{other}");
+    }
+    let all = written(["/tmp/????????", "/tmp/miner", "/tmp/app.sock"]);
+    assert!(all.iter().all(|(path, pattern)| path == pattern), "its neighbours stay what they are: {all:?}");
+    assert_eq!(of("/srv/what?"), "/srv/what\\077");
+    assert!(!covers(&of("/srv/what?"), "/srv/whats"));
+    for word in ["/tmp/Abcdefgh", "/srv/abcdefgh", "/tmp/abcdefghi"] {
+        assert_eq!(passing(word), None, "{word}");
+    }
+}
+
+#[test]
 fn a_star_in_a_real_name_is_no_pattern() {
     assert_eq!(of("/srv/*"), "/srv/\\052");
     assert_eq!(of("/etc/a*\\b"), "/etc/a\\052\\134b");
@@ -104,7 +123,7 @@ fn any_path() -> impl Strategy<Value = String> {
         "[A-Za-z0-9]{6}",
         "tmp\\.[A-Za-z0-9]{10}",
         "[a-z]{1,4}[0-9]{1,3}",
-        "[*\\\\ü.a-]{1,3}",
+        "[*?\\\\ü.a-]{1,3}",
         Just("etc".to_owned()),
         Just("usr".to_owned()),
         Just("tmp".to_owned()),
@@ -161,5 +180,15 @@ proptest! {
     fn a_directory_never_has_more_items_than_a_crowd(all in proptest::collection::vec("/srv/[a-z]{1,3}", 1..400)) {
         let kinds: BTreeSet<String> = paths(all.iter().map(String::as_str)).into_values().collect();
         prop_assert!(kinds.len() < CROWD);
+    }
+}
+
+#[test]
+fn a_pattern_of_peoples_says_how_a_path_ends_wherever_it_is() {
+    for path in ["/usr/lib/x/__pycache__/a.cpython-311.pyc", "/__pycache__/b.pyc", "/a/__pycache__/*.pyc"] {
+        assert!(covers("/**/__pycache__/*.pyc", path), "{path}");
+    }
+    for path in ["/a/__pycache__/x/b.pyc", "/a/x__pycache__/b.pyc", "__pycache__/b.pyc", "/a/__pycache__/b.so", "/"] {
+        assert!(!covers("/**/__pycache__/*.pyc", path), "{path}");
     }
 }

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use super::observe::Items;
-use crate::profile::behaviour::Write;
-use crate::profile::generalise::covers;
-use crate::profile::items::Section;
-use crate::profile::{Behaviour, Profile, Sighting, Support};
+use super::behaviour::{Operation, Write};
+use super::families;
+use super::generalise::covers;
+use super::items::{Section, item_name};
+use super::steering::Steering;
+use super::{Behaviour, Profile, Sighting, Support};
 
 /// Calls that every filter lets through: the end of a process or a signal handler, and what the kernel restarts by itself.
 const ALWAYS: [&str; 5] = ["exit", "exit_group", "futex", "restart_syscall", "rt_sigreturn"];
@@ -47,29 +48,60 @@ pub struct Beyond {
     pub first: String,
 }
 
-/// Everything beyond, in order.
-pub fn beyond(profile: &Profile, items: &Items) -> Vec<Beyond> {
+/// Everything that the workload and the sessions let into it did beyond a profile, and beyond what was allowed by hand, in
+/// order. What was denied by hand is beyond it, whatever was seen.
+pub fn beyond(profile: &Profile, workload: &Behaviour<Sighting>, exec: &Behaviour<Sighting>) -> Vec<Beyond> {
     let mut all = Vec::new();
-    side(Side::Workload, &items.workload, &profile.workload_behaviour, &mut all);
-    side(Side::Exec, &items.exec, &profile.exec_behaviour, &mut all);
+    side(Side::Workload, workload, &profile.workload_behaviour, &profile.steering, &mut all);
+    side(Side::Exec, exec, &profile.exec_behaviour, &profile.steering, &mut all);
     all
 }
 
-fn side(side: Side, seen: &Behaviour<Sighting>, known: &Behaviour<Support>, all: &mut Vec<Beyond>) {
+fn side(
+    side: Side,
+    seen: &Behaviour<Sighting>,
+    known: &Behaviour<Support>,
+    steering: &Steering,
+    all: &mut Vec<Beyond>,
+) {
+    let calls = calls(known);
     for (section, item, sighting) in seen.items() {
         let write = seen.writes.get(&item).filter(|_| section == Section::Writes);
-        if !is_known(section, &item, write, known) {
+        let name = item_name(section, &item);
+        let decided =
+            |items: &std::collections::BTreeMap<String, _>| items.keys().any(|pattern| covers(pattern, &name));
+        let is_known = !decided(&steering.denied)
+            && (decided(&steering.allowed) || is_known(section, &item, write, known, &calls));
+        if !is_known {
             let by = write.map(|write| write.by.clone()).unwrap_or_default();
             all.push(Beyond { side, section, item, by, first: sighting.first.clone() });
         }
     }
 }
 
-fn is_known(section: Section, item: &str, write: Option<&Write<Sighting>>, known: &Behaviour<Support>) -> bool {
+/// The calls of a side and those that stand for them, natively: a filter has both.
+fn calls(known: &Behaviour<Support>) -> BTreeSet<String> {
+    let mut names: BTreeSet<String> = known.syscalls.keys().filter(|name| !name.contains(':')).cloned().collect();
+    let creates = known.writes.values().any(|w| w.succeeded && w.operations.contains(&Operation::Create));
+    if !names.is_empty() {
+        families::widen(&mut names, creates, false);
+    }
+    names
+}
+
+fn is_known(
+    section: Section,
+    item: &str,
+    write: Option<&Write<Sighting>>,
+    known: &Behaviour<Support>,
+    calls: &BTreeSet<String>,
+) -> bool {
     match section {
-        Section::Syscalls => known.syscalls.contains_key(item) || ALWAYS.contains(&item),
+        Section::Syscalls => known.syscalls.contains_key(item) || calls.contains(item) || ALWAYS.contains(&item),
         // The engine's own filter refused it. Enforcement adds nothing to that, but tells what learning never saw.
-        Section::DeniedSyscalls => known.denied_syscalls.contains_key(item) || known.syscalls.contains_key(item),
+        Section::DeniedSyscalls => {
+            known.denied_syscalls.contains_key(item) || known.syscalls.contains_key(item) || calls.contains(item)
+        }
         Section::Arguments => item
             .split_once(' ')
             .is_some_and(|(call, value)| known.arguments.get(call).is_some_and(|values| values.contains_key(value))),
@@ -94,7 +126,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::learn::observe::{Material, Windows, assemble};
+    use crate::learn::observe::{Items, Material, Windows, assemble};
     use crate::sensor::reading::{Abi, Direction, Operation, PathUse, Peer, Reading, Seen, Syscall};
 
     const WINDOWS: Windows = Windows { started_micros: 1_700_000_000_000_000, seconds: 60 };
@@ -151,6 +183,31 @@ mod tests {
             cut: BTreeSet::new(),
             peaks: Default::default(),
         }
+    }
+
+    fn beyond(profile: &Profile, items: &Items) -> Vec<Beyond> {
+        super::beyond(profile, &items.workload, &items.exec)
+    }
+
+    #[test]
+    fn a_call_that_stands_for_one_that_was_seen_is_not_beyond_it() {
+        // pwrite64 and pwritev.
+        let known = items(&reading(&[18], &[], &[]));
+        assert_eq!(beyond(&profile(&known), &items(&reading(&[296], &[], &[]))), []);
+    }
+
+    #[test]
+    fn what_somebody_decided_holds_against_what_was_seen() {
+        use crate::profile::steering::Decision;
+        let known = items(&reading(&[0], &[("/srv/a", 0)], &[]));
+        let mut profile = profile(&known);
+        let by_hand = || Decision { at: "2026-01-01T00:00:00.000000Z".to_owned(), why: "by hand".to_owned() };
+        profile.steering.allowed.insert("syscall socket".to_owned(), by_hand());
+        profile.steering.allowed.insert("write /srv/x/*".to_owned(), by_hand());
+        profile.steering.denied.insert("write /srv/a".to_owned(), by_hand());
+        let seen = items(&reading(&[0, 41], &[("/srv/a", 0), ("/srv/x/y", 0), ("/srv/x/y/z", 0)], &[]));
+        let got: Vec<String> = beyond(&profile, &seen).into_iter().map(|b| b.item).collect();
+        assert_eq!(got, ["/srv/a", "/srv/x/y/z"]);
     }
 
     #[test]

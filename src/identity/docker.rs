@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::identity::sha256;
+use super::revision::sha256;
 
 /// Longest note that is read, in bytes; it holds the container's environment and labels.
 const MAX_NOTE: u64 = 4 << 20;

@@ -1,5 +1,7 @@
 //! What makes a revision another one, and what must not.
 
+use std::path::PathBuf;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -6,27 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::Source;
 use crate::events::EngineNames;
 use crate::profile::Revision;
 use crate::spec::Document;
 use crate::spec::seal::clean;
-
-/// Where the root filesystem comes from, as far as the node tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// An image's id, `sha256:…`.
-    Image(String),
-    /// Paths of the overlay's read-only layers, topmost first.
-    Layers(Vec<PathBuf>),
-    /// One directory. A storage driver that copies it for each container makes each one a revision of its own: where the
-    /// engine names no image digest, nothing tells such copies' origin.
-    Directory(PathBuf),
-}
 
 /// Annotations that hold an image's digest or id, the most exact first.
 const IMAGE_DIGESTS: [&str; 5] = [
@@ -92,9 +81,15 @@ fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The image by its digest or id, `sha256:…`, where an annotation of the engine's has it.
+pub(super) fn named_image(annotations: &BTreeMap<String, String>) -> Option<String> {
+    let mut texts = IMAGE_DIGESTS.iter().filter_map(|key| annotations.get(*key));
+    texts.find_map(|text| sha256(text)).map(|digest| format!("sha256:{digest}"))
+}
+
 fn image(annotations: &BTreeMap<String, String>, source: &Source) -> String {
-    if let Some(digest) = IMAGE_DIGESTS.iter().filter_map(|key| annotations.get(*key)).find_map(|text| sha256(text)) {
-        return format!("sha256:{digest}");
+    if let Some(named) = named_image(annotations) {
+        return named;
     }
     match source {
         Source::Image(id) => id.clone(),

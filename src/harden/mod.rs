@@ -1,0 +1,201 @@
+//! From a profile to a container that can do no more than it was seen to do: edits of config.json, scratch mounts, and what is
+//! to be watched while it runs.
+//!
+//! Owns: which edits, each with its reason; never wider than what the engine asked for. Pure: values in, values out. Must not:
+//! read files, run programs, or know the supervisor.
+
+mod engine;
+mod fits;
+mod places;
+mod privileges;
+mod region;
+mod seccomp;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::guard::Limits;
+use crate::policy::{ExecRule, Policy, Scratch};
+use crate::profile::{Behaviour, Profile, baseline, capabilities, estimate, filter, layers};
+use crate::runtime::needs::Needs;
+use crate::spec::Document;
+use engine::EngineFilter;
+
+/// What a container is hardened by.
+pub struct Given<'a> {
+    /// What its workload was seen to do.
+    pub profile: &'a Profile,
+    /// The engine's config.json, unedited.
+    pub document: &'a Document,
+    /// What holds for it.
+    pub policy: &'a Policy,
+    /// What its low-level runtime needs.
+    pub needs: &'a Needs,
+    /// The socket of whoever is told of refused system calls; `None`: nobody is.
+    pub listener: Option<&'a Path>,
+}
+
+/// What comes of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hardening {
+    /// Changes of config.json, none of them within another.
+    pub edits: Vec<Edit>,
+    /// Scratch mounts beside those of the policy.
+    pub scratch: Vec<Scratch>,
+    /// What is refused and watched beside.
+    pub limits: Limits,
+    /// What a person should know, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// One change of config.json.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Edit {
+    /// Where: a JSON pointer (RFC 6901).
+    pub pointer: String,
+    /// What is there then.
+    pub value: Value,
+    /// What it does, in words.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Hardens a container by its profile.
+///
+/// # Errors
+/// When the document has another shape than the runtime specification's, or the filter is larger than the kernel takes.
+pub fn harden(given: &Given<'_>) -> Result<Hardening> {
+    let mut notes = Vec::new();
+    let mut profile = given.profile.steered(&mut notes);
+    if given.policy.exec == ExecRule::Deny {
+        // Nobody else is let in: what sessions needed, nobody needs.
+        profile.exec_behaviour = Behaviour::default();
+    }
+    let profile = &profile;
+    let process = &given.document.value()["process"];
+    let mut edits = Vec::new();
+
+    let (no_new_privileges, edit) = privileges::no_new_privileges(process, profile, &mut notes);
+    edits.extend(edit);
+    let held = privileges::capabilities(process, &capabilities::needed(profile, &mut notes));
+    edits.extend(held.edit);
+    for name in &held.lacking {
+        notes.push(format!("{name} was seen in use, and the engine does not give it to this container"));
+    }
+    let filtered = filtered(given, profile, no_new_privileges, &mut notes)?;
+    edits.extend(filtered.edit);
+    edits.extend(places::masked(given.document)?);
+    edits.extend(places::pids(profile, given.document));
+    let scratch = places::scratch(profile, given.document, given.policy, &mut notes)?;
+
+    let blind = |g: &crate::profile::document::Generation| g.unseen.contains(estimate::UNSEEN_EVERYTHING);
+    let sessions = Profile { workload_behaviour: Behaviour::default(), ..profile.clone() };
+    let allowed = given.profile.steering.allowed.keys().filter_map(|item| item.strip_prefix("program "));
+    let allowed = allowed.map(|name| name.split_once(" from ").map_or(name, |(path, _)| path).to_owned());
+    let denied = given.profile.steering.denied.keys().filter_map(|item| item.strip_prefix("program "));
+    for name in denied {
+        notes.push(format!("program {name:?} was denied by hand: that holds where it is not of the image"));
+    }
+    let limits = Limits {
+        profile: Some(format!("{}/{}", profile.workload, profile.revision.digest)),
+        listener: filtered.listener,
+        deadly_syscalls: filtered.deadly,
+        known_writes: places::known_writes(profile),
+        withheld_capabilities: held.withheld,
+        kill_foreign: !profile.generations.values().any(blind),
+        programs: places::foreign_programs(profile),
+        session_programs: profile.exec_behaviour.programs.keys().cloned().chain(allowed).collect(),
+        session_capabilities: capabilities::needed(&sessions, &mut Vec::new()),
+        startup_ms: None,
+    };
+    Ok(Hardening { edits, scratch, limits, notes })
+}
+
+struct Filtered {
+    edit: Option<Edit>,
+    listener: bool,
+    deadly: BTreeSet<String>,
+}
+
+fn filtered(
+    given: &Given<'_>,
+    profile: &Profile,
+    no_new_privileges: bool,
+    notes: &mut Vec<String>,
+) -> Result<Filtered> {
+    let kept = |notes: &mut Vec<String>, why: &str| {
+        notes.push(format!("the engine's filter is kept whole, and holds alone: {why}"));
+        Ok(Filtered { edit: None, listener: false, deadly: BTreeSet::new() })
+    };
+    let asked = &given.document.value()["linux"]["seccomp"];
+    let engine = match asked {
+        Value::Null => EngineFilter::none(),
+        asked => match EngineFilter::parse(asked) {
+            Ok(engine) => engine,
+            Err(why) => return kept(notes, &why),
+        },
+    };
+    let always = layers::always()?;
+    let needed = always.names(no_new_privileges).chain(given.needs.names(no_new_privileges));
+    let filter = filter::filter(profile, needed, notes);
+    let listener = given.listener.filter(|_| given.needs.listener);
+    if given.listener.is_some() && listener.is_none() {
+        let Needs { program, version, .. } = given.needs;
+        notes
+            .push(format!("refused system calls are not told: {program} {version} hands no descriptors to a listener"));
+    }
+    let facts = seccomp::Facts { listener, known_refusals: refused(profile), tried: tried(profile) };
+    let Ok(planned) = seccomp::plan(&filter, &engine, &facts, notes) else {
+        return kept(notes, "it can't be said together with the profile's in few enough conditions");
+    };
+    fits::instructions(&planned.rules, filter.compat).with_context(|| {
+        format!(
+            "failed to plan the filter of {}; use mode \"observe\" for it, and 'lithifyctl profile show' to see its arguments",
+            profile.workload
+        )
+    })?;
+    let engines = planned.allowed.len() + planned.taken;
+    let edit = Edit {
+        pointer: "/linux/seccomp".into(),
+        what: format!("system calls: {} of the {engines} that the engine allows", planned.allowed.len()),
+        why: format!(
+            "what the workload was seen to call, what stands for it, what every process may need, and what {} {} itself \
+             calls ({})",
+            given.needs.program, given.needs.version, given.needs.source
+        ),
+        value: planned.value,
+    };
+    Ok(Filtered { edit: Some(edit), listener: planned.listener, deadly: planned.deadly })
+}
+
+/// Calls that the engine's filter refused while the workload was learnt: known, and silent. What is never learnt is not of
+/// them: it is told each time.
+fn refused(profile: &Profile) -> BTreeSet<String> {
+    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
+    sides.iter().flat_map(|side| side.denied_syscalls.keys()).map(|name| bare(name).to_owned()).collect()
+}
+
+/// Calls that are never learnt, and that somebody tried while learning.
+fn tried(profile: &Profile) -> BTreeSet<String> {
+    let items = profile.forbidden.keys().map(|item| item.strip_prefix("exec: ").unwrap_or(item));
+    let calls = items.filter_map(|item| item.strip_prefix("denied ").unwrap_or(item).strip_prefix("syscall "));
+    calls.map(|name| bare(name).to_owned()).filter(|name| baseline::deadly(name)).collect()
+}
+
+fn bare(name: &str) -> &str {
+    name.strip_prefix("i386:").unwrap_or(name)
+}
+
+impl Hardening {
+    /// Makes the changes.
+    ///
+    /// # Errors
+    /// When the document has something else where an object is expected.
+    pub fn apply(&self, document: &mut Document) -> Result<()> {
+        self.edits.iter().try_for_each(|edit| document.set(&edit.pointer, edit.value.clone()))
+    }
+}

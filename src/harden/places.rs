@@ -1,0 +1,123 @@
+//! Mounts and limits: where the workload may write, what of /proc and /sys it does not see, how many tasks it may have.
+//!
+//! Owns: those edits. Pure. Must not: take the place of a mount of the engine's.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::Edit;
+use crate::policy::{Policy, RootfsKind, Scratch};
+use crate::profile::behaviour::Origin;
+use crate::profile::export::places::places;
+use crate::profile::{Profile, baseline};
+use crate::spec::Document;
+use crate::spec::seal::clean;
+
+/// How many times the peak of tasks a container may have, and how many more: sessions, and us.
+const PIDS_HEADROOM: (u64, u64) = (4, 64);
+/// What engines mask today (moby 28, containerd 2, Podman 5). One that masks less is older.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Scratch mounts for what the workload was seen to write, beside those of the policy and where the engine mounts nothing.
+///
+/// # Errors
+/// When the engine's mounts can't be read.
+pub fn scratch(
+    profile: &Profile,
+    document: &Document,
+    policy: &Policy,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Scratch>> {
+    if policy.rootfs == RootfsKind::Engine {
+        return Ok(Vec::new());
+    }
+    let mounted: BTreeSet<PathBuf> = document.mounts()?.iter().map(|m| clean(m.destination())).collect();
+    let covered = |path: &Path| {
+        let mut by = mounted.iter().chain(policy.scratch.iter().map(|s| &s.path));
+        by.any(|mount| mount != Path::new("/") && path.starts_with(mount))
+    };
+    // A program from there was let in only where it is a volume's, or somebody allowed it.
+    let programs = foreign_programs(profile);
+    let runs = |path: &str| programs.iter().any(|program| Path::new(program).starts_with(path));
+    let all = places(profile, notes).into_iter().filter(|place| !covered(Path::new(&place.path)));
+    let scratch = all.map(|place| Scratch {
+        size_bytes: Some(place.size_bytes.max(policy.scratch_size_bytes)),
+        exec: place.exec && runs(&place.path),
+        path: PathBuf::from(place.path),
+    });
+    Ok(scratch.collect())
+}
+
+/// Programs that were learnt though they are not of the image: those of volumes, and those that somebody allowed.
+pub fn foreign_programs(profile: &Profile) -> BTreeSet<String> {
+    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
+    let programs = sides.iter().flat_map(|side| &side.programs);
+    let foreign = programs.filter(|(_, program)| program.origins.contains(&Origin::Volume));
+    foreign.map(|(path, _)| path.clone()).collect()
+}
+
+/// Patterns of writes that are refused without a word: those that were only tried while learning, whatever refused them then
+/// (a read-only root does before permissions are looked at), and those that any program lives without.
+pub fn known_writes(profile: &Profile) -> BTreeSet<String> {
+    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
+    let tried = sides.iter().flat_map(|side| &side.writes).filter(|(_, write)| !write.succeeded);
+    tried.map(|(path, _)| path.clone()).chain(baseline::tolerated().map(str::to_owned)).collect()
+}
+
+/// Masks what today's engines mask, where the engine masks anything at all and mounts nothing there.
+///
+/// # Errors
+/// When the engine's mounts can't be read.
+pub fn masked(document: &Document) -> Result<Option<Edit>> {
+    let given = &document.value()["linux"]["maskedPaths"];
+    let masked: Vec<&str> = given.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if masked.is_empty() {
+        return Ok(None);
+    }
+    let mounted: BTreeSet<PathBuf> = document.mounts()?.iter().map(|m| clean(m.destination())).collect();
+    let hidden = |path: &Path| {
+        masked.iter().any(|m| path.starts_with(clean(Path::new(m))))
+            || mounted.iter().any(|m| m.starts_with(path) || m == path)
+    };
+    let added: Vec<&str> = MASKED.into_iter().filter(|path| !hidden(Path::new(path))).collect();
+    if added.is_empty() {
+        return Ok(None);
+    }
+    let all: Vec<&str> = masked.into_iter().chain(added.iter().copied()).collect();
+    Ok(Some(Edit {
+        pointer: "/linux/maskedPaths".into(),
+        value: json!(all),
+        what: format!("masked: {}", added.join(", ")),
+        why: "engines of today mask these; the one that made this container masks less".into(),
+    }))
+}
+
+/// Limits the tasks to several times the peak, or to what the engine says where that is less.
+pub fn pids(profile: &Profile, document: &Document) -> Option<Edit> {
+    let peak = profile.peaks.pids?;
+    let limit = peak.saturating_mul(PIDS_HEADROOM.0).saturating_add(PIDS_HEADROOM.1).min(i64::MAX as u64);
+    let given = document.value()["linux"]["resources"]["pids"]["limit"].as_i64().filter(|limit| *limit > 0);
+    let lower = given.is_none_or(|given| given as u64 > limit);
+    lower.then(|| Edit {
+        pointer: "/linux/resources/pids/limit".into(),
+        value: json!(limit),
+        what: format!("at most {limit} tasks"),
+        why: format!("{peak} at one time were the most that were seen"),
+    })
+}

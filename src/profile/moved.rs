@@ -1,0 +1,48 @@
+//! What is told of a profile that moves to another stage. Must not: move it, or write anything.
+
+use std::collections::BTreeMap;
+
+use super::document::{Profile, Stage};
+use super::estimate::Progress;
+use super::items::item_name;
+use super::steering::Step;
+use crate::events::{Event, EventType};
+use crate::policy::word;
+
+/// Most items that one event names.
+const MAX_ITEMS: usize = 256;
+
+/// The event: `dev.lithify.profile.promoted` or `.demoted`. `subject` is the container for whose sake it happened, or the
+/// workload where somebody moved it by hand; `origin` the profile that this one began with, where that is still stored.
+pub fn event(subject: &str, step: &Step, profile: &Profile, origin: Option<&Profile>) -> Event {
+    let event_type = if step.to > step.from { EventType::Promoted } else { EventType::Demoted };
+    let progress = Progress::of(profile);
+    let event = Event::new(event_type, subject, BTreeMap::new())
+        .with("workload", profile.workload.as_str())
+        .with("revision", profile.revision.digest.as_str())
+        .with("from", word(&step.from))
+        .with("to", word(&step.to))
+        .with("why", step.why.as_str())
+        .with("generations", profile.generations.len())
+        .with("estimate", serde_json::to_value(&progress).unwrap_or_default());
+    match origin {
+        Some(origin) if step.to > Stage::Learning => event.with("difference", difference(origin, profile)),
+        Some(_) | None => event,
+    }
+}
+
+/// What a profile has and the one that it began with has not, by name, at most a few hundred.
+pub fn difference(origin: &Profile, profile: &Profile) -> Vec<String> {
+    let sides = [
+        ("", &origin.workload_behaviour, &profile.workload_behaviour),
+        ("exec: ", &origin.exec_behaviour, &profile.exec_behaviour),
+    ];
+    let mut new = Vec::new();
+    for (prefix, old, now) in sides {
+        let known: std::collections::BTreeSet<_> = old.items().map(|(section, name, _)| (section, name)).collect();
+        let items = now.items().map(|(section, name, _)| (section, name)).filter(|item| !known.contains(item));
+        new.extend(items.map(|(section, name)| format!("{prefix}{}", item_name(section, &name))));
+    }
+    new.truncate(MAX_ITEMS);
+    new
+}

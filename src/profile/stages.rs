@@ -1,0 +1,249 @@
+//! Where a profile goes from learning to enforcing, and what a container that starts makes of where it is.
+//!
+//! Owns: those decisions. Pure: values in, values out, no clock, no files. Must not: carry any of them out.
+//!
+//! | from | to | when |
+//! | --- | --- | --- |
+//! | learning | observing | the chance of something new in the next window is within the risk, over enough generations seen in full, and one of them lived through its start-up |
+//! | observing | enforcing | enough generations began after the last new thing, lived through their start-up and showed nothing new; and the first row still holds |
+//! | enforcing | observing | a start-up was refused something (once); or somebody says so |
+//!
+//! Each holds from a container's next generation on. What somebody holds, and what was demoted, does not move by itself.
+
+use super::beyond::{Side, beyond};
+use super::document::{Generation, Profile, Stage};
+use super::estimate::{Progress, UNSEEN_EVERYTHING};
+use super::observation::{Loss, Observation};
+use super::revision::Revision;
+use super::steering::{Canary, Quiet, Steering, Step};
+use crate::events::clock;
+use crate::policy::{Auto, Mode};
+
+/// What a container that starts makes of its profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// What it does becomes part of its profile.
+    Learn,
+    /// What goes beyond its profile is told.
+    Observe,
+    /// So it is, and its profile begins as a copy of the workload's newest one.
+    Candidate,
+    /// Its root does not change, and nothing else is enforced; why.
+    Immutable(String),
+    /// What goes beyond its profile is refused.
+    Enforce,
+    /// It does, while the others of its revision wait: to be written down.
+    Lead,
+    /// The replica with this id enforces before this one does.
+    Follow(String),
+}
+
+/// Whatever decides beside the mode.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// The profile of the container's revision.
+    pub own: Option<&'a Profile>,
+    /// The newest profile of its workload, where its revision has none.
+    pub sibling: Option<&'a Profile>,
+    /// Nothing that is learnt would mean anything: a pod's pause container.
+    pub is_sandbox: bool,
+    /// The container's id.
+    pub container: &'a str,
+    /// Ids of the other containers of its revision that live on this node.
+    pub replicas: &'a [String],
+    /// Microseconds since 1970.
+    pub now_micros: i64,
+}
+
+/// What a container that starts in this mode does; `None` for modes in which its profile decides nothing.
+pub fn at_start(mode: Mode, situation: &Situation<'_>, auto: &Auto) -> Option<Start> {
+    let immutable = |why: &str| Some(Start::Immutable(why.to_owned()));
+    match (mode, situation.own) {
+        (Mode::Off | Mode::Learn | Mode::Observe, _) => None,
+        (Mode::Auto | Mode::Enforce, _) if situation.is_sandbox => {
+            immutable("a pause container does nothing to learn from")
+        }
+        (Mode::Auto, None) => Some(match situation.sibling {
+            Some(sibling) if sibling.stage > Stage::Learning => Start::Candidate,
+            Some(_) | None => Start::Learn,
+        }),
+        (Mode::Auto, Some(own)) => Some(match own.stage {
+            Stage::Learning => Start::Learn,
+            Stage::Observing => Start::Observe,
+            Stage::Enforcing => turn(&own.steering, situation, auto),
+        }),
+        (Mode::Enforce, None) => immutable("its revision has no profile"),
+        (Mode::Enforce, Some(own)) if own.stage == Stage::Learning && !is_complete(own, auto) => {
+            immutable("its profile still learns")
+        }
+        (Mode::Enforce, Some(_)) => Some(Start::Enforce),
+    }
+}
+
+/// Whose turn it is to enforce.
+fn turn(steering: &Steering, situation: &Situation<'_>, auto: &Auto) -> Start {
+    let wanted = i64::try_from(auto.canary_for.as_micros()).unwrap_or(i64::MAX);
+    if wanted == 0 {
+        return Start::Enforce;
+    }
+    let Some(Canary { container, since }) = &steering.canary else { return Start::Lead };
+    let began = clock::parse(since).unwrap_or(situation.now_micros);
+    if container == situation.container || situation.now_micros.saturating_sub(began) >= wanted {
+        return Start::Enforce;
+    }
+    // One that is gone has shown nothing.
+    match situation.replicas.contains(container) {
+        true => Start::Follow(container.clone()),
+        false => Start::Lead,
+    }
+}
+
+/// What the reason of a demotion begins with.
+pub const DEMOTED: &str = "a start-up was refused";
+
+/// Whether it returned to being observed once already; it does so only once by itself.
+pub fn was_demoted(profile: &Profile) -> bool {
+    profile.steering.history.iter().any(|step| step.to < step.from && step.why.starts_with(DEMOTED))
+}
+
+/// Enough was seen for nothing new to be likely.
+pub fn is_complete(profile: &Profile, auto: &Auto) -> bool {
+    Progress::of(profile).is_complete(f64::from(auto.risk_ppm) / 1e6, u64::from(auto.generations))
+}
+
+/// What a profile waits for before it moves by itself, in words; `None`: nothing, or it does not move.
+pub fn waits_for(profile: &Profile, auto: &Auto) -> Option<String> {
+    let Steering { held, demoted, quiet, .. } = &profile.steering;
+    match (profile.stage, demoted) {
+        (Stage::Enforcing, _) => return None,
+        _ if *held => return Some("somebody to release it: it is held".to_owned()),
+        (_, Some(demoted)) => return Some(format!("somebody to promote it: {}", demoted.why)),
+        (Stage::Learning | Stage::Observing, None) => {}
+    }
+    let progress = Progress::of(profile);
+    let mut wants = Vec::new();
+    let plural = |n: u64, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
+    let more = u64::from(auto.generations).saturating_sub(progress.next_start.total);
+    if more > 0 {
+        wants.push(plural(more, "more generation"));
+    }
+    let risk = f64::from(auto.risk_ppm) / 1e6;
+    if progress.next_window.bound > risk {
+        wants.push(format!("a chance of something new under {} %", risk * 100.0));
+    }
+    if !progress.seen_in_full {
+        wants.push("all to be seen in full".to_owned());
+    }
+    if profile.stage == Stage::Learning && !profile.generations.values().any(|g| lived(g, auto)) {
+        wants.push("a full start-up".to_owned());
+    }
+    if profile.stage == Stage::Observing {
+        let seen = quiet.as_ref().map_or(0, |quiet| quiet.generations.len() as u64);
+        let more = u64::from(auto.observe_generations).saturating_sub(seen);
+        if more > 0 {
+            wants.push(format!("{} with nothing new", plural(more, "generation")));
+        }
+    }
+    (!wants.is_empty()).then(|| wants.join(", "))
+}
+
+/// A profile after `observation` was folded into it; `before` is what it was. The step that it takes, where it takes one.
+/// `now`: RFC 3339, UTC.
+pub fn after_fold(
+    before: Option<&Profile>,
+    mut profile: Profile,
+    observation: &Observation,
+    auto: &Auto,
+    now: &str,
+) -> (Profile, Option<Step>) {
+    if profile.stage == Stage::Observing {
+        let is_new = before.is_none_or(|before| {
+            let all = beyond(before, &observation.workload_behaviour, &observation.exec_behaviour);
+            // What people do in sessions follows no law; what is new there becomes part of the profile, and no more.
+            all.iter().any(|b| b.side == Side::Workload)
+        });
+        let quiet = profile.steering.quiet.get_or_insert_with(|| Quiet { since: now.to_owned(), ..Quiet::default() });
+        let generation = profile.generations.get(&observation.id);
+        if is_new {
+            *quiet = Quiet { since: now.to_owned(), ..Quiet::default() };
+        } else if let Some(generation) = generation.filter(|g| g.started >= quiet.since && lived(g, auto)) {
+            quiet.generations.insert(observation.id.clone(), generation.windows);
+        }
+    }
+    let step = due(&profile, auto).map(|(to, why)| profile.step(to, &why, now));
+    (profile, step)
+}
+
+/// The stage that is due, and why.
+fn due(profile: &Profile, auto: &Auto) -> Option<(Stage, String)> {
+    let Steering { held, demoted, quiet, .. } = &profile.steering;
+    if *held || demoted.is_some() || !is_complete(profile, auto) {
+        return None;
+    }
+    let sentence = Progress::of(profile).to_string();
+    match profile.stage {
+        Stage::Learning if profile.generations.values().any(|g| lived(g, auto)) => {
+            let count = profile.generations.len();
+            Some((Stage::Observing, format!("after {count} generations, {sentence}")))
+        }
+        Stage::Observing => {
+            let quiet = quiet.as_ref().filter(|q| q.generations.len() as u64 >= u64::from(auto.observe_generations))?;
+            let count = quiet.generations.len();
+            let generations = if count == 1 { "1 generation".to_owned() } else { format!("{count} generations") };
+            Some((Stage::Enforcing, format!("{generations} showed nothing new since {}, and {sentence}", quiet.since)))
+        }
+        Stage::Learning | Stage::Enforcing => None,
+    }
+}
+
+/// It went through its start-up, and all of that could be seen.
+fn lived(generation: &Generation, auto: &Auto) -> bool {
+    let in_full = generation.loss == Loss::default() && !generation.unseen.contains(UNSEEN_EVERYTHING);
+    let micros = |time: &str| clock::parse(time).unwrap_or(0);
+    let age = micros(&generation.until).saturating_sub(micros(&generation.started));
+    in_full && age >= i64::try_from(auto.startup.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The profile of a revision that nobody has seen yet: what the workload was seen to do before, to be observed anew.
+/// `now`: RFC 3339, UTC.
+pub fn candidate(newest: &Profile, revision: Revision, now: &str) -> Profile {
+    let why = format!("a new revision begins with what {} was seen to do", newest.revision.digest);
+    let step = Step { at: now.to_owned(), from: Stage::Learning, to: Stage::Observing, why };
+    let steering = Steering {
+        candidate: Some(newest.revision.digest.clone()),
+        allowed: newest.steering.allowed.clone(),
+        denied: newest.steering.denied.clone(),
+        quiet: Some(Quiet { since: now.to_owned(), ..Quiet::default() }),
+        history: vec![step],
+        ..Steering::default()
+    };
+    Profile { revision, stage: Stage::Observing, forbidden: Default::default(), steering, ..newest.clone() }
+}
+
+/// In what two revisions differ, by the names of their fields.
+pub fn differing(a: &Revision, b: &Revision) -> Vec<&'static str> {
+    let pairs = [
+        ("image", a.image != b.image),
+        ("args", a.args != b.args),
+        ("env", a.env != b.env),
+        ("mounts", a.mounts != b.mounts),
+        ("user", a.user != b.user),
+        ("capabilities", a.capabilities != b.capabilities),
+    ];
+    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+impl Profile {
+    /// Moves to a stage, and writes down why. What belonged to the old one is over.
+    pub fn step(&mut self, to: Stage, why: &str, now: &str) -> Step {
+        let step = Step { at: now.to_owned(), from: self.stage, to, why: why.to_owned() };
+        self.stage = to;
+        self.steering.canary = None;
+        self.steering.quiet = (to == Stage::Observing).then(|| Quiet { since: now.to_owned(), ..Quiet::default() });
+        self.steering.remember(step.clone());
+        step
+    }
+}
+
+#[cfg(test)]
+mod tests;

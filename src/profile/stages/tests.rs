@@ -1,0 +1,251 @@
+//! Which way a profile goes, and what a container makes of where it is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::Behaviour;
+use super::super::steering::Decision;
+use super::*;
+
+const MINUTE: i64 = 60_000_000;
+const EPOCH: i64 = 1_767_225_600_000_000;
+
+fn time(minutes: i64) -> String {
+    clock::format(EPOCH + minutes * MINUTE)
+}
+
+/// Easy to please: ten quiet windows are enough.
+fn auto() -> Auto {
+    Auto { risk_ppm: 1_000_000, startup: Duration::from_secs(60), ..Auto::default() }
+}
+
+fn revision(n: u8) -> Revision {
+    Revision {
+        digest: format!("{n:032x}"),
+        image: format!("sha256:{n}"),
+        image_name: None,
+        args: vec!["web".to_owned()],
+        env: Vec::new(),
+        mounts: Vec::new(),
+        user: "0:0".to_owned(),
+        capabilities: Vec::new(),
+    }
+}
+
+/// A generation that began at a minute, lived for some, and called these.
+fn observation(n: u8, began: i64, lived: i64, calls: &[&str]) -> Observation {
+    let seen = super::super::Sighting { windows: 5, first: time(began), last: time(began + lived) };
+    Observation {
+        version: super::super::observation::VERSION,
+        id: format!("{n:032x}"),
+        workload: "web".to_owned(),
+        revision: revision(1),
+        architecture: std::env::consts::ARCH.to_owned(),
+        node: "n".to_owned(),
+        container: format!("c{n}"),
+        generation: 1,
+        started: time(began),
+        until: time(began + lived),
+        ended: true,
+        window_seconds: 60,
+        windows: 20,
+        unseen: Vec::new(),
+        loss: Default::default(),
+        workload_behaviour: Behaviour {
+            syscalls: calls.iter().map(|name| ((*name).to_owned(), seen.clone())).collect(),
+            ..Behaviour::default()
+        },
+        exec_behaviour: Behaviour::default(),
+        forbidden: BTreeMap::new(),
+        peaks: Default::default(),
+    }
+}
+
+fn fold(profile: Option<&Profile>, o: &Observation, auto: &Auto) -> (Profile, Option<Step>) {
+    let folded = profile.map_or_else(|| Profile::of(o), |p| p.fold(o).expect("it fits"));
+    after_fold(profile, folded, o, auto, &o.until)
+}
+
+/// What comes of folding these one after another, and the stages that were gone through.
+fn through(all: &[Observation], auto: &Auto) -> (Profile, Vec<Stage>) {
+    let (mut profile, mut stages): (Option<Profile>, Vec<Stage>) = (None, Vec::new());
+    for o in all {
+        let (next, _) = fold(profile.as_ref(), o, auto);
+        stages.push(next.stage);
+        profile = Some(next);
+    }
+    (profile.expect("some"), stages)
+}
+
+#[test]
+fn a_profile_goes_from_learning_over_observing_to_enforcing_and_says_why() {
+    let all = [
+        observation(1, 0, 10, &["read", "openat"]),
+        observation(2, 20, 10, &["read", "openat"]),
+        observation(3, 40, 10, &["read"]),
+    ];
+    let (profile, stages) = through(&all, &auto());
+    assert_eq!(stages, [Stage::Learning, Stage::Observing, Stage::Enforcing]);
+    let whys: Vec<&str> = profile.steering.history.iter().map(|s| s.why.as_str()).collect();
+    assert!(whys[0].starts_with("after 2 generations, the chance that the next minute"), "{whys:?}");
+    assert!(whys[1].starts_with("1 generation showed nothing new since 2026-"), "{whys:?}");
+    assert_eq!(profile.steering.quiet, None);
+}
+
+#[test]
+fn what_is_new_while_observing_is_taken_in_and_begins_the_quiet_period_anew() {
+    let all = [
+        observation(1, 0, 10, &["read"]),
+        observation(2, 20, 10, &["read"]),
+        observation(3, 40, 10, &["read", "socket"]),
+        observation(4, 60, 10, &["read", "socket"]),
+    ];
+    let (profile, stages) = through(&all, &auto());
+    assert_eq!(stages, [Stage::Learning, Stage::Observing, Stage::Observing, Stage::Enforcing]);
+    assert!(profile.workload_behaviour.syscalls.contains_key("socket"));
+    // A generation that had begun before the last new thing is no witness.
+    let late = [&all[..3], &[observation(4, 45, 30, &["read"])]].concat();
+    assert_eq!(through(&late, &auto()).1.last(), Some(&Stage::Observing));
+}
+
+#[test]
+fn what_a_session_does_is_taken_in_and_begins_nothing_anew() {
+    let mut probed = observation(3, 40, 10, &["read"]);
+    probed.exec_behaviour = observation(3, 40, 1, &["socket"]).workload_behaviour;
+    let all = [observation(1, 0, 10, &["read"]), observation(2, 20, 10, &["read"]), probed];
+    let (profile, stages) = through(&all, &auto());
+    assert_eq!(stages.last(), Some(&Stage::Enforcing));
+    assert!(profile.exec_behaviour.syscalls.contains_key("socket"));
+}
+
+#[test]
+fn nothing_moves_without_a_full_start_up_or_by_generations_that_were_not_seen_in_full() {
+    let short = |n| observation(n, i64::from(n) * 20, 0, &["read"]);
+    let (profile, stages) = through(&[short(1), short(2), short(3)], &auto());
+    assert_eq!(stages, [Stage::Learning; 3]);
+    assert_eq!(waits_for(&profile, &auto()).as_deref(), Some("a full start-up"));
+    let lossy = |n| {
+        let mut o = observation(n, i64::from(n) * 20, 10, &["read"]);
+        o.loss.table_full = 1;
+        o
+    };
+    let (profile, stages) = through(&[lossy(1), lossy(2), lossy(3)], &auto());
+    assert_eq!(stages, [Stage::Learning; 3]);
+    assert!(waits_for(&profile, &auto()).is_some_and(|w| w.contains("seen in full")));
+    let (_, stages) =
+        through(&[observation(1, 0, 10, &["read"]), observation(2, 20, 10, &["read"]), lossy(3)], &auto());
+    assert_eq!(stages.last(), Some(&Stage::Observing), "nor does it end observing");
+}
+
+#[test]
+fn nothing_moves_over_the_risk_or_under_the_number_of_generations() {
+    let all: Vec<Observation> = (1..6).map(|n| observation(n, i64::from(n) * 20, 10, &["read"])).collect();
+    let careful = Auto { risk_ppm: 10_000, ..auto() };
+    assert_eq!(through(&all, &careful).1, [Stage::Learning; 5]);
+    assert!(waits_for(&through(&all, &careful).0, &careful).is_some_and(|w| w.contains("under 1 %")));
+    let many = Auto { generations: 4, observe_generations: 2, ..auto() };
+    let expected = [Stage::Learning, Stage::Learning, Stage::Learning, Stage::Observing, Stage::Observing];
+    assert_eq!(through(&all, &many).1, expected);
+    assert_eq!(waits_for(&through(&all, &many).0, &many).as_deref(), Some("1 generation with nothing new"));
+}
+
+#[test]
+fn what_is_held_or_was_demoted_does_not_move_by_itself() {
+    let (learnt, _) = through(&[observation(1, 0, 10, &["read"])], &auto());
+    let next = observation(2, 20, 10, &["read"]);
+    let mut held = learnt.clone();
+    held.steering.held = true;
+    assert_eq!(fold(Some(&held), &next, &auto()).0.stage, Stage::Learning);
+    let (mut demoted, _) = through(&[observation(1, 0, 10, &["read"]), next], &auto());
+    demoted.steering.demoted = Some(Decision { at: time(31), why: "x".to_owned() });
+    let (after, step) = fold(Some(&demoted), &observation(3, 40, 10, &["read"]), &auto());
+    assert_eq!((after.stage, step), (Stage::Observing, None));
+    assert!(waits_for(&after, &auto()).is_some_and(|w| w.contains("somebody to promote it")));
+}
+
+fn at(mode: Mode, own: Option<&Profile>, sibling: Option<&Profile>) -> Option<Start> {
+    let situation = Situation { own, sibling, is_sandbox: false, container: "c", replicas: &[], now_micros: EPOCH };
+    at_start(mode, &situation, &auto())
+}
+
+fn staged(stage: Stage) -> Profile {
+    Profile { stage, ..Profile::of(&observation(1, 0, 10, &["read"])) }
+}
+
+#[test]
+fn auto_does_what_its_revisions_profile_has_come_to_and_a_new_revision_begins_with_the_old_ones() {
+    let [learning, observing, enforcing] = [Stage::Learning, Stage::Observing, Stage::Enforcing].map(staged);
+    assert_eq!(at(Mode::Auto, None, None), Some(Start::Learn));
+    assert_eq!(at(Mode::Auto, None, Some(&learning)), Some(Start::Learn));
+    assert_eq!(at(Mode::Auto, None, Some(&observing)), Some(Start::Candidate));
+    assert_eq!(at(Mode::Auto, None, Some(&enforcing)), Some(Start::Candidate));
+    assert_eq!(at(Mode::Auto, Some(&learning), Some(&enforcing)), Some(Start::Learn));
+    assert_eq!(at(Mode::Auto, Some(&observing), None), Some(Start::Observe));
+    assert_eq!(at(Mode::Auto, Some(&enforcing), None), Some(Start::Enforce));
+    for mode in [Mode::Off, Mode::Learn, Mode::Observe] {
+        assert_eq!(at(mode, Some(&enforcing), None), None, "{mode:?}");
+    }
+}
+
+#[test]
+fn enforcing_takes_a_profile_that_is_finished_or_complete_and_else_nothing_but_immutability() {
+    let [learning, observing, enforcing] = [Stage::Learning, Stage::Observing, Stage::Enforcing].map(staged);
+    assert!(matches!(at(Mode::Enforce, None, Some(&enforcing)), Some(Start::Immutable(_))));
+    assert!(
+        matches!(at(Mode::Enforce, Some(&learning), None), Some(Start::Immutable(why)) if why.contains("still learns"))
+    );
+    assert_eq!(at(Mode::Enforce, Some(&observing), None), Some(Start::Enforce));
+    assert_eq!(at(Mode::Enforce, Some(&enforcing), None), Some(Start::Enforce));
+    let all: Vec<Observation> = (1..4).map(|n| observation(n, i64::from(n) * 20, 0, &["read"])).collect();
+    let (complete, _) = through(&all, &auto());
+    assert_eq!(at(Mode::Enforce, Some(&complete), None), Some(Start::Enforce), "complete, though it still learns");
+    let sandbox =
+        Situation { own: None, sibling: None, is_sandbox: true, container: "c", replicas: &[], now_micros: EPOCH };
+    assert!(matches!(at_start(Mode::Auto, &sandbox, &auto()), Some(Start::Immutable(_))));
+}
+
+#[test]
+fn one_replica_enforces_first_and_one_that_is_gone_gives_its_place_to_the_next() {
+    let canary = Auto { canary_for: Duration::from_secs(600), ..auto() };
+    let mut profile = staged(Stage::Enforcing);
+    let turn = |profile: &Profile, container: &str, replicas: &[&str], minutes: i64| {
+        let replicas: Vec<String> = replicas.iter().map(|r| (*r).to_owned()).collect();
+        let situation = Situation {
+            own: Some(profile),
+            sibling: None,
+            is_sandbox: false,
+            container,
+            replicas: &replicas,
+            now_micros: EPOCH + minutes * MINUTE,
+        };
+        at_start(Mode::Auto, &situation, &canary).expect("a start")
+    };
+    assert_eq!(turn(&profile, "a", &["b"], 0), Start::Lead);
+    profile.steering.canary = Some(Canary { container: "a".to_owned(), since: time(0) });
+    assert_eq!(turn(&profile, "a", &["b"], 5), Start::Enforce, "it goes on");
+    assert_eq!(turn(&profile, "b", &["a"], 5), Start::Follow("a".to_owned()));
+    assert_eq!(turn(&profile, "b", &[], 5), Start::Lead, "a is gone");
+    assert_eq!(turn(&profile, "b", &["a"], 10), Start::Enforce, "the time has passed");
+    assert_eq!(turn(&profile, "b", &["a"], -60), Start::Follow("a".to_owned()), "a clock that was set back");
+    profile.step(Stage::Observing, "x", &time(6));
+    assert_eq!(profile.steering.canary, None, "who goes first is found anew");
+}
+
+#[test]
+fn a_new_revision_begins_with_what_was_seen_and_decided_and_in_the_middle() {
+    let mut old = staged(Stage::Enforcing);
+    let decision = Decision { at: time(1), why: "by hand".to_owned() };
+    old.steering.decide("syscall mkdir".to_owned(), false, decision);
+    (old.steering.held, old.steering.canary) = (true, Some(Canary { container: "a".to_owned(), since: time(0) }));
+    let new = candidate(&old, revision(2), &time(100));
+    assert_eq!((new.stage, new.revision.digest.as_str()), (Stage::Observing, revision(2).digest.as_str()));
+    assert_eq!(new.workload_behaviour, old.workload_behaviour);
+    assert_eq!(new.steering.allowed, old.steering.allowed);
+    assert_eq!((new.steering.held, &new.steering.canary), (false, &None));
+    assert_eq!(new.steering.candidate.as_deref(), Some(old.revision.digest.as_str()));
+    assert_eq!(differing(&old.revision, &new.revision), ["image"]);
+    new.check().expect("it can be stored");
+    let own = Observation { revision: revision(2), ..observation(9, 120, 10, &["read"]) };
+    let (after, step) = fold(Some(&new), &own, &Auto { generations: 1, ..auto() });
+    assert_eq!((after.stage, step.map(|s| s.to)), (Stage::Enforcing, Some(Stage::Enforcing)));
+}

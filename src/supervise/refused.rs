@@ -1,0 +1,399 @@
+//! What the container is refused: answered at once, then judged, and told.
+//!
+//! Owns: the order of these. A call that waits is answered wherever the supervisor waits, so that a low-level runtime that is
+//! refused something can't hold us up; what follows from it is decided in the loop only. Contain first: where the generation
+//! is to end for a refusal, it is killed before its caller has an answer. Must not: decide by itself what follows; that is
+//! the machine's.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::caller;
+use super::gate::{Gate, Waiting};
+use super::machine::{Effect, Input, Phase};
+use super::supervisor::Supervisor;
+use super::tally;
+use crate::guard::{Limits, Refusal, Refused};
+use crate::policy::{ExecRule, Policy, Response};
+use crate::profile::generalise;
+use crate::sys::process;
+
+/// Calls that are answered in one turn; the loop has more to do than that.
+const A_TURN: usize = 256;
+/// Callers that are looked at within a second; of more, only their number is kept.
+const LOOKS: u32 = 256;
+/// Most refusals that wait to be judged.
+const MAX_WAITING: usize = 1024;
+/// How long a call may go without an answer because the engine's `start` is still under way, which what follows has to wait
+/// for. A hook that waits for the workload is not to wait for ever.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// Refusals that have been answered and not judged yet.
+pub(super) struct Inbox {
+    /// Where refused calls arrive.
+    pub gate: Gate,
+    /// Of the workload and its sessions.
+    met: Vec<Refusal>,
+    /// Calls for which the generation is to end as soon as it can, and since when the first of them has waited.
+    held: Vec<Waiting>,
+    held_since: Option<Instant>,
+    /// Calls of the workload, and of sessions, of which only the number was kept.
+    beyond: (u64, u64),
+    /// Calls that the low-level runtime's own init was refused, by name.
+    runtimes: Vec<String>,
+    /// All filters have been let go: there were too many calls.
+    flooded: bool,
+    looks: (Instant, u32),
+}
+
+impl Inbox {
+    pub(super) fn new() -> Inbox {
+        let looks = (Instant::now(), 0);
+        Inbox {
+            gate: Gate::new(),
+            met: Vec::new(),
+            held: Vec::new(),
+            held_since: None,
+            beyond: (0, 0),
+            runtimes: Vec::new(),
+            flooded: false,
+            looks,
+        }
+    }
+
+    /// Whether one more caller may be looked at.
+    fn may_look(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.looks.0) >= Duration::from_secs(1) {
+            self.looks = (now, 0);
+        }
+        self.looks.1 += 1;
+        self.looks.1 <= LOOKS && self.met.len() < MAX_WAITING
+    }
+
+    /// Answers what was held back.
+    fn let_held_go(&mut self) {
+        self.held_since = None;
+        for waiting in std::mem::take(&mut self.held) {
+            self.gate.refuse(&waiting);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.met.is_empty() && self.beyond == (0, 0) && !self.flooded
+    }
+}
+
+impl Supervisor {
+    /// Whether something has been refused that is not judged yet.
+    pub(super) fn has_met_refusals(&self) -> bool {
+        !self.inbox.borrow().is_empty()
+    }
+
+    /// Answers the calls that wait. Never waits.
+    pub(super) fn serve(&self) {
+        let mut inbox = self.inbox.borrow_mut();
+        inbox.gate.hear();
+        for _ in 0..A_TURN {
+            let Some(waiting) = inbox.gate.next() else { return };
+            if !inbox.gate.afford() {
+                inbox.flooded = true;
+                return;
+            }
+            self.answer_call(&mut inbox, &waiting);
+        }
+    }
+
+    fn answer_call(&self, inbox: &mut Inbox, waiting: &Waiting) {
+        let call = &waiting.call;
+        let name = caller::name(call);
+        let deadly = self.plan.limits.deadly_syscalls.contains(&name);
+        let looked = (inbox.may_look(Instant::now()) || deadly).then(|| {
+            let pidfd = if deadly { process::pidfd_open(caller::look(call.tid).pid).ok() } else { None };
+            (caller::look(call.tid), caller::path(call, &name), pidfd)
+        });
+        // Else it was looked at in vain: the thread has gone, and its number may be another's.
+        let looked = looked.filter(|_| inbox.gate.waits(waiting));
+        if let Some((who, _, _)) = &looked
+            && self.is_runtimes_own(waiting, who)
+        {
+            inbox.gate.refuse(waiting);
+            if inbox.runtimes.len() < MAX_WAITING && !inbox.runtimes.contains(&name) {
+                inbox.runtimes.push(name);
+            }
+            return;
+        }
+        let killed = looked.as_ref().and_then(|(_, _, pidfd)| pidfd.as_ref());
+        if let Some(pidfd) = killed {
+            let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+        match self.verdict(waiting.session) {
+            Verdict::Refuse => inbox.gate.refuse(waiting),
+            Verdict::Kill => {
+                // Without an answer: nobody is left to do anything with it.
+                self.hold_streams();
+                self.kill_init();
+            }
+            Verdict::Hold if inbox.held.len() < MAX_WAITING => {
+                inbox.held_since.get_or_insert_with(Instant::now);
+                inbox.held.push(*waiting);
+            }
+            Verdict::Hold => inbox.gate.refuse(waiting),
+        }
+        match looked {
+            Some((who, path, _)) => inbox.met.push(Refusal {
+                refused: Refused::Syscall { name, arguments: call.arguments.to_vec(), path },
+                pid: who.pid,
+                program: who.program,
+                session: waiting.session,
+            }),
+            None if waiting.session => inbox.beyond.1 += 1,
+            None => inbox.beyond.0 += 1,
+        }
+    }
+
+    /// The low-level runtime's own init, which has the filter already and is not the workload yet. Once the workload has
+    /// been executed, its program is another file.
+    fn is_runtimes_own(&self, waiting: &Waiting, who: &caller::Caller) -> bool {
+        match &self.init {
+            None => !waiting.session,
+            Some(init) => {
+                !waiting.session && who.pid == init.pid && who.image.is_some() && who.image == self.runtimes_image
+            }
+        }
+    }
+
+    /// What is done with a call at once.
+    fn verdict(&self, session: bool) -> Verdict {
+        let early = match self.machine.phase {
+            _ if session => return Verdict::Refuse,
+            Phase::Running => false,
+            // The workload's first instruction may be out before the loop has heard of it.
+            Phase::Created | Phase::Backoff(_) => true,
+            Phase::Paused | Phase::Ended => return Verdict::Refuse,
+        };
+        let mut machine = self.machine.clone();
+        machine.phase = Phase::Running;
+        let response = self.possible(self.plan.policy.on_refused_syscall);
+        match kills(&machine.step(Input::Breach(response), self.now())) {
+            true if early => Verdict::Hold,
+            true => Verdict::Kill,
+            false => Verdict::Refuse,
+        }
+    }
+
+    /// When a call that is held back is answered at the latest.
+    pub(super) fn held_until(&self) -> Option<Duration> {
+        let since = self.inbox.borrow().held_since?;
+        Some((since + HOLD).saturating_duration_since(self.epoch))
+    }
+
+    /// A response that this container can be given.
+    pub(super) fn possible(&self, asked: Response) -> Response {
+        if asked == Response::Restart && self.plan.loses_terminal() { Response::Stop } else { asked }
+    }
+
+    /// Judges what was refused since, and does what follows.
+    pub(super) fn heed_refusals(&mut self) {
+        self.serve();
+        if self.machine.phase == Phase::Created {
+            // What follows waits until the engine's `start` has been told.
+            if self.held_until().is_some_and(|until| self.now() >= until) {
+                self.inbox.borrow_mut().let_held_go();
+            }
+            return;
+        }
+        self.tell_flood();
+        let (refusals, beyond) = self.take_refusals();
+        if refusals.is_empty() && beyond == (0, 0) {
+            return;
+        }
+        let now = self.now();
+        self.breach_seen = Some(Instant::now());
+        let effects = match self.machine.phase {
+            Phase::Running => self.judge(&refusals, beyond.0 > 0, now),
+            Phase::Created | Phase::Backoff(_) | Phase::Paused | Phase::Ended => Vec::new(),
+        };
+        // Contain first: the generation is killed before the disk is waited for.
+        if kills(&effects) {
+            self.hold_streams();
+            self.kill_init();
+        } else {
+            self.inbox.borrow_mut().let_held_go();
+        }
+        self.count(refusals, beyond);
+        if self.tally.is_due(now) || !effects.is_empty() {
+            self.tell_refusals();
+        }
+        self.carry_out(effects);
+    }
+
+    /// What was refused and told to nobody yet is told: the generation is over.
+    pub(super) fn tell_last_refusals(&mut self) {
+        self.serve();
+        self.inbox.borrow_mut().let_held_go();
+        self.tell_flood();
+        let (refusals, beyond) = self.take_refusals();
+        self.count(refusals, beyond);
+        self.tell_refusals();
+        self.check_guard();
+    }
+
+    fn take_refusals(&mut self) -> (Vec<Refusal>, (u64, u64)) {
+        let (mut refusals, beyond) = {
+            let mut inbox = self.inbox.borrow_mut();
+            (std::mem::take(&mut inbox.met), std::mem::take(&mut inbox.beyond))
+        };
+        refusals.extend(self.take_guarded());
+        let (limits, exec) = (&self.plan.limits, self.plan.policy.exec);
+        refusals.retain(|refusal| !is_known(limits, exec, refusal));
+        (refusals, beyond)
+    }
+
+    fn judge(&mut self, refusals: &[Refusal], beyond: bool, now: Duration) -> Vec<Effect> {
+        if let Some(first) = refusals.iter().find(|refusal| !refusal.session)
+            && self.goes_back_to_observing(first)
+        {
+            return self.machine.step(Input::Anew, now);
+        }
+        let mut responses: Vec<Response> = refusals.iter().map(|refusal| self.response_to(refusal)).collect();
+        if beyond {
+            responses.push(self.possible(self.plan.policy.on_refused_syscall));
+        }
+        // The strongest answers all of them.
+        match responses.into_iter().max_by_key(|response| strength(*response)) {
+            Some(response) => self.machine.step(Input::Breach(response), now),
+            None => Vec::new(),
+        }
+    }
+
+    fn response_to(&self, refusal: &Refusal) -> Response {
+        self.possible(response_to(&self.plan.policy, refusal))
+    }
+
+    fn count(&mut self, refusals: Vec<Refusal>, beyond: (u64, u64)) {
+        for refusal in refusals {
+            let response = self.response_to(&refusal);
+            self.tally.add(refusal, response);
+        }
+        self.tally.add_unnamed(beyond.0 + beyond.1);
+    }
+
+    fn tell_flood(&mut self) {
+        if std::mem::take(&mut self.inbox.borrow_mut().flooded) {
+            self.tell_failures(vec![
+                "too many refused system calls: in this generation they are refused (ENOSYS) and no longer told"
+                    .to_owned(),
+            ]);
+        }
+    }
+
+    /// System calls that the low-level runtime's own init was refused since the last time that was asked.
+    pub(super) fn take_runtimes_refusals(&self) -> Vec<String> {
+        std::mem::take(&mut self.inbox.borrow_mut().runtimes)
+    }
+}
+
+/// What is done with a call that is refused.
+enum Verdict {
+    /// It has its answer.
+    Refuse,
+    /// The generation ends for it.
+    Kill,
+    /// The generation is to end for it once the engine has been told that it has begun.
+    Hold,
+}
+
+fn kills(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::KillGeneration | Effect::KillForGood))
+}
+
+fn strength(response: Response) -> u8 {
+    match response {
+        Response::Report => 0,
+        Response::Pause => 1,
+        Response::Restart => 2,
+        Response::Stop => 3,
+    }
+}
+
+/// What is to follow. A session is somebody's who was let in: what it is refused says nothing of the workload.
+fn response_to(policy: &Policy, refusal: &Refusal) -> Response {
+    match &refusal.refused {
+        _ if refusal.session => Response::Report,
+        Refused::Syscall { .. } | Refused::Capability { .. } | Refused::Program { killed: false, .. } => {
+            policy.on_refused_syscall
+        }
+        Refused::Write { .. } => policy.on_refused_write,
+        Refused::Program { killed: true, .. } => policy.on_write,
+    }
+}
+
+/// What learning saw already, or what somebody allowed: no news.
+fn is_known(limits: &Limits, exec: ExecRule, refusal: &Refusal) -> bool {
+    let covered = |patterns: &std::collections::BTreeSet<String>, path: &str| {
+        let item = generalise::escape(path);
+        patterns.iter().any(|pattern| generalise::covers(pattern, &item))
+    };
+    match &refusal.refused {
+        Refused::Syscall { .. } | Refused::Program { killed: true, .. } => false,
+        Refused::Write { path, .. } => covered(&limits.known_writes, path),
+        Refused::Capability { name } => !limits.withheld_capabilities.contains(name),
+        // Where any session is let in, what it runs is the `exec` event's to tell.
+        Refused::Program { path, .. } if refusal.session => {
+            exec == ExecRule::Allow || covered(&limits.session_programs, path) || covered(&limits.programs, path)
+        }
+        Refused::Program { path, .. } => covered(&limits.programs, path),
+    }
+}
+
+/// For the event and the record.
+pub(super) fn text(refused: &Refused) -> String {
+    match refused {
+        Refused::Syscall { name, path: Some(path), .. } => format!("{name} {path}"),
+        other => tally::subject(other).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(refused: Refused, session: bool) -> Refusal {
+        Refusal { refused, pid: 1, program: "/bin/sh".to_owned(), session }
+    }
+
+    fn program(path: &str, killed: bool) -> Refused {
+        Refused::Program { path: path.to_owned(), origin: "image".to_owned(), killed }
+    }
+
+    fn limits() -> Limits {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Limits {
+            known_writes: set(&["/app/__pycache__/*", "/srv/a\\052b"]),
+            withheld_capabilities: set(&["CAP_CHOWN"]),
+            programs: set(&["/usr/bin/*", "/app/run"]),
+            session_programs: set(&["/bin/probe"]),
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn what_learning_saw_is_silent_and_what_it_did_not_see_is_not() {
+        let known = |refused: Refused| is_known(&limits(), ExecRule::Allow, &refusal(refused, false));
+        let write = |path: &str| Refused::Write { path: path.to_owned(), operation: "write".to_owned() };
+        assert!(known(write("/app/__pycache__/x.pyc")) && !known(write("/app/__pycache__")) && !known(write("/etc/x")));
+        assert!(known(write("/srv/a*b")) && !known(write("/srv/aXb")), "a star in a name is no pattern");
+        let capability = |name: &str| Refused::Capability { name: name.to_owned() };
+        assert!(!known(capability("CAP_CHOWN")) && known(capability("CAP_SYS_ADMIN")), "the engine withheld it");
+        assert!(known(program("/usr/bin/id", false)) && !known(program("/srv/sh", false)));
+        assert!(!known(program("/usr/bin/id", true)), "what was killed is always told");
+        assert!(!known(Refused::Syscall { name: "mkdir".to_owned(), arguments: vec![], path: None }));
+    }
+
+    #[test]
+    fn what_a_session_runs_is_news_only_where_sessions_have_a_profile() {
+        let known = |exec, path| is_known(&limits(), exec, &refusal(program(path, false), true));
+        assert!(known(ExecRule::Allow, "/srv/anything"));
+        assert!(known(ExecRule::Profile, "/bin/probe") && !known(ExecRule::Profile, "/srv/anything"));
+    }
+}

@@ -1,0 +1,172 @@
+//! Refusals that have been met and not told yet: a storm of them becomes few events, with exact counts.
+
+use std::time::Duration;
+
+use crate::guard::{Refusal, Refused};
+use crate::policy::Response;
+
+/// Distinct refusals that are named in a window; the rest is counted.
+const NAMED: usize = 32;
+/// For how long after an event the following refusals are gathered.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// One refusal, how often it was met, and what followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Met {
+    /// How often.
+    pub count: u64,
+    /// The first of them.
+    pub refusal: Refusal,
+    /// What followed.
+    pub response: Response,
+}
+
+/// Refusals of one kind on one side, for one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    /// As in the event: `refused-syscall`.
+    pub kind: &'static str,
+    /// In sessions.
+    pub session: bool,
+    /// In the order in which they were met first.
+    pub named: Vec<Met>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    until: Option<Duration>,
+    met: Vec<Met>,
+    unnamed: u64,
+}
+
+impl Tally {
+    /// Takes one in. The same program that meets the same again is counted.
+    pub(super) fn add(&mut self, refusal: Refusal, response: Response) {
+        if let Some(met) = self.met.iter_mut().find(|met| is_same(&met.refusal, &refusal)) {
+            met.count += 1;
+            if met.response == Response::Report {
+                met.response = response;
+            }
+        } else if self.met.len() < NAMED {
+            self.met.push(Met { count: 1, refusal, response });
+        } else {
+            self.unnamed += 1;
+        }
+    }
+
+    /// Takes in so many of which nothing more is known.
+    pub(super) fn add_unnamed(&mut self, count: u64) {
+        self.unnamed += count;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.met.is_empty() && self.unnamed == 0
+    }
+
+    /// Whether there is something that is to be told now.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        !self.is_empty() && self.until.is_none_or(|until| now >= until)
+    }
+
+    /// When the open window ends, if refusals wait for that.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.until.filter(|_| !self.is_empty())
+    }
+
+    /// Takes out what is to be told, by kind and side, with how many were not named, and opens a window.
+    pub(super) fn take(&mut self, now: Duration) -> (Vec<Group>, u64) {
+        self.until = (!self.is_empty()).then_some(now + WINDOW);
+        let mut groups: Vec<Group> = Vec::new();
+        for met in std::mem::take(&mut self.met) {
+            let (kind, session) = (kind(&met.refusal.refused), met.refusal.session);
+            match groups.iter_mut().find(|group| (group.kind, group.session) == (kind, session)) {
+                Some(group) => group.named.push(met),
+                None => groups.push(Group { kind, session, named: vec![met] }),
+            }
+        }
+        (groups, std::mem::take(&mut self.unnamed))
+    }
+}
+
+/// What an event calls it.
+pub(super) fn kind(refused: &Refused) -> &'static str {
+    match refused {
+        Refused::Syscall { .. } => "refused-syscall",
+        Refused::Write { .. } => "refused-write",
+        Refused::Capability { .. } => "refused-capability",
+        Refused::Program { killed: true, .. } => "foreign-program",
+        Refused::Program { killed: false, .. } => "unknown-program",
+    }
+}
+
+/// What it is about, for a line of text: the path, or the name.
+pub(super) fn subject(refused: &Refused) -> &str {
+    match refused {
+        Refused::Syscall { name, .. } | Refused::Capability { name } => name,
+        Refused::Write { path, .. } | Refused::Program { path, .. } => path,
+    }
+}
+
+/// Arguments are left out: a call that is repeated has other buffers each time. Its path counts.
+fn is_same(one: &Refusal, other: &Refusal) -> bool {
+    let path = |refused: &Refused| match refused {
+        Refused::Syscall { path, .. } => path.clone(),
+        Refused::Write { .. } | Refused::Capability { .. } | Refused::Program { .. } => None,
+    };
+    kind(&one.refused) == kind(&other.refused)
+        && subject(&one.refused) == subject(&other.refused)
+        && path(&one.refused) == path(&other.refused)
+        && one.program == other.program
+        && one.session == other.session
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn syscall(name: &str, pid: i32, session: bool) -> Refusal {
+        let refused = Refused::Syscall { name: name.to_owned(), arguments: vec![pid as u64], path: None };
+        Refusal { refused, pid, program: "/bin/sh".to_owned(), session }
+    }
+
+    #[test]
+    fn what_a_program_meets_again_is_counted_and_no_number_gets_lost() {
+        let mut tally = Tally::default();
+        for pid in 0..500 {
+            tally.add(syscall("mkdir", pid, false), Response::Report);
+        }
+        for n in 0..100 {
+            tally.add(syscall(&format!("#{n}"), 1, false), Response::Report);
+        }
+        assert!(tally.is_due(Duration::ZERO));
+        let (groups, unnamed) = tally.take(Duration::ZERO);
+        assert_eq!(groups.len(), 1);
+        assert_eq!((groups[0].named[0].count, groups[0].named.len()), (500, NAMED));
+        assert_eq!(groups[0].named.iter().map(|met| met.count).sum::<u64>() + unnamed, 600);
+    }
+
+    #[test]
+    fn the_first_is_told_at_once_and_the_next_ones_once_a_window() {
+        let mut tally = Tally::default();
+        let start = Duration::from_secs(9);
+        tally.add(syscall("mkdir", 1, false), Response::Report);
+        assert!(tally.is_due(start));
+        tally.take(start);
+        assert_eq!(tally.due(), None, "with nothing to tell nothing wakes up");
+        tally.add(syscall("mkdir", 1, false), Response::Report);
+        assert!(!tally.is_due(start) && tally.due() == Some(start + WINDOW) && tally.is_due(start + WINDOW));
+    }
+
+    #[test]
+    fn workload_and_sessions_and_kinds_are_told_apart() {
+        let mut tally = Tally::default();
+        tally.add(syscall("mkdir", 1, false), Response::Restart);
+        tally.add(syscall("mkdir", 1, true), Response::Report);
+        let write = Refused::Write { path: "/etc/passwd".to_owned(), operation: "write".to_owned() };
+        tally.add(Refusal { refused: write, ..syscall("", 1, false) }, Response::Report);
+        let (groups, _) = tally.take(Duration::ZERO);
+        let told: Vec<_> = groups.iter().map(|group| (group.kind, group.session)).collect();
+        assert_eq!(told, [("refused-syscall", false), ("refused-syscall", true), ("refused-write", false)]);
+    }
+}

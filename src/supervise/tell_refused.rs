@@ -1,0 +1,128 @@
+//! What the supervisor tells the journal of refusals: breaches, a few for each window.
+
+use serde_json::{Value, json};
+
+use super::refused::text;
+use super::supervisor::{Supervisor, timestamp};
+use super::tally::{Group, Met};
+use super::tell::micros;
+use crate::events::{Durability, Event, EventType};
+use crate::guard::Refused;
+use crate::policy::Response;
+use crate::record::LastRefusal;
+
+impl Supervisor {
+    /// Tells the refusals that have been gathered; durable when this returns, unless the disk refuses.
+    pub(super) fn tell_refusals(&mut self) {
+        let now = self.now();
+        let (groups, unnamed) = self.tally.take(now);
+        if groups.is_empty() && unnamed == 0 {
+            return;
+        }
+        let mut total = unnamed;
+        let unnamed_alone = groups.is_empty();
+        // What could not be named is told with the first that could.
+        let mut left = unnamed;
+        for group in &groups {
+            let named: u64 = group.named.iter().map(|met| met.count).sum();
+            total += named;
+            let event = self.refusal_event(group, named, std::mem::take(&mut left));
+            self.keep_refusal(&event, group);
+            self.recorder.record(event, Durability::Synced);
+        }
+        if unnamed_alone {
+            let event = self
+                .event(EventType::Breach)
+                .with("kind", "refused-syscall")
+                .with("count", unnamed)
+                .with("unnamed", unnamed)
+                .with("source", "seccomp");
+            self.recorder.record(event, Durability::Synced);
+        }
+        self.record.refusals += total;
+        self.record.breaches += total;
+        self.durable_us = self.durable_us.or(self.breach_seen.map(micros));
+        self.save_record();
+    }
+
+    fn refusal_event(&self, group: &Group, named: u64, unnamed: u64) -> Event {
+        // By containment: a response that ended the generation is the one that counts.
+        let response = group.named.iter().map(|met| met.response).find(|response| *response != Response::Report);
+        let mut event = self
+            .event(EventType::Breach)
+            .with("kind", group.kind)
+            .with("count", named + unnamed)
+            .with("response", json!(response.unwrap_or(Response::Report)))
+            .with("session", group.session);
+        if let Some(profile) = &self.record.profile {
+            event = event.with("profile", profile.clone());
+        }
+        if let Some(first) = group.named.first() {
+            event = facts(event, first).with("pid", first.refusal.pid).with("program", first.refusal.program.clone());
+        }
+        if named + unnamed > 1 {
+            let refusals: Vec<Value> = group.named.iter().map(listed).collect();
+            event = event.with("refusals", Value::Array(refusals)).with("unnamed", unnamed);
+        }
+        if let Some(seen) = self.breach_seen {
+            event = event.with("since_seen_us", micros(seen));
+        }
+        event
+    }
+
+    fn keep_refusal(&mut self, event: &Event, group: &Group) {
+        let Some(last) = group.named.last() else { return };
+        self.record.last_refusal = Some(LastRefusal {
+            event: event.id.clone(),
+            kind: group.kind.to_owned(),
+            what: text(&last.refusal.refused),
+            program: last.refusal.program.clone(),
+            pid: last.refusal.pid,
+            session: last.refusal.session,
+            time: timestamp(),
+        });
+        if last.response != Response::Report {
+            // For what follows: a restart names the breach that it answers.
+            self.record.last_breach = Some(crate::record::LastBreach {
+                event: event.id.clone(),
+                kind: group.kind.to_owned(),
+                path: text(&last.refusal.refused),
+                time: timestamp(),
+            });
+        }
+    }
+}
+
+/// What was refused, by the names that events use.
+fn facts(event: Event, met: &Met) -> Event {
+    match &met.refusal.refused {
+        Refused::Syscall { name, arguments, path } => {
+            // As text: a 64-bit number is more than JSON's readers keep.
+            let arguments: Vec<String> = arguments.iter().map(|argument| format!("{argument:#x}")).collect();
+            let event =
+                event.with("source", "seccomp").with("syscall", name.clone()).with("arguments", json!(arguments));
+            match path {
+                Some(path) => event.with("path", path.clone()),
+                None => event,
+            }
+        }
+        Refused::Write { path, operation } => {
+            event.with("source", "guard").with("path", path.clone()).with("operation", operation.clone())
+        }
+        Refused::Capability { name } => event.with("source", "guard").with("capability", name.clone()),
+        Refused::Program { path, origin, killed } => event
+            .with("source", "guard")
+            .with("path", path.clone())
+            .with("origin", origin.clone())
+            .with("killed", *killed),
+    }
+}
+
+fn listed(met: &Met) -> Value {
+    json!({
+        "refused": text(&met.refusal.refused),
+        "pid": met.refusal.pid,
+        "program": met.refusal.program,
+        "count": met.count,
+    })
+}

@@ -1,0 +1,85 @@
+//! How a profile moves by itself, with real collectors.
+
+use std::time::Duration;
+
+use lithify::events::EventType;
+use lithify::learn::{Purpose, Subject};
+use lithify::policy::Auto;
+use lithify::profile::{Profile, Stage};
+
+use crate::Test;
+use crate::world::{World, reap};
+
+pub const TESTS: &[Test] = &[
+    ("a_workload_goes_from_nothing_to_enforcing_and_each_step_is_told", goes_all_the_way),
+    ("what_is_new_while_observing_is_told_and_learnt_and_a_finished_profile_only_tells_it", new_while_observing),
+    ("nothing_is_promoted_by_lives_that_end_in_their_start_up", short_lives),
+];
+
+const USUAL: &str = "echo x > /srv/usual; exec sleep 1.2";
+
+/// Windows are of one second here: the shortest risk that a few of them can show is none at all.
+fn auto() -> Auto {
+    Auto { risk_ppm: 1_000_000, startup: Duration::from_secs(1), ..Auto::default() }
+}
+
+/// One life of a container under a collector; the profile after it.
+fn live(world: &World, id: &str, script: &str, purpose: Purpose) -> Profile {
+    let mut container = world.container(id, script);
+    let collector = world.collector(Subject { purpose, ..world.subject(id) });
+    assert_eq!(collector.arm(&container), Vec::<String>::new());
+    container.run();
+    assert_eq!(collector.end().1, Vec::<String>::new());
+    reap(collector.hang_up());
+    world.profile().expect("a profile")
+}
+
+fn told(world: &World) -> Vec<String> {
+    let item = |name: &serde_json::Value| name.as_str().unwrap_or("").to_owned();
+    let events = world.events(EventType::WouldRefuse);
+    events.iter().map(|e| format!("{} {}", item(&e.data["kind"]), item(&e.data["item"]))).collect()
+}
+
+fn goes_all_the_way() {
+    let world = World::new();
+    let stages: Vec<Stage> =
+        ["a", "b", "c", "d"].map(|id| live(&world, id, USUAL, Purpose::Auto(auto())).stage).to_vec();
+    // Its first life may show something once only, a signal say; its second then is the one that tells that it is usual.
+    assert_eq!(stages, [Stage::Learning, Stage::Observing, Stage::Enforcing, Stage::Enforcing]);
+    let steps = world.events(EventType::Promoted);
+    let words: Vec<(&str, &str)> =
+        steps.iter().filter_map(|e| Some((e.data["from"].as_str()?, e.data["to"].as_str()?))).collect();
+    assert_eq!(words, [("learning", "observing"), ("observing", "enforcing")]);
+    assert_eq!((steps[0].subject.as_str(), steps[1].subject.as_str()), ("b", "c"));
+    assert!(steps[0].data["why"].as_str().is_some_and(|why| why.starts_with("after 2 generations")));
+    assert!(steps[0].data["estimate"]["next-window"]["total"].as_u64().is_some_and(|n| n > 0));
+    let profile = world.profile().expect("a profile");
+    assert_eq!(profile.generations.len(), 3, "nothing is added to one that is enforced");
+    assert_eq!(profile.steering.history.len(), 2);
+}
+
+fn new_while_observing() {
+    let world = World::new();
+    for id in ["a", "b"] {
+        live(&world, id, USUAL, Purpose::Auto(auto()));
+    }
+    let more = "echo x > /srv/usual; echo x > /srv/new; exec sleep 1.2";
+    let profile = live(&world, "c", more, Purpose::Auto(auto()));
+    assert_eq!(profile.stage, Stage::Observing, "the quiet period begins anew");
+    assert!(profile.workload_behaviour.writes.contains_key("/srv/new"));
+    assert_eq!(told(&world).iter().filter(|item| *item == "write /srv/new").count(), 1, "{:?}", told(&world));
+    // In mode learn, the same profile is finished: what goes beyond it is told and not taken in.
+    let other = "echo x > /srv/other; exec sleep 1.2";
+    let after = live(&world, "d", other, Purpose::Learn);
+    assert!(told(&world).contains(&"write /srv/other".to_owned()), "{:?}", told(&world));
+    assert_eq!(after, profile);
+}
+
+fn short_lives() {
+    let world = World::new();
+    let quick = "echo x > /srv/usual";
+    for id in ["a", "b", "c"] {
+        assert_eq!(live(&world, id, quick, Purpose::Auto(auto())).stage, Stage::Learning);
+    }
+    assert!(world.events(EventType::Promoted).is_empty());
+}

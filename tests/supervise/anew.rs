@@ -1,0 +1,5 @@
+//! Generations that are decided anew.
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[];

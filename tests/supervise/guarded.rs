@@ -1,0 +1,62 @@
+//! What the guard tells becomes breaches: refused writes and foreign programs, each with its own response.
+
+use lithify::guard::Limits;
+use lithify::policy::{Policy, Response};
+use lithify::record::Phase;
+use lithify::supervise::launch::Outcome;
+
+use crate::Test;
+use crate::world::{RUNC, World};
+
+pub const TESTS: &[Test] = &[
+    ("guarded::a_refused_write_is_told_and_a_known_one_is_not", writes),
+    ("guarded::a_foreign_program_is_killed_and_the_container_begins_again", foreign),
+    ("guarded::without_a_loader_the_container_runs_and_says_what_is_missing", unguarded),
+];
+
+fn policy(world: &World, on_write: Response, others: Response) -> Policy {
+    Policy { on_write, on_refused_write: others, on_refused_syscall: others, ..world.policy() }
+}
+
+fn writes() {
+    let mut world = World::new(RUNC);
+    let limits = Limits { known_writes: ["/known*".to_owned()].into(), listener: false, ..world.limits() };
+    let config = world.config("touch /known.pyc; touch /unheard; echo done >/out/done; exec sleep 1000");
+    let policy = policy(&world, Response::Restart, Response::Report);
+    assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
+    let breach = world.wait_for("breach", |data| data["kind"] == "refused-write");
+    assert_eq!((&breach["path"], &breach["response"]), (&"/unheard".into(), &"report".into()), "{breach}");
+    world.wait_written("done");
+    assert_eq!(world.record().phase, Phase::Running);
+    world.end();
+    assert!(!world.events().iter().any(|event| event.to_string().contains("known.pyc")), "{:#?}", world.events());
+    assert_eq!(world.of("exited").len(), 1);
+    assert!(!world.sensor().guard().pins.exists(), "the last container unloads the guard");
+}
+
+fn foreign() {
+    let mut world = World::new(RUNC);
+    let limits = Limits { kill_foreign: true, listener: false, ..world.limits() };
+    let script = "[ -e /out/once ] && { echo again >/out/again; exec sleep 1000; }; : >/out/once; cp /bin/busybox /out/x; /out/x touch /out/lived; exec sleep 1000";
+    let config = world.config(script);
+    let policy = policy(&world, Response::Restart, Response::Report);
+    assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
+    let breach = world.wait_for("breach", |data| data["kind"] == "foreign-program");
+    assert_eq!((&breach["path"], &breach["killed"]), (&"/out/x".into(), &true.into()), "{breach}");
+    assert_eq!(breach["response"], "restart", "{breach}");
+    world.wait_written("again");
+    assert_eq!(world.written("lived"), None);
+    world.eventually("the second generation", || (world.record().generation == 2).then_some(()));
+}
+
+fn unguarded() {
+    let mut world = World::new(RUNC);
+    world.loader = "/nowhere/lithifyctl".into();
+    let config = world.config("echo done >/out/done; exec sleep 1000");
+    let policy = policy(&world, Response::Restart, Response::Restart);
+    let limits = Limits { listener: false, ..world.limits() };
+    assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
+    world.wait_written("done");
+    let degraded = world.wait_for("degraded", |data| data["reason"].as_str().is_some_and(|r| r.contains("no guard")));
+    assert!(degraded["reason"].as_str().is_some_and(|r| r.contains("/nowhere/lithifyctl")), "{degraded}");
+}
