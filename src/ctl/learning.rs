@@ -58,7 +58,8 @@ impl Learning {
         let current =
             collector.and_then(|c| store::read_observation(data_dir, workload, &c.observation).ok().flatten());
         let own = revision.and_then(|digest| store::read_profile(data_dir, workload, digest).transpose());
-        let (profile, error) = match own.map_or_else(|| store::newest_profile(data_dir, workload), |own| own.map(Some)) {
+        let (profile, error) = match own.map_or_else(|| store::newest_profile(data_dir, workload), |own| own.map(Some))
+        {
             Ok(profile) => (profile.as_ref().map(|profile| Newest::of(profile, &config.auto)), None),
             Err(error) => (None, Some(format!("{error:#}"))),
         };
@@ -103,7 +104,10 @@ pub fn row(config: &Config, entry: &Entry) -> [String; 9] {
     row[0] = entry.container.chars().take(12).collect();
     row[1] = entry.workload.clone();
     row[2] = "engine".to_owned();
-    row[8] = format!("not under lithify, {}", Learning::of(config, &entry.workload, None, Some(entry)).text(Mode::Learn, false));
+    row[8] = format!(
+        "not under lithify, {}",
+        Learning::of(config, &entry.workload, None, Some(entry)).text(Mode::Learn, false)
+    );
     row
 }
 

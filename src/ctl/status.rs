@@ -107,7 +107,8 @@ fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
         Guard::Gone => "UNPROTECTED: supervisor is gone".to_string(),
         Guard::Watched | Guard::Ended => word(&r.phase),
     };
-    let learning = learning.filter(|_| guard(r) == Guard::Watched).map(|l| format!(", {}", l.text(r.policy.mode, r.policy.auto)));
+    let learning =
+        learning.filter(|_| guard(r) == Guard::Watched).map(|l| format!(", {}", l.text(r.policy.mode, r.policy.auto)));
     let degraded = match guard(r) {
         Guard::Watched | Guard::Ended if !r.degraded.is_empty() => format!(", degraded: {}", r.degraded.join("; ")),
         Guard::Watched | Guard::Ended | Guard::Gone => String::new(),
