@@ -12,6 +12,7 @@ mod join;
 pub mod learning;
 mod pids;
 mod place;
+mod session;
 mod updates;
 mod verbs;
 
