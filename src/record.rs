@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::events::EngineNames;
+use crate::guard::Limits;
 use crate::policy::{Policy, Response};
 
 /// Format version of [`Record`]; readers refuse others.
@@ -125,6 +126,31 @@ pub struct Record {
     pub degraded: Vec<String>,
     /// cgroup directories of the container, absolute host paths.
     pub cgroups: Vec<PathBuf>,
+}
+
+/// File name of what is refused, inside a container's state folder.
+const LIMITS: &str = "limits.json";
+
+/// Writes what is refused, in one step for readers. Not durable, as [`Record::write`].
+///
+/// # Errors
+/// When the folder is gone, full or read-only.
+pub fn write_limits(limits: &Limits, dir: &Path) -> Result<()> {
+    let (path, new) = (dir.join(LIMITS), dir.join("limits.json.new"));
+    let text = serde_json::to_vec(limits).context("failed to write a container's limits")?;
+    std::fs::write(&new, text)
+        .and_then(|()| std::fs::rename(&new, &path))
+        .with_context(|| format!("failed to write a container's limits to {}", path.display()))
+}
+
+/// Reads what is refused.
+///
+/// # Errors
+/// When it can't be read or is not JSON of this shape.
+pub fn read_limits(dir: &Path) -> Result<Limits> {
+    let path = dir.join(LIMITS);
+    let text = std::fs::read(&path).with_context(|| format!("failed to read container limits {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("failed to parse container limits {}", path.display()))
 }
 
 /// File name of the record inside a container's state folder.

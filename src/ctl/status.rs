@@ -17,7 +17,8 @@ const HELP: &str = "\
 usage: lithifyctl status [--json]
 
 One line a container: id, workload, rootfs, response, generation, breaches, the path of the last breach with its age, the
-container's age, and its state; while learning and observing with how far that has come, and what it waits for. Containers that a hook
+container's age, and its state: with the profile that is enforced and the last refusal; while learning and observing with how
+far that has come, and what it waits for. Containers that a hook
 records under another runtime are listed as well. UNPROTECTED means that the process which watches and answers is gone; the
 exit status is 1 then, and when a record can't be read.
 ";
@@ -113,7 +114,13 @@ fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
         Guard::Watched | Guard::Ended if !r.degraded.is_empty() => format!(", degraded: {}", r.degraded.join("; ")),
         Guard::Watched | Guard::Ended | Guard::Gone => String::new(),
     };
-    let state = [state, learning.unwrap_or_default(), degraded].concat();
+    let enforced = r.profile.as_ref().map(|profile| format!(", enforcing {profile}"));
+    let refused = r.last_refusal.as_ref().map(|last| {
+        format!(", {} refusals, the last {} by {} ({} ago)", r.refusals, last.what, last.program, age(&last.time))
+    });
+    let state =
+        [state, enforced.unwrap_or_default(), refused.unwrap_or_default(), learning.unwrap_or_default(), degraded]
+            .concat();
     [
         r.id.chars().take(12).collect(),
         r.workload.clone(),

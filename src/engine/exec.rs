@@ -4,12 +4,15 @@
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{forward, node, place};
+use super::{forward, node, place, session};
 use crate::cli::{ExecArgs, Invocation};
 use crate::events::{Durability, Event, EventType, Journal, Recorder};
+use crate::policy::ExecRule;
+use crate::profile::generalise;
+use crate::record::read_limits;
 use crate::runtime;
 use crate::spec::{Document, exec as clamp};
 use crate::supervise::control::{Intent, Lease};
@@ -43,6 +46,18 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
     let _lease = Lease::take(&dir, Intent::Session).with_context(|| {
         format!("failed to exec in container {id}: its supervisor does not answer; delete it and create it again")
     })?;
+    let mut event = Event::new(EventType::Exec, &record.id, Default::default())
+        .with("workload", record.workload.clone())
+        .with("generation", record.generation)
+        .named(&record.names);
+    let mut recorder = Recorder::new(Journal::open(&node.data_dir, node.journal), &record.id);
+    if record.policy.exec == ExecRule::Deny {
+        recorder.record(event.with("denied", "no sessions are let in"), Durability::Synced);
+        bail!(
+            "failed to exec in container {id}: 'exec' is \"deny\" for it; set annotation lithify.dev/exec, or 'exec' in \
+             config.toml, to \"profile\" or \"allow\" and create it again"
+        );
+    }
     if record.policy.is_hands_off() {
         // Whom it was for is in its observation, apart from the workload's own.
         return forward(invocation, &node);
@@ -54,20 +69,35 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
         Some(path) => read_process(path)?,
         None => clamp::from_arguments(args, &container)?,
     };
-    let taken = clamp::clamp(&mut process, &container).with_context(|| format!("failed to exec in container {id}"))?;
+    let mut taken =
+        clamp::clamp(&mut process, &container).with_context(|| format!("failed to exec in container {id}"))?;
 
     let program: Vec<&str> =
         process["args"].as_array().into_iter().flatten().filter_map(Value::as_str).take(64).collect();
-    let mut event = Event::new(EventType::Exec, &record.id, Default::default())
-        .with("workload", record.workload.clone())
-        .with("generation", record.generation)
-        .named(&record.names)
-        .with("cmdline", json!(program))
-        .with("user", process["user"].clone());
+    event = event.with("cmdline", json!(program)).with("user", process["user"].clone());
+    if let Some(profile) = record.profile.as_deref().filter(|_| record.policy.exec == ExecRule::Profile) {
+        let limits = read_limits(&dir)?;
+        let init = record.init.with_context(|| format!("failed to exec in container {id}: it has no init"))?;
+        let allowed = |path: &str| {
+            let item = generalise::escape(path);
+            limits.session_programs.iter().any(|pattern| generalise::covers(pattern, &item))
+        };
+        let paths = session::programs(&process, init.pid);
+        if !paths.iter().any(|path| allowed(path)) {
+            let named = paths.first().map_or_else(|| program.first().copied().unwrap_or_default(), String::as_str);
+            recorder.record(event.with("denied", format!("no session was seen to run {named}")), Durability::Synced);
+            bail!(
+                "failed to exec in container {id}: profile {profile} has no session that runs {named}, and 'exec' is \
+                 \"profile\" for it; allow the program with 'lithifyctl profile allow', or set annotation \
+                 lithify.dev/exec to \"allow\""
+            );
+        }
+        taken.extend(clamp::narrow(&mut process, &container, &limits.session_capabilities)?);
+    }
     if !taken.is_empty() {
         event = event.with("refused", json!(taken));
     }
-    Recorder::new(Journal::open(&node.data_dir, node.journal), &record.id).record(event, Durability::Buffered);
+    recorder.record(event, Durability::Buffered);
 
     let document = crate::sys::memory::file("process.json", &serde_json::to_vec(&process)?)
         .context("failed to hand the process on")?;

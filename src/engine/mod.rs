@@ -14,6 +14,7 @@ pub mod learning;
 mod pids;
 mod place;
 mod seat;
+mod session;
 mod updates;
 mod verbs;
 

@@ -262,7 +262,11 @@ impl Seat {
         }
         notes.extend(hardening.notes);
         let startup = u64::try_from(self.config.auto.startup.as_millis()).unwrap_or(u64::MAX);
+        let mut programs = hardening.limits.programs;
+        // What the workload was seen to run is known, wherever it is from.
+        programs.extend(profile.workload_behaviour.programs.keys().cloned());
         let limits = Limits {
+            programs,
             profile: Some(format!("{}/{}", profile.workload, profile.revision.digest)),
             startup_ms: (policy.auto && !stages::was_demoted(profile)).then_some(startup),
             ..hardening.limits

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
-use super::behaviour::MAX_ITEMS;
-use super::check::MAX_BYTES;
 use super::filename::{escape, unescape};
 use super::folder::Folder;
-use super::steering::Step;
-use super::{Observation, Profile, Stage, gc, stages};
-use crate::policy::Auto;
+use super::{Observation, Profile};
+
+mod fold;
+
+pub use fold::{fold_by_rules, fold_observation, recover};
 
 const OBSERVATIONS: &str = "observations";
 const PROFILES: &str = "profiles";
@@ -68,99 +68,6 @@ pub fn read_observation(data_dir: &Path, workload: &str, id: &str) -> Result<Opt
 pub fn observations(data_dir: &Path, workload: &str) -> Result<Vec<Stored<Observation>>> {
     let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &escape(workload)])? else { return Ok(Vec::new()) };
     every(&folder, workload, read_observation_in)
-}
-
-/// Folds an observation into its revision's profile, which begins with the first one. One that was folded already, and any
-/// once learning has ended, changes nothing. An observation that a crash cut short is folded with what it has.
-///
-/// # Errors
-/// When either document is malformed, the profile can't be trusted, read or written, or holds no more generations.
-pub fn fold_observation(data_dir: &Path, observation: &Observation) -> Result<Profile> {
-    let fold = |old: Option<&Profile>| match old {
-        Some(old) if old.stage != Stage::Learning => Ok(old.clone()),
-        Some(old) => old.fold(observation),
-        None => Ok(Profile::of(observation)),
-    };
-    fold_with(data_dir, observation, fold)
-}
-
-/// As [`fold_observation`], by the rules of `auto`: a profile that is observed takes in what is new as well, and one that has
-/// waited for long enough moves on. The step that it took, where it took one. `now`: RFC 3339, UTC.
-///
-/// # Errors
-/// As [`fold_observation`].
-pub fn fold_by_rules(
-    data_dir: &Path,
-    observation: &Observation,
-    auto: &Auto,
-    now: &str,
-) -> Result<(Profile, Option<Step>)> {
-    let mut taken = None;
-    let fold = |old: Option<&Profile>| {
-        let folded = match old {
-            Some(old) if old.stage == Stage::Enforcing => return Ok(old.clone()),
-            Some(old) => old.fold(observation)?,
-            None => Profile::of(observation),
-        };
-        let (profile, step) = stages::after_fold(old, folded, observation, auto, now);
-        taken = step;
-        Ok(profile)
-    };
-    let profile = fold_with(data_dir, observation, fold)?;
-    Ok((profile, taken))
-}
-
-fn fold_with(
-    data_dir: &Path,
-    observation: &Observation,
-    fold: impl FnOnce(Option<&Profile>) -> Result<Profile>,
-) -> Result<Profile> {
-    let folding = || format!("failed to fold observation {} into {}", observation.id, observation.workload);
-    observation.check().with_context(folding)?;
-    let folder = Folder::create(data_dir, &[PROFILES, &escape(&observation.workload)])?;
-    let profile = {
-        let _lock = folder.lock()?;
-        let name = file_name(&observation.revision.digest);
-        let old = read_profile_in(&folder, &name, Some(&observation.workload))?;
-        let (new, text) = fitting(fold(old.as_ref())?)?;
-        if old.as_ref() != Some(&new) {
-            folder.write(&name, &text).with_context(folding)?;
-        }
-        new
-    };
-    // It is folded; a store that stays somewhat larger until the next fold is no reason to say otherwise.
-    let _ = gc::trim(data_dir, &observation.workload, gc::MAX_OBSERVATIONS);
-    Ok(profile)
-}
-
-/// Folds what a crash, or a full disk, kept from being folded: observations of this workload that no profile has. Those
-/// for which `live` says that someone still writes them are left alone. Returns how many were folded, and what failed.
-///
-/// # Errors
-/// When the folders can't be opened or listed.
-pub fn recover(
-    data_dir: &Path,
-    workload: &str,
-    live: impl Fn(&Observation) -> bool,
-) -> Result<(usize, Vec<anyhow::Error>)> {
-    let known = profiles(data_dir, workload)?;
-    let (mut folded, mut failed) = (0, Vec::new());
-    for stored in observations(data_dir, workload)? {
-        let outcome = stored.document.and_then(|o| {
-            let done = (known.iter().filter_map(|p| p.document.as_ref().ok())).any(|p| {
-                p.revision.digest == o.revision.digest && p.generations.get(&o.id).is_some_and(|g| g.until >= o.until)
-            });
-            if done || live(&o) {
-                return Ok(0);
-            }
-            fold_observation(data_dir, &o).map(|profile| usize::from(profile.generations.contains_key(&o.id)))
-        });
-        match outcome {
-            Ok(count) => folded += count,
-            Err(e) => failed.push(e),
-        }
-    }
-    Ok((folded, failed))
 }
 
 /// The profile of one revision; `None` if there is none.
@@ -344,20 +251,6 @@ pub fn observation_ids(data_dir: &Path, workload: &str) -> Result<Vec<String>> {
 fn file_name(stem: &str) -> String {
     // Stems are ids, checked where they come from a person; escaping makes sure that none leads elsewhere.
     format!("{}.json", escape(stem))
-}
-
-/// A profile that can be read again, and its text. Hostile names can make one that is within every other limit longer than
-/// a reader accepts: then its sections are cut, which the profile says, rather than nothing learnt any more.
-fn fitting(mut profile: Profile) -> Result<(Profile, Vec<u8>)> {
-    let mut items = MAX_ITEMS;
-    loop {
-        let text = encode(&profile)?;
-        if text.len() <= MAX_BYTES || items == 0 {
-            return Ok((profile, text));
-        }
-        items /= 2;
-        profile.bound(items);
-    }
 }
 
 /// A document as it is written: for people, too.

@@ -52,6 +52,33 @@ fn names(set: &Value) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
+/// Narrows a process document that was clamped to some of its container's capabilities. One without capabilities of its own
+/// would get all of them.
+///
+/// # Errors
+/// As [`clamp`].
+pub fn narrow(process: &mut Value, container: &Document, only: &BTreeSet<String>) -> Result<Taken> {
+    let own = &container.value()["process"]["capabilities"];
+    let process = process.as_object_mut().context("failed to read a process document: expected a JSON object")?;
+    let sets = process.entry("capabilities").or_insert(Value::Null);
+    if sets.is_null() {
+        *sets = if own.is_object() { own.clone() } else { json!({}) };
+    }
+    let mut taken = Taken::new();
+    for set in SETS {
+        if let Some(names) = sets[set].as_array_mut() {
+            names.retain(|name| {
+                let keep = name.as_str().is_some_and(|name| only.contains(name));
+                if !keep && set == "bounding" {
+                    taken.push(name.as_str().unwrap_or("a capability that is no name").to_owned());
+                }
+                keep
+            });
+        }
+    }
+    Ok(taken)
+}
+
 fn clamp_capabilities(asked: &mut Map<String, Value>, own: &Value, taken: &mut Taken) -> Result<()> {
     let bounding = names(&own["capabilities"]["bounding"]);
     let ambient = names(&own["capabilities"]["ambient"]);

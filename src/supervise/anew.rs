@@ -17,6 +17,7 @@ use super::supervisor::Supervisor;
 use super::watches::Watches;
 use crate::guard::Refusal;
 use crate::policy::{Policy, RootfsKind};
+use crate::record;
 use crate::spec::{Document, seal};
 
 impl Supervisor {
@@ -132,6 +133,9 @@ impl Supervisor {
         };
         self.tell_failures(degraded);
         self.plan.limits = limits;
+        if let Err(error) = record::write_limits(&self.plan.limits, &self.plan.dir) {
+            self.tell_failures(vec![format!("sessions are held to what the last generation's were: {error:#}")]);
+        }
         let policy = &self.plan.policy;
         let response = self.possible(policy.on_write);
         self.machine.decide_anew(response, policy.restart_limit, policy.escalate_to);

@@ -334,6 +334,7 @@ fn first_generation(
         supervisor.join_anchor()?;
     }
     supervisor.watch_mounts();
+    record::write_limits(&supervisor.plan.limits, &supervisor.plan.dir)?;
     supervisor.record.write(&supervisor.plan.dir)?;
     if hung_up(launcher.as_fd()) {
         bail!("failed to create container {}: the caller was killed", supervisor.plan.id);

@@ -1,10 +1,13 @@
 //! What becomes of what a container does.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use lithify::events::EventType;
+use lithify::identity;
 use lithify::profile::behaviour::{Operation, Origin};
 use lithify::profile::{Behaviour, Observation, Profile};
+use lithify::spec::Document;
 
 use crate::Test;
 use crate::world::{WORKLOAD, World, eventually};
@@ -16,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("without_a_sensor_files_are_still_recorded_and_it_is_said", without_sensor),
     ("each_generation_is_an_observation_of_its_own", generations),
     ("peaks_are_those_of_the_containers_own_cgroups", peaks),
+    ("the_revision_of_a_container_is_found_out_within_a_millisecond", identity_is_quick),
     ("arming_is_answered_within_a_few_milliseconds", arming_is_quick),
 ];
 
@@ -155,6 +159,25 @@ fn generations() {
     assert_eq!(all.iter().map(|o| o.generation).collect::<Vec<_>>(), [1, 2]);
     assert!(!all[1].workload_behaviour.writes.contains_key("/srv/first"));
     assert_eq!(world.profile().expect("a profile").generations.len(), 2);
+}
+
+fn identity_is_quick() {
+    let world = World::new();
+    let _container = world.container("c1", "exit 0");
+    let document = Document::parse(br#"{"process":{"args":["/bin/sh"],"env":["A=1"]}}"#).expect("a document");
+    let (names, rootfs) = (Default::default(), world.path("c1/root"));
+    let mut times: Vec<Duration> = (0..51)
+        .map(|_| {
+            let began = Instant::now();
+            let revision = identity::of(&document, &BTreeMap::new(), &names, &rootfs, "c1");
+            assert!(revision.image.starts_with("layers:"), "{}", revision.image);
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("identity: median {:?}, slowest {:?}", times[25], times[50]);
+    // The fastest: on a busy host the others tell of its other work.
+    assert!(times[0] < Duration::from_millis(1), "{times:?}");
 }
 
 fn arming_is_quick() {

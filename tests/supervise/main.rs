@@ -6,6 +6,7 @@
 mod anew;
 mod guarded;
 mod refused;
+mod sessions;
 mod world;
 
 use std::panic::catch_unwind;
@@ -17,7 +18,7 @@ pub type Test = (&'static str, fn());
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|a| a == flag);
-    let tests: Vec<Test> = [refused::TESTS, guarded::TESTS, anew::TESTS].concat();
+    let tests: Vec<Test> = [refused::TESTS, guarded::TESTS, sessions::TESTS, anew::TESTS].concat();
     // `--format FORMAT` is the only option here that takes a value.
     let mut words = args.iter().filter(|a| !a.starts_with('-') && *a != "terse" && *a != "pretty");
     let filter = words.next();

@@ -76,9 +76,24 @@ impl World {
         path
     }
 
-    /// The container's own folder.
+    /// The container's own folder, where lithify's verbs find it.
     pub fn state(&self) -> PathBuf {
-        self.path("state/c")
+        // FNV-1a of the low-level runtime's root, as in `engine/place.rs`.
+        let root = self.path("root").canonicalize().expect("a folder");
+        let bytes = root.as_os_str().as_encoded_bytes();
+        let tag = bytes.iter().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(*b)).wrapping_mul(0x0100_0193));
+        self.path(&format!("state/{}@{tag:08x}", self.id))
+    }
+
+    /// lithify itself, called with these words.
+    pub fn lithify(&self, words: &[&str]) -> Output {
+        let (state, data) = (self.path("state"), self.path("data"));
+        let file = self.dir.path().join("lithify.toml");
+        fs::write(&file, format!("state-dir = {state:?}\ndata-dir = {data:?}\nruntimes = [{:?}]\n", self.runtime))
+            .expect("a configuration");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lithify"));
+        command.arg("--config").arg(&file).arg("--root").arg(self.path("root")).args(words).stdin(Stdio::null());
+        command.output().expect("called")
     }
 
     /// What the container has written to its volume at `/out`.
@@ -268,7 +283,8 @@ impl World {
     /// Ends the container, and waits until its supervisor has let it go.
     pub fn end(&mut self) {
         let Some(anchor) = self.anchor.take() else { return };
-        let supervisor = self.record().supervisor.pid;
+        // One that was never made has left no record, and no supervisor.
+        let supervisor = Record::read(&self.state()).map_or(0, |record| record.supervisor.pid);
         // As an engine's `kill` with no handler: the process that stands for the container is gone.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(anchor), nix::sys::signal::Signal::SIGKILL);
         let _ = process::wait_pid(anchor);

@@ -1,12 +1,14 @@
 //! The node's configuration and annotations, from text to policy.
 
+mod auto;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use lithify::policy::annotations::{resolve, settle};
+use lithify::policy::annotations::resolve;
 use lithify::policy::config::{Config, Loosen, Overrides};
-use lithify::policy::{ExecRule, Mode, Policy, Response, RootfsKind, Standing, tighten, word};
+use lithify::policy::{ExecRule, Mode, Policy, Response, RootfsKind, tighten, word};
 
 fn config(text: &str) -> Config {
     Config::parse(text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
@@ -261,58 +263,6 @@ fn flags_of_the_registered_runtime_are_the_nodes_settings() {
     assert_eq!((policy.mode, policy.rootfs, policy.on_write), (Mode::Enforce, RootfsKind::Tripwire, Response::Stop));
     let loosen = BTreeMap::from([("lithify.dev/on-write".to_string(), "report".to_string())]);
     assert!(format!("{:#}", resolve(&node, &flags, &loosen, None).unwrap_err()).contains("from stop to report"));
-}
-
-fn settled(text: &str, pairs: &[(&str, &str)], standing: Standing) -> Policy {
-    let annotations: BTreeMap<String, String> =
-        pairs.iter().map(|(k, v)| (format!("lithify.dev/{k}"), v.to_string())).collect();
-    settle(&config(text), &Overrides::default(), &annotations, Some("web"), standing).unwrap()
-}
-
-#[test]
-fn auto_is_what_its_profile_has_come_to_and_changes_nothing_before_it_enforces() {
-    let pod = [("scratch", "/tmp"), ("on-refused-syscall", "stop")];
-    for (standing, mode) in [(Standing::Learning, Mode::Learn), (Standing::Observing, Mode::Observe)] {
-        let policy = settled("on-write = \"restart\"", &pod, standing);
-        assert_eq!((policy.mode, policy.auto, policy.is_hands_off()), (mode, true, true));
-        assert_eq!((policy.on_write, policy.on_refused_syscall), (Response::Report, Response::Report));
-    }
-    let policy = settled("", &pod, Standing::Enforced);
-    assert_eq!((policy.mode, policy.auto, policy.rootfs), (Mode::Enforce, true, RootfsKind::Sealed));
-    assert_eq!((policy.on_refused_write, policy.on_refused_syscall), (Response::Restart, Response::Stop));
-    assert_eq!(policy.scratch.len(), 1);
-    let sealed = settled("", &[("rootfs", "sealed")], Standing::Learning);
-    assert_eq!(
-        (sealed.mode, sealed.rootfs),
-        (Mode::Learn, RootfsKind::Sealed),
-        "what somebody sets holds in every mode"
-    );
-}
-
-#[test]
-fn only_auto_follows_the_profile() {
-    for (asked, mode) in
-        [("off", Mode::Off), ("learn", Mode::Learn), ("observe", Mode::Observe), ("enforce", Mode::Enforce)]
-    {
-        for standing in [Standing::Learning, Standing::Observing, Standing::Immutable, Standing::Enforced] {
-            let policy = settled("", &[("mode", asked)], standing);
-            assert_eq!((policy.mode, policy.auto), (mode, false), "{asked} {standing:?}");
-        }
-    }
-}
-
-#[test]
-fn what_nothing_is_known_about_is_refused_without_an_answer_unless_somebody_chose_one() {
-    let policy = settled("", &[("mode", "enforce")], Standing::Immutable);
-    assert_eq!((policy.on_write, policy.on_refused_write), (Response::Restart, Response::Report));
-    assert_eq!(policy.on_refused_syscall, Response::Report);
-    let chosen = settled("on-refused-write = \"stop\"", &[("mode", "enforce")], Standing::Immutable);
-    assert_eq!((chosen.on_refused_write, chosen.on_refused_syscall), (Response::Stop, Response::Report));
-    let reports = settled("on-write = \"report\"", &[("mode", "enforce")], Standing::Enforced);
-    assert_eq!(reports.on_refused_write, Response::Report, "as on-write");
-    let engine = settled("", &[("mode", "enforce"), ("rootfs", "engine")], Standing::Enforced);
-    assert_eq!(engine.on_refused_syscall, Response::Report);
-    assert!(refused("", &[("rootfs", "engine"), ("on-refused-write", "restart")]).contains("pristine"));
 }
 
 #[test]
