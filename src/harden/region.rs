@@ -314,8 +314,8 @@ mod tests {
                 2 => Region::greater(cut, argument, a),
                 _ => Region::all(cut).minus(&Region::equal(cut, argument, a)).unwrap(),
             });
-            let all = sets.fold(Ok(Region::none(cut)), |all, one| all.and_then(|all| all.or(&one)));
-            Some((all.ok()?, parts))
+            let all = sets.try_fold(Region::none(cut), |all, one| all.or(&one)).ok()?;
+            Some((all, parts))
         })
     }
 
