@@ -213,7 +213,7 @@ fn enforce(site: &Site<'_>, under: Under<'_>, answer: Answer) -> Result<()> {
     let tripwire = under == TRIPWIRE;
     for attack in kit::all()? {
         let victim = site.begin(under, HONEST)?;
-        victim.serve_honestly()?;
+        victim.serve_honestly().with_context(|| format!("{:#?} {}", site.setup.journal().events(), site.ctl(&["profile", "show", WORKLOAD]).unwrap_or_default()))?;
         let (id, before) = (victim.id.clone(), events_of(site, &victim.id)?);
         let engine_sees = victim.identity()?;
         let end = victim.strike(&attack)?;

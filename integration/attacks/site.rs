@@ -96,9 +96,10 @@ impl<'c> Site<'c> {
     }
 
     fn new(corner: &'c Corner, engine: Engine<'c>) -> Result<Site<'c>> {
-        // What a failed attack took down with it is not to hold up the next one.
-        let setup = Setup::with(corner, "restart-limit = \"20/10s\"\n")?;
-        let base = fs::read_to_string(&setup.config)?;
+        // What a failed attack took down with it is not to hold up the next one. Which mode it is, is said for each victim.
+        let anew = "mode = \"learn\"\n";
+        let setup = Setup::with(corner, &format!("restart-limit = \"20/10s\"\n{anew}"))?;
+        let base = fs::read_to_string(&setup.config)?.replace(anew, "");
         let mut site = Site { corner, setup, base, engine, attackers: Vec::new() };
         site.attacker()?;
         Ok(site)

@@ -95,7 +95,8 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let blind = |g: &crate::profile::document::Generation| g.unseen.contains(estimate::UNSEEN_EVERYTHING);
     let sessions = Profile { workload_behaviour: Behaviour::default(), ..profile.clone() };
     let allowed = given.profile.steering.allowed.keys().filter_map(|item| item.strip_prefix("program "));
-    let allowed = allowed.map(|name| name.split_once(" from ").map_or(name, |(path, _)| path).to_owned());
+    let allowed: BTreeSet<String> =
+        allowed.map(|name| name.split_once(" from ").map_or(name, |(path, _)| path).to_owned()).collect();
     let denied = given.profile.steering.denied.keys().filter_map(|item| item.strip_prefix("program "));
     for name in denied {
         notes.push(format!("program {name:?} was denied by hand: that holds where it is not of the image"));
@@ -107,7 +108,8 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         known_writes: places::known_writes(profile),
         withheld_capabilities: held.withheld,
         kill_foreign: !profile.generations.values().any(blind),
-        programs: places::foreign_programs(profile),
+        // Those of the image as well: what the workload was never seen to run is news, wherever it comes from.
+        programs: profile.workload_behaviour.programs.keys().cloned().chain(allowed.clone()).collect(),
         session_programs: profile.exec_behaviour.programs.keys().cloned().chain(allowed).collect(),
         session_capabilities: capabilities::needed(&sessions, &mut Vec::new()),
         startup_ms: None,

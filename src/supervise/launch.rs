@@ -13,6 +13,7 @@ use super::companion::Companion;
 use super::control::Listener;
 use super::generation::CONFIG;
 use super::plan::Plan;
+use super::prepare::{inherited_fds, needed_paths, new_record, open_data_dir, preserve};
 use super::refused::Inbox;
 use super::root::Root;
 use super::stdio::{self, Stream};
@@ -21,8 +22,7 @@ use super::waiting::{self, hung_up};
 use super::watches::Watches;
 use super::{namespaces, root};
 use crate::events::{Journal, Recorder};
-use crate::policy::Response;
-use crate::record::{self, Phase, ProcessRef, Record};
+use crate::record;
 use crate::sys::process::{self, Exit, Fork};
 use crate::sys::signals::{Mask, SignalFd};
 use crate::sys::socket;
@@ -101,19 +101,6 @@ fn decode(message: &[u8]) -> Outcome {
             "the supervisor ended without a word; see the kernel's log for a crash or an OOM kill".to_owned(),
         ),
     }
-}
-
-/// Descriptors that the caller handed down: those that are not close-on-exec, as all of ours are.
-fn inherited_fds() -> io::Result<Vec<i32>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let Some(fd) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        let handed_down = fds::borrow_inherited(fd).is_some_and(|fd| !fds::is_cloexec(fd));
-        if fd > 2 && handed_down {
-            found.push(fd);
-        }
-    }
-    Ok(found)
 }
 
 /// In the anchor-to-be.
@@ -345,83 +332,4 @@ fn first_generation(
 fn duplicates(streams: &[OwnedFd; 3]) -> io::Result<[OwnedFd; 3]> {
     let [input, output, error] = streams;
     Ok([input.try_clone()?, output.try_clone()?, error.try_clone()?])
-}
-
-/// The data folder by a descriptor of the host's own mount of it: a mount namespace keeps the flags of the moment, and a
-/// disk that is read-only now may be mended while the container runs.
-fn open_data_dir(data_dir: &std::path::Path) -> Option<OwnedFd> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    // What can't be made now is tried again with each event.
-    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    Some(std::fs::OpenOptions::new().read(true).custom_flags(flags).open(data_dir).ok()?.into())
-}
-
-/// Descriptors from 3 on that the container is to have, ours from now on; every other inherited one is closed: the first
-/// create of a shim leaks a socket, for example.
-fn preserve(plan: &Plan, inherited: &[i32]) -> Result<Vec<OwnedFd>> {
-    let mut preserved = Vec::new();
-    for number in 3..3 + plan.preserved {
-        let Some(fd) = fds::borrow_inherited(number) else {
-            bail!("failed to preserve descriptor {number}: it is not open");
-        };
-        preserved.push(fds::dup_above(fd, 3 + plan.preserved).context("failed to keep a preserved descriptor")?);
-    }
-    for number in inherited {
-        let _ = nix::unistd::close(*number);
-    }
-    Ok(preserved)
-}
-
-/// Paths that the low-level runtime will need, with whether what is mounted below them is needed as well.
-fn needed_paths(plan: &Plan) -> Result<Vec<(PathBuf, bool)>> {
-    let mut paths: Vec<PathBuf> =
-        vec![plan.engine_bundle.clone(), plan.rootfs.engine.clone(), plan.dir.clone(), plan.data_dir.clone()];
-    paths.push(plan.runtime.clone());
-    paths.extend(plan.root.clone());
-    paths.extend(plan.console_socket.clone());
-    paths.extend(plan.config.namespaces()?.iter().filter_map(|n| n.path().clone()));
-    paths.extend(plan.config.hook_paths());
-    let mut paths: Vec<(PathBuf, bool)> = paths.into_iter().map(|path| (path, false)).collect();
-    for mount in plan.config.mounts()? {
-        let recursive = mount.options().iter().flatten().any(|o| o == "rbind");
-        paths.extend(mount.source().clone().map(|source| (plan.engine_bundle.join(source), recursive)));
-    }
-    Ok(paths)
-}
-
-fn new_record(plan: &Plan, anchor_pid: i32, degraded: Vec<String>) -> Result<Record> {
-    let reference = |pid| -> Result<ProcessRef> {
-        Ok(ProcessRef {
-            pid,
-            start_time_ticks: process::start_time_ticks(pid).context("failed to look at our own processes")?,
-        })
-    };
-    let asked = plan.policy.on_write;
-    let lost_terminal = plan.loses_terminal() && asked == Response::Restart;
-    Ok(Record {
-        version: record::VERSION,
-        id: plan.id.clone(),
-        root: plan.root.clone(),
-        bundle: plan.engine_bundle.clone(),
-        runtime: plan.runtime.clone(),
-        anchor: reference(anchor_pid)?,
-        supervisor: reference(std::process::id() as i32)?,
-        init: None,
-        workload: plan.workload.clone(),
-        revision: plan.revision.clone(),
-        names: plan.names.clone(),
-        policy: plan.policy.clone(),
-        response: if lost_terminal { Response::Stop } else { asked },
-        generation: 1,
-        phase: Phase::Created,
-        created_at: plan.created_at.clone(),
-        breaches: 0,
-        last_breach: None,
-        profile: plan.limits.profile.clone(),
-        refusals: 0,
-        last_refusal: None,
-        degraded,
-        cgroups: Vec::new(),
-    })
 }

@@ -25,6 +25,7 @@ pub mod launch;
 mod machine;
 mod namespaces;
 mod plan;
+mod prepare;
 mod refused;
 pub mod root;
 mod stdio;
