@@ -94,13 +94,10 @@ impl Guard {
         let entries = 2 * MOST + CAPABILITIES + allowed as u32;
         let table = Map::create(Kind::Hash, KEY_BYTES, VALUE_BYTES, entries, bpf::NO_PREALLOC)
             .context("failed to make a container's table in the kernel")?;
-        let none = [0; VALUE_BYTES as usize];
-        for program in &rules.allowed {
-            // A path that is longer than any the programs tell can't be met.
-            if let Some(key) = allowance(program) {
-                table.set(&key, &none, bpf::ANY).context("failed to write down an allowed program")?;
-            }
-        }
+        // A path that is longer than any the programs tell can't be met.
+        let keys: Vec<Vec<u8>> = rules.allowed.iter().filter_map(|program| allowance(program)).collect();
+        let keys = keys.concat();
+        table.set_all(&keys).context("failed to write down the allowed programs")?;
         let ring = Ring::create(RING_BYTES).context("failed to make a ring in the kernel")?;
         let row =
             Slot { limit: MOST, capabilities: rules.capabilities, kill_foreign: rules.kill_foreign, ..Slot::default() };
@@ -118,6 +115,9 @@ fn allowance(pattern: &str) -> Option<Vec<u8>> {
         None => (Record::ALLOWED, pattern),
         Some((fixed, _)) => (Record::ALLOWED_BELOW, fixed.rsplit_once('/').map_or("", |(folder, _)| folder)),
     };
+    if !text.contains('\\') {
+        return layout::text_key(kind, text.as_bytes());
+    }
     // As profiles escape what would be a pattern's.
     layout::text_key(kind, text.replace("\\052", "*").replace("\\134", "\\").as_bytes())
 }

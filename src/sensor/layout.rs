@@ -200,8 +200,8 @@ impl<'b> Told<'b> {
 
 /// A key of which only kind and text are given; `None` if the text is too long for one.
 pub fn text_key(kind: u8, text: &[u8]) -> Option<Vec<u8>> {
-    let mut key = vec![0, kind];
-    key.resize(KEY_BYTES as usize, 0);
+    let mut key = vec![0; KEY_BYTES as usize];
+    key[1] = kind;
     key.get_mut(24..24 + text.len())?.copy_from_slice(text);
     Some(key)
 }
