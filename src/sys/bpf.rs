@@ -210,16 +210,16 @@ impl Map {
         self.element(UPDATE, key, value.as_ptr() as u64, flags)
     }
 
-    /// Sets every key of `keys`, one after another, to zeros, by one call (`BPF_MAP_UPDATE_BATCH`, Linux 5.6).
+    /// Sets every key of `keys`, one after another, to `value`, by one call (`BPF_MAP_UPDATE_BATCH`, Linux 5.6).
     ///
     /// # Errors
     /// `E2BIG` when the map is full; `InvalidInput` when a size is not the map's.
-    pub fn set_all(&self, keys: &[u8]) -> io::Result<()> {
-        if self.key_bytes == 0 || !keys.len().is_multiple_of(self.key_bytes) {
+    pub fn set_all(&self, keys: &[u8], value: &[u8]) -> io::Result<()> {
+        if self.key_bytes == 0 || value.len() != self.value_bytes || !keys.len().is_multiple_of(self.key_bytes) {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
         let count = keys.len() / self.key_bytes;
-        let values = vec![0u8; count * self.value_bytes];
+        let values = value.repeat(count);
         let mut attr = BatchAttr {
             keys: keys.as_ptr() as u64,
             values: values.as_ptr() as u64,
