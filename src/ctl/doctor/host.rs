@@ -75,7 +75,7 @@ fn sensor(set: Set) -> Check {
         Ok(unseen) => Check::new(name, Verdict::Warn, format!("does not see {}", unseen.join(", ")))
             .remedy("use Linux 6.13 or newer; until then profiles leave these as they are"),
         Err(e) => Check::new(name, Verdict::Warn, format!("{e:#}"))
-            .remedy(&format!("{needs}; as root on a kernel with BTF it loads")),
+            .remedy(format!("{needs}; as root on a kernel with BTF it loads")),
     }
 }
 
