@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::calibrate::{self, Seen};
+use super::calibrate::{self, Seen, bundle};
 use super::identity::{Identity, Stamp};
 use super::kept::Keeper;
 use crate::profile::layers::{self, Layer, When};
@@ -204,6 +204,7 @@ fn measured(identity: &Identity, seen: Seen) -> Result<Needs> {
     let mut needs = Needs::nothing(identity, "measured on this node".into());
     needs.listener = true;
     needs.always = seen.always;
+    needs.always.extend(bundle::NEVER_ASKED.map(str::to_string));
     needs.without_no_new_privileges = seen.without_no_new_privileges;
     for layer in akin(&identity.program)? {
         needs.widen(&layer, true);
