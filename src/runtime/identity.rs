@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// How long a program may take to tell its version.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Most of what it tells that is read, in bytes.
 const MAX_TOLD: u64 = 4096;
 /// Longest name or version that is believed, in bytes.
@@ -62,7 +62,8 @@ impl Stamp {
 }
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Identity {
     /// What it calls itself: `runc`.
     pub program: String,

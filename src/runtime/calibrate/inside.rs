@@ -12,13 +12,13 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Seen;
 use super::bundle::{self, Kind};
 use super::listener::Listener;
-use crate::sys::process::pidfd_open;
+use crate::sys::process::{self, pidfd_open};
 
 /// Folders that something may be put over: none of them is needed to run a low-level runtime.
 const SPOTS: [&str; 5] = ["/mnt", "/srv", "/media", "/tmp", "/opt"];
@@ -41,12 +41,14 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// Makes it, in a mount namespace and a pid namespace that are this process's alone.
+    /// Makes it, in a mount namespace and a pid namespace of its own.
     ///
     /// # Errors
     /// When something can't be mounted or written.
     pub fn new(runtime: &'a Path, cgroup: &'a str, deadline: Instant) -> Result<Place<'a>> {
         let dir = private(runtime)?;
+        // Who asks waits for nobody else's turn. Where that is not to be had, answers are only later.
+        let _ = process::be_quick();
         let root = dir.join("root");
         bundle::write_root(&root).context("failed to write the container's root")?;
         // What a container's process may have is what we have: raising it back may not be ours to do.
@@ -73,8 +75,7 @@ impl<'a> Place<'a> {
                 }
                 ran?;
             }
-            let mut calls = self.listener.take_seen();
-            calls.insert(bundle::unasked());
+            let calls = self.listener.take_seen();
             match no_new_privileges {
                 true => seen.always = calls,
                 false => seen.without_no_new_privileges = calls.difference(&seen.always).cloned().collect(),
@@ -184,15 +185,18 @@ fn private(runtime: &Path) -> Result<PathBuf> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("failed to set mounts apart")?;
     let proc = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), proc, none).context("failed to mount /proc")?;
+    let small = Some("size=8m,mode=755");
     if Path::new(UNIFIED).join("cgroup.procs").exists() {
-        umount2(UNIFIED, MntFlags::MNT_DETACH).with_context(|| format!("failed to unmount {UNIFIED}"))?;
+        // Covered, not unmounted: without it crun would make its folders in what is below.
+        let covered = mount(Some("tmpfs"), UNIFIED, Some("tmpfs"), proc, small);
+        covered.with_context(|| format!("failed to cover {UNIFIED}"))?;
     }
     let free = |spot: &&str| Path::new(spot).is_dir() && !runtime.starts_with(spot);
     let Some(spot) = SPOTS.into_iter().find(free) else {
         bail!("failed to find a folder to mount on: none of {} is there", SPOTS.join(", "));
     };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), spot, Some("tmpfs"), flags, Some("size=8m,mode=755"))
+    mount(Some("tmpfs"), spot, Some("tmpfs"), flags, small)
         .with_context(|| format!("failed to mount a tmpfs on {spot}"))?;
     Ok(spot.into())
 }

@@ -134,20 +134,15 @@ impl Listener {
 
     fn answer(&mut self, number: usize) -> Result<()> {
         let filter = self.filters[number].as_fd();
-        // A caller that was interrupted or killed meanwhile waits for no answer; its call counts.
-        let gone = |e: &std::io::Error| matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINTR));
-        let call = match seccomp::receive(filter) {
-            Ok(call) => call,
-            Err(e) if gone(&e) => return Ok(()),
-            Err(e) => return Err(e).context("failed to take a call"),
-        };
-        let program = PathBuf::from(format!("/proc/{}/exe", call.thread));
+        let Some(call) = seccomp::receive(filter).context("failed to take a call")? else { return Ok(()) };
+        let program = PathBuf::from(format!("/proc/{}/exe", call.tid));
         let is_workload = std::fs::metadata(program).is_ok_and(|m| (m.dev(), m.ino()) == self.workload);
         if !is_workload {
-            self.seen.insert(syscalls::name(call.compat, call.number));
+            self.seen.insert(syscalls::name(call.arch == seccomp::ARCH_I386, call.number));
         }
+        // A caller that was interrupted or killed meanwhile waits for no answer; its call counts.
         match seccomp::let_go_on(filter, call.id) {
-            Err(e) if !gone(&e) => Err(e).context("failed to let a call go on"),
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e).context("failed to let a call go on"),
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@
 //! Owns: the processes, namespaces and cgroups of a measurement, and that none is left, whatever happens. Needs no image,
 //! no engine and no disk. Must not: keep what was measured, or say what it means.
 
-mod bundle;
+pub mod bundle;
 mod inside;
 mod listener;
 
@@ -28,11 +28,14 @@ use crate::sys::{fds, random};
 const GRACE: Duration = Duration::from_secs(5);
 /// Most that a measurement says, in bytes: it is a list of names.
 const MAX_SAID: u64 = 1 << 20;
+/// What its cgroups and containers are called, before a number of their own.
+const MARK: &str = "lithify-measure-";
 /// Where cgroups are.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Seen {
     /// Whether the runtime handed descriptors over. If not, nothing was seen.
     pub listener: bool,
@@ -47,7 +50,7 @@ pub struct Seen {
 /// # Errors
 /// When it can't run containers here, or has not ended within `patience`.
 pub fn measure(runtime: &Path, patience: Duration) -> Result<Seen> {
-    let cgroup = format!("lithify-{}", random::hex(6)?);
+    let cgroup = format!("{MARK}{}", random::hex(6)?);
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("failed to make a pipe")?;
     let pid = match process::fork().context("failed to fork")? {
         Fork::Parent(pid) => pid,
@@ -62,29 +65,42 @@ pub fn measure(runtime: &Path, patience: Duration) -> Result<Seen> {
         let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
     }
     process::wait_pid(pid).context("failed to wait for the measurement")?;
-    remove_cgroups(&cgroup);
+    if said.is_err() {
+        remove_cgroups(&cgroup);
+    }
     let said: Result<Seen, String> = serde_json::from_slice(&said?).context("the measurement ended without a word")?;
     said.map_err(|e| anyhow!(e))
 }
 
-/// The process that keeps the namespaces: whoever is first in a pid namespace is a child of who made it.
+/// The process that keeps the namespaces: whoever is first in a pid namespace is a child of who made it. If whoever measures
+/// is killed, it clears up all the same.
 fn apart(runtime: &Path, cgroup: &str, deadline: Instant, said: &OwnedFd) -> i32 {
     let inner = || -> Result<i32> {
         // Descriptors of whoever measures are nobody's here: an engine may wait to see them closed.
+        let null = File::options().read(true).write(true).open("/dev/null").context("failed to open /dev/null")?;
+        for number in 0..3 {
+            fds::dup_to(null.as_fd(), number).context("failed to close descriptors")?;
+        }
+        drop(null);
         fds::close_all_except(&[0, 1, 2, said.as_raw_fd()]).context("failed to close descriptors")?;
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID).context("failed to make namespaces")?;
+        unshare(CloneFlags::CLONE_NEWPID).context("failed to make a pid namespace")?;
         match process::fork().context("failed to fork")? {
             Fork::Parent(pid) => Ok(pid),
             Fork::Child => {
                 let seen = process::set_parent_death_signal(libc::SIGKILL)
                     .context("failed to tie processes")
+                    .and_then(|()| unshare(CloneFlags::CLONE_NEWNS).context("failed to make a mount namespace"))
                     .and_then(|()| inside::Place::new(runtime, cgroup, deadline)?.measure());
                 process::exit_now(say(said, seen))
             }
         }
     };
     match inner() {
-        Ok(pid) => process::wait_pid(pid).map_or(1, |exit| exit.shell_code()),
+        Ok(pid) => {
+            let ended = process::wait_pid(pid);
+            remove_cgroups(cgroup);
+            ended.map_or(1, |exit| exit.shell_code())
+        }
         Err(e) => say(said, Err(e)),
     }
 }
@@ -121,10 +137,14 @@ fn remove_cgroups(name: &str) {
     const PATIENCE: Duration = Duration::from_secs(2);
     let top = Path::new(CGROUPS);
     let hierarchies = folders(top).into_iter().chain([top.to_path_buf()]);
-    let left: Vec<PathBuf> = hierarchies.map(|h| h.join(name)).filter(|path| path.is_dir()).collect();
+    let mut left: Vec<PathBuf> = hierarchies.map(|h| h.join(name)).filter(|path| path.is_dir()).collect();
     let deadline = Instant::now() + PATIENCE;
-    // The kernel takes a moment to let go of the last process; what then is left is empty, and only untidy.
-    while left.iter().any(|path| !remove_tree(path)) && Instant::now() < deadline {
+    loop {
+        left.retain(|path| !remove_tree(path));
+        // The kernel takes a moment to let go of the last process; what then is left is empty, and only untidy.
+        if left.is_empty() || Instant::now() >= deadline {
+            return;
+        }
         let none: &mut [PollFd<'_>] = &mut [];
         let _ = poll(none, PollTimeout::from(5u8));
     }
