@@ -1,6 +1,10 @@
 //! What was learnt, as edits of an engine's config.json: a plain low-level runtime builds the container by it, the workload
 //! goes on as before, and nothing else does.
 
+mod kernel;
+#[path = "../tests/profile/model.rs"]
+mod model;
+
 use std::fs;
 use std::path::Path;
 
@@ -19,6 +23,7 @@ use crate::setup::{RUNC, Setup};
 
 /// Docker's own filter, as it is in a config.json.
 const DOCKER: &str = include_str!("../tests/profile/engines/docker-20.10.json");
+const PODMAN: &str = include_str!("../tests/profile/engines/podman-4.3.json");
 /// Serves itself a file, and gives one away.
 const WORK: &str = "httpd -p 8080 -h /srv && wget -qO- http://127.0.0.1:8080/file && rm -f /srv/given && echo x >/srv/given \
                     && chown 1:1 /srv/given && kill $(pidof httpd) && echo worked";

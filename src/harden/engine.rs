@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::region::{ARGUMENTS, Region, TooFine};
+use super::region::{ARGUMENTS, Cut, Region, TooFine};
 
 /// Most rules that are looked at; engines' own have a few hundred.
 const MAX_RULES: usize = 4096;
@@ -150,10 +150,14 @@ impl EngineFilter {
                 continue;
             }
             let args = rule.args.unwrap_or_default();
-            let region = region(&args)?;
+            let high_first = region(&args, Cut::HighFirst)?;
             for name in rule.names {
+                let region = match cut(&name) {
+                    Cut::HighFirst => &high_first,
+                    cut => &region(&args, cut)?,
+                };
                 let parts = rules.entry(name.clone()).or_default();
-                if add(parts, &region, action).map_err(|_| format!("its rules for {name} are too fine"))? {
+                if add(parts, region, action).map_err(|_| format!("its rules for {name} are too fine"))? {
                     contradicts.insert(name);
                 }
             }
@@ -175,7 +179,7 @@ impl EngineFilter {
     /// When that can't be said in few words.
     pub fn answers(&self, name: &str) -> Result<Parts, TooFine> {
         let mut parts = self.rules.get(name).cloned().unwrap_or_default();
-        let rest = parts.iter().try_fold(Region::all(), |rest, (region, _)| rest.minus(region))?;
+        let rest = parts.iter().try_fold(Region::all(cut(name)), |rest, (region, _)| rest.minus(region))?;
         if !rest.is_empty() {
             parts.push((rest, self.default));
         }
@@ -200,34 +204,43 @@ fn add(parts: &mut Parts, region: &Region, action: Action) -> Result<bool, TooFi
     Ok(contradicts)
 }
 
+/// How to cut what is said of a call: `ioctl`'s command is the lower half of a register.
+pub fn cut(name: &str) -> Cut {
+    if name == "ioctl" { Cut::LowHalfFirst } else { Cut::HighFirst }
+}
+
 /// Where a rule holds. Two conditions on one argument are alternatives to all runtimes, and so are then all of that rule.
-fn region(args: &[Argument]) -> Result<Region, String> {
+fn region(args: &[Argument], cut: Cut) -> Result<Region, String> {
     let fine = |_: TooFine| "its conditions are too fine".to_string();
     if args.len() > ARGUMENTS {
         return Err("a rule has more conditions than a call has arguments".into());
     }
-    let each: Vec<Region> = args.iter().map(condition).collect::<Result<_, _>>()?;
+    let each: Vec<Region> = args.iter().map(|arg| condition(arg, cut)).collect::<Result<_, _>>()?;
     let repeats = args.iter().enumerate().any(|(i, a)| args.iter().take(i).any(|b| b.index == a.index));
     if repeats {
-        return each.iter().try_fold(Region::none(), |all, one| all.or(one)).map_err(fine);
+        return each.iter().try_fold(Region::none(cut), |all, one| all.or(one)).map_err(fine);
     }
-    each.iter().try_fold(Region::all(), |all, one| all.and(one)).map_err(fine)
+    each.iter().try_fold(Region::all(cut), |all, one| all.and(one)).map_err(fine)
 }
 
-fn condition(arg: &Argument) -> Result<Region, String> {
+fn condition(arg: &Argument, cut: Cut) -> Result<Region, String> {
     if arg.index >= ARGUMENTS {
         return Err(format!("a condition is on argument {}", arg.index));
     }
     let (index, value) = (arg.index, arg.value);
-    let but = |region: Region| Region::all().minus(&region).map_err(|_| "its conditions are too fine".to_string());
+    let but = |region: Region| Region::all(cut).minus(&region).map_err(|_| "its conditions are too fine".to_string());
     match arg.op.as_str() {
-        "SCMP_CMP_EQ" => Ok(Region::equal(index, value)),
-        "SCMP_CMP_NE" => but(Region::equal(index, value)),
-        "SCMP_CMP_GT" => Ok(Region::greater(index, value)),
-        "SCMP_CMP_LE" => but(Region::greater(index, value)),
-        "SCMP_CMP_GE" => value.checked_sub(1).map_or(Ok(Region::all()), |less| Ok(Region::greater(index, less))),
-        "SCMP_CMP_LT" => value.checked_sub(1).map_or(Ok(Region::none()), |less| but(Region::greater(index, less))),
-        "SCMP_CMP_MASKED_EQ" if arg.value_two & !value == 0 => Ok(Region::masked(index, value, arg.value_two)),
+        "SCMP_CMP_EQ" => Ok(Region::equal(cut, index, value)),
+        "SCMP_CMP_NE" => but(Region::equal(cut, index, value)),
+        "SCMP_CMP_GT" => Ok(Region::greater(cut, index, value)),
+        "SCMP_CMP_LE" => but(Region::greater(cut, index, value)),
+        "SCMP_CMP_GE" => {
+            value.checked_sub(1).map_or(Ok(Region::all(cut)), |less| Ok(Region::greater(cut, index, less)))
+        }
+        "SCMP_CMP_LT" => {
+            value.checked_sub(1).map_or(Ok(Region::none(cut)), |less| but(Region::greater(cut, index, less)))
+        }
+        "SCMP_CMP_MASKED_EQ" if arg.value_two & !value == 0 => Ok(Region::masked(cut, index, value, arg.value_two)),
         "SCMP_CMP_MASKED_EQ" => Err("a condition compares bits that it masks out".into()),
         other => Err(format!("it compares by {other:?}")),
     }

@@ -149,8 +149,12 @@ fn filtered(
             .push(format!("refused system calls are not told: {program} {version} hands no descriptors to a listener"));
     }
     let facts = seccomp::Facts { listener, known_refusals: refused(profile), tried: tried(profile) };
-    let Ok(planned) = seccomp::plan(&filter, &engine, &facts, notes) else {
-        return kept(notes, "it can't be said together with the profile's in few enough conditions");
+    let planned = match seccomp::plan(&filter, &engine, &facts, notes) {
+        Ok(planned) => planned,
+        Err(call) => {
+            let why = "can't be said together with the profile's in few enough conditions";
+            return kept(notes, &format!("what it says of {call} {why}"));
+        }
     };
     fits::instructions(&planned.rules, filter.compat).with_context(|| {
         format!(

@@ -18,9 +18,30 @@ pub struct Cube {
     value: [u64; ARGUMENTS],
 }
 
+/// Which bits a set is cut along first: what it comes to is the same, how many pieces that takes is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The highest ones: right for numbers that are compared as a whole.
+    HighFirst,
+    /// The lower half's, for numbers of which the kernel takes the lower half only.
+    LowHalfFirst,
+}
+
+impl Cut {
+    /// The bit to cut along, of those that are open.
+    fn next(self, open: u64) -> u64 {
+        let low = open & 0xFFFF_FFFF;
+        let among = if self == Cut::LowHalfFirst && low != 0 { low } else { open };
+        1 << (63 - among.leading_zeros())
+    }
+}
+
 /// A set of arguments. Its cubes share none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Region(Vec<Cube>);
+pub struct Region {
+    cubes: Vec<Cube>,
+    cut: Cut,
+}
 
 /// A set that takes too many cubes to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +69,8 @@ impl Cube {
         Some(both)
     }
 
-    /// What is in this and not in the other, highest bits first: numbers that begin as the other's and go on otherwise.
-    fn minus(&self, other: &Cube, into: &mut Vec<Cube>) {
+    /// What is in this and not in the other: numbers that begin as the other's, in the order of the cut, and go on otherwise.
+    fn minus(&self, other: &Cube, cut: Cut, into: &mut Vec<Cube>) {
         if self.and(other).is_none() {
             into.push(*self);
             return;
@@ -58,7 +79,7 @@ impl Cube {
         for i in 0..ARGUMENTS {
             let mut open = other.mask[i] & !self.mask[i];
             while open != 0 {
-                let bit = 1 << (63 - open.leading_zeros());
+                let bit = cut.next(open);
                 open &= !bit;
                 let mut piece = rest;
                 piece.mask[i] |= bit;
@@ -73,39 +94,39 @@ impl Cube {
 
 impl Region {
     /// Whatever the arguments.
-    pub fn all() -> Region {
-        Region(vec![Cube::ALL])
+    pub fn all(cut: Cut) -> Region {
+        Region { cubes: vec![Cube::ALL], cut }
     }
 
     /// Nothing.
-    pub fn none() -> Region {
-        Region(Vec::new())
+    pub fn none(cut: Cut) -> Region {
+        Region { cubes: Vec::new(), cut }
     }
 
     /// Where an argument, masked, is a value.
-    pub fn masked(argument: usize, mask: u64, value: u64) -> Region {
-        Region(vec![Cube::masked(argument, mask, value)])
+    pub fn masked(cut: Cut, argument: usize, mask: u64, value: u64) -> Region {
+        Region { cubes: vec![Cube::masked(argument, mask, value)], cut }
     }
 
     /// Where an argument is a value.
-    pub fn equal(argument: usize, value: u64) -> Region {
-        Region::masked(argument, u64::MAX, value)
+    pub fn equal(cut: Cut, argument: usize, value: u64) -> Region {
+        Region::masked(cut, argument, u64::MAX, value)
     }
 
     /// Where an argument is greater than a value.
-    pub fn greater(argument: usize, value: u64) -> Region {
+    pub fn greater(cut: Cut, argument: usize, value: u64) -> Region {
         let above = (0..64).rev().map(|i| 1u64 << i).filter(|bit| value & bit == 0);
-        Region(above.map(|bit| Cube::masked(argument, !(bit - 1), value | bit)).collect())
+        Region { cubes: above.map(|bit| Cube::masked(argument, !(bit - 1), value | bit)).collect(), cut }
     }
 
     /// No argument is in it.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.cubes.is_empty()
     }
 
     /// All arguments are in it.
     pub fn is_all(&self) -> bool {
-        self.0.contains(&Cube::ALL)
+        self.cubes.contains(&Cube::ALL)
     }
 
     /// In both.
@@ -113,7 +134,7 @@ impl Region {
     /// # Errors
     /// When it takes too many cubes.
     pub fn and(&self, other: &Region) -> Result<Region, TooFine> {
-        bounded(self.0.iter().flat_map(|a| other.0.iter().filter_map(move |b| a.and(b))))
+        self.bounded(self.cubes.iter().flat_map(|a| other.cubes.iter().filter_map(move |b| a.and(b))))
     }
 
     /// In this, and not in the other.
@@ -121,13 +142,13 @@ impl Region {
     /// # Errors
     /// When it takes too many cubes.
     pub fn minus(&self, other: &Region) -> Result<Region, TooFine> {
-        let mut rest = self.0.clone();
-        for taken in &other.0 {
+        let mut rest = self.clone();
+        for taken in &other.cubes {
             let mut left = Vec::new();
-            rest.iter().for_each(|cube| cube.minus(taken, &mut left));
-            rest = bounded(left.into_iter())?.0;
+            rest.cubes.iter().for_each(|cube| cube.minus(taken, self.cut, &mut left));
+            rest = self.bounded(left.into_iter())?;
         }
-        Ok(Region(rest))
+        Ok(rest)
     }
 
     /// In either.
@@ -136,13 +157,18 @@ impl Region {
     /// When it takes too many cubes.
     pub fn or(&self, other: &Region) -> Result<Region, TooFine> {
         let more = other.minus(self)?;
-        bounded(self.0.iter().copied().chain(more.0))
+        self.bounded(self.cubes.iter().copied().chain(more.cubes))
+    }
+
+    fn bounded(&self, cubes: impl Iterator<Item = Cube>) -> Result<Region, TooFine> {
+        let cubes: Vec<Cube> = cubes.take(MAX_CUBES + 1).collect();
+        if cubes.len() > MAX_CUBES { Err(TooFine) } else { Ok(Region { cubes, cut: self.cut }) }
     }
 
     /// The set as the argument lists of rules, each with at most one condition for an argument: runtimes take two conditions
     /// on one argument as either. No two rules have an argument in common.
     pub fn rules(&self) -> Vec<Vec<Condition>> {
-        let mut left = self.0.clone();
+        let mut left = self.cubes.clone();
         let mut rules = Vec::new();
         // What differs in one argument only, in each of its beginnings, is one comparison.
         while let Some(first) = left.first().copied() {
@@ -165,11 +191,6 @@ impl Region {
         }
         rules
     }
-}
-
-fn bounded(cubes: impl Iterator<Item = Cube>) -> Result<Region, TooFine> {
-    let cubes: Vec<Cube> = cubes.take(MAX_CUBES + 1).collect();
-    if cubes.len() > MAX_CUBES { Err(TooFine) } else { Ok(Region(cubes)) }
 }
 
 /// How one argument is compared in a rule.
@@ -264,7 +285,7 @@ mod tests {
 
     fn has(region: &Region, arguments: &[u64; ARGUMENTS]) -> bool {
         let inside = |cube: &&Cube| (0..ARGUMENTS).all(|i| arguments[i] & cube.mask[i] == cube.value[i]);
-        let count = region.0.iter().filter(inside).count();
+        let count = region.cubes.iter().filter(inside).count();
         assert!(count <= 1, "cubes share arguments");
         count == 1
     }
@@ -285,15 +306,16 @@ mod tests {
 
     fn region() -> impl Strategy<Value = (Region, Vec<(u8, usize, u64, u64)>)> {
         let parts = proptest::collection::vec((0u8..4, 0usize..3, small(), small()), 0..4);
-        parts.prop_filter_map("too fine", |parts| {
+        let cut = prop_oneof![Just(Cut::HighFirst), Just(Cut::LowHalfFirst)];
+        (parts, cut).prop_filter_map("too fine", |(parts, cut)| {
             let mut sets = parts.iter().map(|&(kind, argument, a, b)| match kind {
-                0 => Region::equal(argument, a),
-                1 => Region::masked(argument, a, b & a),
-                2 => Region::greater(argument, a),
-                _ => Region::all().minus(&Region::equal(argument, a)).unwrap(),
+                0 => Region::equal(cut, argument, a),
+                1 => Region::masked(cut, argument, a, b & a),
+                2 => Region::greater(cut, argument, a),
+                _ => Region::all(cut).minus(&Region::equal(cut, argument, a)).unwrap(),
             });
-            let all = sets.fold(Ok(Region::none()), |all, one| all.and_then(|all| all.or(&one)));
-            Some((all.ok()?, parts))
+            let all = sets.try_fold(Region::none(cut), |all, one| all.or(&one)).ok()?;
+            Some((all, parts))
         })
     }
 
@@ -325,14 +347,23 @@ mod tests {
 
     #[test]
     fn what_people_write_stays_short() {
-        let all_but_nine = Region::all().minus(&Region::equal(2, 9)).unwrap();
+        let cut = Cut::HighFirst;
+        let all_but_nine = Region::all(cut).minus(&Region::equal(cut, 2, 9)).unwrap();
         assert_eq!(all_but_nine.rules(), [[Condition { argument: 2, is: Compare::Not(9) }]]);
-        let families = [1, 2, 10, 16].into_iter().fold(Region::none(), |all, f| all.or(&Region::equal(0, f)).unwrap());
-        let others = Region::all().minus(&families).unwrap().rules();
+        let families =
+            [1, 2, 10, 16].into_iter().fold(Region::none(cut), |all, f| all.or(&Region::equal(cut, 0, f)).unwrap());
+        let others = Region::all(cut).minus(&families).unwrap().rules();
         assert!(
             others.len() < 12 && others.contains(&vec![Condition { argument: 0, is: Compare::AtLeast(32) }]),
             "{others:?}"
         );
-        assert!(Region::all().minus(&Region::all()).unwrap().is_empty());
+        assert!(Region::all(cut).minus(&Region::all(cut)).unwrap().is_empty());
+    }
+    #[test]
+    fn a_command_of_32_bits_that_one_compares_whole_and_another_by_half_stays_short() {
+        let cut = Cut::LowHalfFirst;
+        let not_whole = Region::all(cut).minus(&Region::equal(cut, 1, 0x5413)).unwrap();
+        let not_half = Region::all(cut).minus(&Region::masked(cut, 1, 0xFFFF_FFFF, 0x5412)).unwrap();
+        assert!(not_whole.and(&not_half).unwrap().rules().len() < 100);
     }
 }

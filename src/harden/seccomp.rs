@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::engine::{Action, EngineFilter};
+use super::engine::{Action, EngineFilter, cut};
 use super::region::{Region, TooFine};
 use crate::profile::baseline;
 use crate::profile::filter::{Compare, Filter};
@@ -52,13 +52,13 @@ pub struct Facts<'a> {
 /// Plans a filter. What a person should know is added to `notes`.
 ///
 /// # Errors
-/// When the two can't be said together in few words.
+/// The call for which the two can't be said together in few words.
 pub fn plan(
     filter: &Filter,
     engine: &EngineFilter,
     facts: &Facts<'_>,
     notes: &mut Vec<String>,
-) -> Result<Planned, TooFine> {
+) -> Result<Planned, String> {
     let flags = engine.flags.as_deref().unwrap_or_default();
     let why = if facts.listener.is_some() && engine.notifies() {
         Some("the engine's own filter has a listener")
@@ -73,22 +73,24 @@ pub fn plan(
     let listener = facts.listener.filter(|_| why.is_none());
     let mut rules = Rules::new();
     let (mut deadly, mut allowed, mut taken) = (BTreeSet::new(), BTreeSet::new(), 0);
-    for (name, ours) in allowances(filter)? {
+    for (name, ours) in allowances(filter).map_err(|_| "an argument that was learnt".to_string())? {
+        let fine = |_: TooFine| name.clone();
         let refusal = refusal(&name, filter, facts, listener.is_some());
         if refusal.deadly {
             deadly.insert(name.clone());
         }
         let (mut could, mut can) = (false, false);
-        for (place, action) in engine.answers(&name)? {
-            let inside = place.and(&ours)?;
+        for (place, action) in engine.answers(&name).map_err(fine)? {
+            let inside = place.and(&ours).map_err(fine)?;
             let makes = matches!(action, Action::Allow | Action::Log | Action::Notify);
             could |= makes;
             can |= makes && !inside.is_empty();
             if makes {
-                put(&mut rules, &name, action, &inside)?;
-                put(&mut rules, &name, refusal.told.unwrap_or(DEFAULT), &place.minus(&ours)?)?;
+                put(&mut rules, &name, action, &inside).map_err(fine)?;
+                put(&mut rules, &name, refusal.told.unwrap_or(DEFAULT), &place.minus(&ours).map_err(fine)?)
+                    .map_err(fine)?;
             } else {
-                put(&mut rules, &name, refusal.instead_of(action), &place)?;
+                put(&mut rules, &name, refusal.instead_of(action), &place).map_err(fine)?;
             }
         }
         if !ours.is_empty() && engine.contradicts.contains(&name) {
@@ -144,15 +146,16 @@ fn refusal(name: &str, filter: &Filter, facts: &Facts<'_>, listened: bool) -> Re
 
 /// Where each known call is allowed.
 fn allowances(filter: &Filter) -> Result<BTreeMap<String, Region>, TooFine> {
-    let nothing = filter.refused.iter().chain(&filter.absent).map(|name| (name.clone(), Region::none()));
+    let nothing = filter.refused.iter().chain(&filter.absent).map(|name| (name.clone(), Region::none(cut(name))));
     let mut all: BTreeMap<String, Region> = nothing.collect();
-    all.extend(filter.allowed.iter().map(|name| (name.clone(), Region::all())));
+    all.extend(filter.allowed.iter().map(|name| (name.clone(), Region::all(cut(name)))));
     for rule in &filter.conditional {
+        let cut = cut(rule.name);
         let fits = match rule.is {
-            Compare::Equal(value) => Region::equal(rule.argument, value),
-            Compare::Masked { mask, value } => Region::masked(rule.argument, mask, value),
+            Compare::Equal(value) => Region::equal(cut, rule.argument, value),
+            Compare::Masked { mask, value } => Region::masked(cut, rule.argument, mask, value),
         };
-        let region = all.entry(rule.name.to_owned()).or_insert_with(Region::none);
+        let region = all.entry(rule.name.to_owned()).or_insert_with(|| Region::none(cut));
         *region = region.or(&fits)?;
     }
     Ok(all)
@@ -163,7 +166,7 @@ fn put(rules: &mut Rules, name: &str, action: Action, region: &Region) -> Result
     if region.is_empty() || action == DEFAULT {
         return Ok(());
     }
-    let there = rules.entry(action).or_default().entry(name.to_owned()).or_insert_with(Region::none);
+    let there = rules.entry(action).or_default().entry(name.to_owned()).or_insert_with(|| Region::none(cut(name)));
     *there = there.or(region)?;
     Ok(())
 }

@@ -26,11 +26,6 @@ pub fn answers(filter: &Value, name: &str, arguments: &[u64; 6]) -> Vec<String> 
     if all.is_empty() { vec![default] } else { all }
 }
 
-/// Whether the call is made, or may be.
-pub fn is_made(answer: &str) -> bool {
-    matches!(answer, "ALLOW" | "LOG")
-}
-
 fn say(action: &str, errno: Option<u64>) -> String {
     match action.strip_prefix("SCMP_ACT_").unwrap() {
         "ERRNO" => format!("ERRNO {}", errno.unwrap_or(1)),

@@ -1,0 +1,170 @@
+//! Everything of a plan but its filter.
+
+use super::super::build::{program, write};
+use super::*;
+
+#[test]
+fn all_five_sets_keep_what_was_used_and_what_is_withheld_is_watched() {
+    let learnt = {
+        let mut learnt = changed(|o| {
+            o.workload_behaviour.capabilities.insert("CAP_SETUID".into(), seen(0, 0, 1));
+            o.workload_behaviour.capabilities.insert("CAP_SYS_CHROOT".into(), seen(0, 0, 1));
+        });
+        learnt.revision.capabilities = vec!["CAP_SETUID".into(), "CAP_SETGID".into(), "CAP_KILL".into()];
+        learnt
+    };
+    let mut value = engine(DOCKER);
+    for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+        value["process"]["capabilities"][set] = json!(["CAP_CHOWN", "CAP_SETUID", "CAP_KILL"]);
+    }
+    let plan = hardened(&learnt, &document(&value), true);
+    let sets = edit(&plan, "/process/capabilities").unwrap().as_object().unwrap();
+    assert_eq!(sets.len(), 5);
+    // CAP_KILL comes with becoming another user; the engine gives no CAP_SETGID and no CAP_SYS_CHROOT.
+    assert!(sets.values().all(|set| *set == json!(["CAP_SETUID", "CAP_KILL"])), "{sets:?}");
+    assert_eq!(plan.limits.withheld_capabilities, BTreeSet::from(["CAP_CHOWN".to_string()]));
+    assert!(plan.notes.iter().any(|n| n.contains("CAP_SYS_CHROOT")), "{:?}", plan.notes);
+}
+
+#[test]
+fn no_new_privileges_is_set_unless_a_program_needs_them() {
+    let docker = document(&engine(DOCKER));
+    assert_eq!(edit(&hardened(&profile(&[]), &docker, true), "/process/noNewPrivileges"), Some(&json!(true)));
+    let sudo = changed(|o| {
+        let mut sudo = program(seen(0, 0, 1), Origin::Image);
+        sudo.privileged = true;
+        o.exec_behaviour.programs.insert("/usr/bin/sudo".into(), sudo);
+    });
+    let plan = hardened(&sudo, &docker, true);
+    assert_eq!(edit(&plan, "/process/noNewPrivileges"), None);
+    assert!(say(&plan, "capset", 0) == "ALLOW", "the runtime is filtered earlier then, and needs more");
+}
+
+#[test]
+fn written_places_become_scratch_but_not_where_the_engine_or_the_policy_mounts() {
+    let learnt = changed(|o| {
+        for path in ["/tmp/x", "/run/web.pid", "/srv/cache/a", "/data/db", "/etc/x", "/usr/lib/__pycache__/x.pyc"] {
+            o.workload_behaviour.writes.insert(path.into(), write(seen(0, 0, 1)));
+        }
+        let mut tried = write(seen(0, 0, 1));
+        (tried.succeeded, tried.refused) = (false, ["EACCES".to_string()].into());
+        o.workload_behaviour.writes.insert("/opt/tried".into(), tried);
+        o.forbid();
+    });
+    let mut value = engine(DOCKER);
+    value["mounts"].as_array_mut().unwrap().push(json!({"destination": "/data/", "type": "bind", "source": "/x"}));
+    let (document, needs, mut policy) = (document(&value), needs(), policy());
+    policy.scratch = policy::values::scratch("/srv:8m").unwrap();
+    let given = |policy: &Policy| {
+        harden(&Given { profile: &learnt, document: &document, policy, needs: &needs, listener: None }).unwrap()
+    };
+    let plan = given(&policy);
+    let places: Vec<&str> = plan.scratch.iter().map(|s| s.path.to_str().unwrap()).collect();
+    assert_eq!(places, ["/run", "/tmp"]);
+    assert!(plan.scratch.iter().all(|s| !s.exec && s.size_bytes >= Some(policy.scratch_size_bytes)));
+    let known: Vec<&str> = plan.limits.known_writes.iter().map(String::as_str).collect();
+    assert_eq!(known, ["/**/__pycache__", "/**/__pycache__/*.pyc", "/**/__pycache__/*.pyc.*", "/opt/tried"]);
+    policy.rootfs = RootfsKind::Engine;
+    assert!(given(&policy).scratch.is_empty(), "the engine's own root is written to");
+}
+
+#[test]
+fn programs_of_volumes_run_and_other_foreign_ones_do_not() {
+    let mut learnt = changed(|o| {
+        for (path, origin) in [("/bin/sh", Origin::Image), ("/data/plugin", Origin::Volume), ("/tmp/x", Origin::Tmpfs)]
+        {
+            o.workload_behaviour.programs.insert(path.into(), program(seen(0, 0, 1), origin));
+        }
+        o.exec_behaviour.programs.insert("/bin/probe".into(), program(seen(0, 0, 1), Origin::Image));
+        o.forbid();
+    });
+    let docker = document(&engine(DOCKER));
+    let limits = hardened(&learnt, &docker, true).limits;
+    assert!(limits.kill_foreign);
+    assert_eq!(limits.programs, BTreeSet::from(["/data/plugin".to_string()]));
+    assert_eq!(limits.session_programs, BTreeSet::from(["/bin/probe".to_string()]));
+    let by_hand = Decision { at: build::time(1), why: "ours".into() };
+    learnt.steering.allowed.insert("program /tmp/x from tmpfs".into(), by_hand.clone());
+    learnt.steering.denied.insert("program /data/plugin".into(), by_hand);
+    assert_eq!(hardened(&learnt, &docker, true).limits.programs, BTreeSet::from(["/tmp/x".to_string()]));
+}
+
+#[test]
+fn a_denial_holds_against_what_was_seen_and_against_families_and_what_was_allowed_is_there() {
+    let mut learnt = changed(|o| {
+        for name in ["fork", "connect"] {
+            o.workload_behaviour.syscalls.insert(name.into(), seen(0, 0, 1));
+        }
+        o.workload_behaviour.capabilities.insert("CAP_CHOWN".into(), seen(0, 0, 1));
+    });
+    let decision = Decision { at: build::time(1), why: "ours".into() };
+    for item in ["syscall connect", "syscall kill", "syscall exit_group", "capability CAP_CHOWN"] {
+        learnt.steering.denied.insert(item.into(), decision.clone());
+    }
+    for item in ["syscall mincore", "syscall connect", "write /srv/x/y", "capability CAP_KILL", "nonsense"] {
+        learnt.steering.allowed.insert(item.into(), decision.clone());
+    }
+    let plan = hardened(&learnt, &document(&engine(DOCKER)), true);
+    assert_eq!((say(&plan, "connect", 0), say(&plan, "kill", 0)), ("NOTIFY".into(), "NOTIFY".into()));
+    assert_eq!((say(&plan, "mincore", 0), say(&plan, "exit_group", 0)), ("ALLOW".into(), "ALLOW".into()));
+    assert_eq!(edit(&plan, "/process/capabilities").unwrap()["bounding"], json!(["CAP_KILL"]));
+    assert_eq!(plan.scratch[0].path, Path::new("/srv/x"));
+    assert!(plan.notes.iter().any(|n| n.contains("exit_group can't be denied")), "{:?}", plan.notes);
+    assert!(plan.notes.iter().any(|n| n.contains("nonsense")), "{:?}", plan.notes);
+}
+
+#[test]
+fn where_sessions_are_refused_nothing_is_open_for_them() {
+    let learnt = changed(|o| {
+        o.exec_behaviour.syscalls.insert("mknod".into(), seen(0, 0, 1));
+    });
+    let (document, needs, mut policy) = (document(&engine(DOCKER)), needs(), policy());
+    let mut mknod = |exec| {
+        policy.exec = exec;
+        let plan =
+            harden(&Given { profile: &learnt, document: &document, policy: &policy, needs: &needs, listener: None });
+        say(&plan.unwrap(), "mknod", 0)
+    };
+    assert_eq!((mknod(ExecRule::Allow), mknod(ExecRule::Deny)), ("ALLOW".into(), "ERRNO 1".into()));
+}
+
+#[test]
+fn tasks_are_limited_generously_and_never_above_the_engine() {
+    let learnt = changed(|o| o.peaks.pids = Some(10));
+    let limit = |given: Value| {
+        let mut value = engine(DOCKER);
+        value["linux"]["resources"]["pids"]["limit"] = given;
+        edit(&hardened(&learnt, &document(&value), true), "/linux/resources/pids/limit").cloned()
+    };
+    assert_eq!(
+        (limit(Value::Null), limit(json!(-1)), limit(json!(0))),
+        (Some(json!(104)), Some(json!(104)), Some(json!(104)))
+    );
+    assert_eq!((limit(json!(2048)), limit(json!(20))), (Some(json!(104)), None));
+}
+
+#[test]
+fn what_todays_engines_mask_is_masked_only_where_the_engine_masks_at_all() {
+    let mut value = engine(DOCKER);
+    let plan = hardened(&profile(&[]), &document(&value), true);
+    let masked = edit(&plan, "/linux/maskedPaths").unwrap().as_array().unwrap();
+    assert!(masked.contains(&json!("/sys/devices/virtual/powercap")) && masked.contains(&json!("/proc/kcore")));
+    value["linux"]["maskedPaths"] = json!([]);
+    assert_eq!(edit(&hardened(&profile(&[]), &document(&value), true), "/linux/maskedPaths"), None);
+}
+
+#[test]
+fn edits_are_applied_where_they_say_and_nothing_else_changes() {
+    let before = document(&engine(DOCKER));
+    let plan = hardened(&changed(|o| o.peaks.pids = Some(1)), &before, true);
+    let mut after = before.clone();
+    plan.apply(&mut after).unwrap();
+    for edit in &plan.edits {
+        assert_eq!(after.value().pointer(&edit.pointer), Some(&edit.value));
+        assert!(!edit.what.is_empty() && !edit.why.is_empty());
+    }
+    for key in ["mounts", "root", "ociVersion"] {
+        assert_eq!(before.value()[key], after.value()[key]);
+    }
+    assert_eq!(after.value()["linux"]["namespaces"], before.value()["linux"]["namespaces"]);
+}
