@@ -25,6 +25,8 @@
 //! | what runc or crun itself calls under a container's filter | [`runtime`]: `needs.rs` knows, `calibrate/` measures, `kept.rs` keeps |
 //! | layers, sealed and tripwire overlays, scratch, evidence | [`rootfs`] |
 //! | the processes that stay: restarts, responses, limits, cgroups, stdio | [`supervise`]: `supervisor.rs` is the loop, `machine.rs` decides, `generation.rs` does, `tell.rs` says it |
+//! | what a container is refused: answered, judged, told | [`supervise`]: `gate.rs` takes refused system calls, `guarding.rs` the rest, `refused.rs` judges, `tell_refused.rs` tells |
+//! | a generation that is decided anew | [`supervise`]: `director.rs` is who decides, `anew.rs` takes it over |
 //! | how a change is seen | [`watch`]: `tripwire.rs` (fanotify), `upper.rs` (inotify), `mounts.rs`, `scan.rs` |
 //! | the process beside a container that is learnt | [`learn`]: its work; `engine/learning.rs` starts it, `supervise/companion.rs` is the supervisor's side, `ctl/hook.rs` that of OCI hooks |
 //! | what workloads were seen to do: the documents, merging, the estimate, what is never learnt, the store | [`profile`]: `merge.rs`, `estimate.rs`, `baseline.rs`, `store.rs` |

@@ -12,7 +12,6 @@ use super::caller;
 use super::gate::{Gate, Waiting};
 use super::machine::{Effect, Input, Phase};
 use super::supervisor::Supervisor;
-use super::tally;
 use crate::guard::{Limits, Refusal, Refused};
 use crate::policy::{ExecRule, Policy, Response};
 use crate::profile::generalise;
@@ -111,8 +110,11 @@ impl Supervisor {
             let pidfd = if deadly { process::pidfd_open(caller::look(call.tid).pid).ok() } else { None };
             (caller::look(call.tid), caller::path(call, &name), pidfd)
         });
-        // Else it was looked at in vain: the thread has gone, and its number may be another's.
-        let looked = looked.filter(|_| inbox.gate.waits(waiting));
+        if !inbox.gate.waits(waiting) {
+            // It has gone, and its number may be another's; or a signal interrupted the call, which is made again (Go's own
+            // signals do that all the time). Either way it was not let through.
+            return;
+        }
         if let Some((who, _, _)) = &looked
             && self.is_runtimes_own(waiting, who)
         {
@@ -343,14 +345,6 @@ fn is_known(limits: &Limits, exec: ExecRule, refusal: &Refusal) -> bool {
             exec == ExecRule::Allow || covered(&limits.session_programs, path) || covered(&limits.programs, path)
         }
         Refused::Program { path, .. } => covered(&limits.programs, path),
-    }
-}
-
-/// For the event and the record.
-pub(super) fn text(refused: &Refused) -> String {
-    match refused {
-        Refused::Syscall { name, path: Some(path), .. } => format!("{name} {path}"),
-        other => tally::subject(other).to_owned(),
     }
 }
 

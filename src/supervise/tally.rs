@@ -101,10 +101,18 @@ pub(super) fn kind(refused: &Refused) -> &'static str {
 }
 
 /// What it is about, for a line of text: the path, or the name.
-pub(super) fn subject(refused: &Refused) -> &str {
+fn subject(refused: &Refused) -> &str {
     match refused {
         Refused::Syscall { name, .. } | Refused::Capability { name } => name,
         Refused::Write { path, .. } | Refused::Program { path, .. } => path,
+    }
+}
+
+/// For the event and the record.
+pub(super) fn text(refused: &Refused) -> String {
+    match refused {
+        Refused::Syscall { name, path: Some(path), .. } => format!("{name} {path}"),
+        other => subject(other).to_owned(),
     }
 }
 

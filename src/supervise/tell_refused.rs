@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::refused::text;
 use super::supervisor::{Supervisor, timestamp};
-use super::tally::{Group, Met};
+use super::tally::{Group, Met, text};
 use super::tell::micros;
 use crate::events::{Durability, Event, EventType};
 use crate::guard::Refused;

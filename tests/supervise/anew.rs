@@ -210,7 +210,7 @@ fn started_again() {
             world.start();
         }
         world.wait_written("up");
-        assert!(asked(&asks).starts_with("recalibrate\n"), "{}", asked(&asks));
+        assert!(asked(&asks).starts_with("recalibrate\n"), "{} {:#?}", asked(&asks), world.events());
         world.eventually("its second life", || {
             let record = world.record();
             (record.phase == Phase::Running && record.generation == 2).then_some(())
