@@ -186,12 +186,7 @@ impl Seat {
                 Ok(self.plain(self.settle(Standing::Observing)?, notes))
             }
             (Some(Start::Observe), _) => Ok(self.plain(self.settle(Standing::Observing)?, notes)),
-            (Some(Start::Follow(leader)), _) => {
-                notes.push(format!(
-                    "the profile is enforced in container {leader} first; this one is observed until then"
-                ));
-                Ok(Settled { waits: true, ..self.plain(self.settle(Standing::Observing)?, notes) })
-            }
+            (Some(Start::Follow(leader)), _) => self.follow(&leader, notes),
             (Some(Start::Immutable(why)), own) => {
                 if self.config.require_profile && mode == Mode::Enforce && !self.names.sandbox {
                     bail!(
@@ -211,7 +206,12 @@ impl Seat {
                 bail!("failed to enforce a profile of {}: there is none", self.workload)
             }
             (Some(Start::Lead), Some(own)) => {
-                self.lead(&own, &replicas).unwrap_or_else(|error| notes.push(format!("{error:#}")));
+                match self.lead(&own, &replicas) {
+                    Ok(None) => {}
+                    // It came to it in the same moment.
+                    Ok(Some(leader)) => return self.follow(&leader, notes),
+                    Err(error) => notes.push(format!("{error:#}")),
+                }
                 self.enforce(&own, notes)
             }
             (Some(Start::Enforce), Some(own)) => self.enforce(&own, notes),
@@ -228,6 +228,11 @@ impl Seat {
         let named = store::named_profile(data_dir, name).with_context(|| format!("failed to find profile {name:?}"))?;
         let missing = || format!("failed to find profile {name:?}: there is none; see 'lithifyctl profile list'");
         Ok((Some(named.with_context(missing)?), Vec::new()))
+    }
+
+    fn follow(&self, leader: &str, mut notes: Vec<String>) -> Result<Settled> {
+        notes.push(format!("the profile is enforced in container {leader} first; this one is observed until then"));
+        Ok(Settled { waits: true, ..self.plain(self.settle(Standing::Observing)?, notes) })
     }
 
     fn plain(&self, policy: Policy, notes: Vec<String>) -> Settled {
@@ -302,20 +307,23 @@ impl Seat {
         Ok(())
     }
 
-    /// Writes down that this container enforces before the others of its revision do.
-    fn lead(&self, own: &Profile, replicas: &[String]) -> Result<()> {
+    /// Writes down that this container enforces before the others of its revision do; the one that does, where another came
+    /// first.
+    fn lead(&self, own: &Profile, replicas: &[String]) -> Result<Option<String>> {
         let since = clock::format(clock::now_micros());
         let canary = Canary { container: self.id.clone(), since };
         let before = own.steering.canary.clone();
         let profile = store::update_profile(&self.config.data_dir, &own.workload, &own.revision.digest, |old| {
             let mut profile = old.context("it was removed in the meantime")?;
-            // Who was there in the meantime leads, and this one enforces as well: two canaries are no harm.
             if profile.stage == Stage::Enforcing && profile.steering.canary == before {
                 profile.steering.canary = Some(canary);
             }
             Ok(profile)
         })
         .context("failed to write down which replica enforces first")?;
+        if let Some(leader) = profile.steering.canary.as_ref().filter(|canary| canary.container != self.id) {
+            return Ok(Some(leader.container.clone()));
+        }
         if !replicas.is_empty() {
             let seconds = self.config.auto.canary_for.as_secs();
             let event = Event::new(EventType::Promoted, &self.id, BTreeMap::new())
@@ -327,7 +335,7 @@ impl Seat {
                 .with("canary", true);
             self.tell(event);
         }
-        Ok(())
+        Ok(None)
     }
 
     pub(super) fn tell(&self, event: Event) {

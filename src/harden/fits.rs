@@ -17,10 +17,10 @@ use crate::profile::syscalls;
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
 /// What this compiler takes for a call without conditions, and the low-level runtime's library does not.
-const SPENT_ON_A_WHOLE_CALL: usize = 3;
+const SPENT_ON_A_WHOLE_CALL: usize = 4;
 
 /// Compiles a filter and counts its instructions. The low-level runtime's library (libseccomp) compiles it again in a somewhat
-/// other way: the count is near, and not exact.
+/// other way, and shorter: the count is an upper bound in practice. A filter of 156 calls and 140 conditions came to 760 there.
 ///
 /// # Errors
 /// When it does not compile, or has more than [`MAX_INSTRUCTIONS`]; says how many.

@@ -80,6 +80,9 @@ pub fn at_start(mode: Mode, situation: &Situation<'_>, auto: &Auto) -> Option<St
     }
 }
 
+/// How long a container may take from its decision until it is listed among those that live, in microseconds.
+const STARTING_MICROS: i64 = 30_000_000;
+
 /// Whose turn it is to enforce.
 fn turn(steering: &Steering, situation: &Situation<'_>, auto: &Auto) -> Start {
     let wanted = i64::try_from(auto.canary_for.as_micros()).unwrap_or(i64::MAX);
@@ -91,8 +94,9 @@ fn turn(steering: &Steering, situation: &Situation<'_>, auto: &Auto) -> Start {
     if container == situation.container || situation.now_micros.saturating_sub(began) >= wanted {
         return Start::Enforce;
     }
+    let is_young = situation.now_micros.saturating_sub(began) < STARTING_MICROS;
     // One that is gone has shown nothing.
-    match situation.replicas.contains(container) {
+    match is_young || situation.replicas.contains(container) {
         true => Start::Follow(container.clone()),
         false => Start::Lead,
     }

@@ -62,7 +62,8 @@ impl Stamp {
 }
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Identity {
     /// What it calls itself: `runc`.
     pub program: String,

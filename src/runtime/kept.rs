@@ -2,15 +2,15 @@
 //!
 //! Owns: their format and their names. Must not: decide what holds; a file that can't be trusted or read is none.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::identity::Stamp;
-use super::needs::Needs;
+use super::calibrate::Seen;
+use super::identity::{Identity, Stamp};
+use super::needs::Finding;
 use crate::profile::folder::{Folder, Lock};
 use crate::profile::syscalls;
 
@@ -21,7 +21,7 @@ const NAME: &str = "runtimes";
 /// How long a failure to measure holds before it is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(3600);
 
-/// One file.
+/// One file: what was found out, never what follows from it, which the next version of ours may know better.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Kept {
@@ -29,17 +29,10 @@ struct Kept {
     /// Path of the program.
     path: String,
     stamp: Stamp,
-    program: String,
-    program_version: String,
-    digest: String,
-    source: String,
+    identity: Identity,
     /// Seconds since 1970.
     at: u64,
-    /// Why it could not be measured: then this is a guess.
-    failure: Option<String>,
-    listener: bool,
-    always: BTreeSet<String>,
-    without_no_new_privileges: BTreeSet<String>,
+    finding: Finding,
 }
 
 /// The folder, and one program whose file it is about.
@@ -74,38 +67,34 @@ impl<'a> Keeper<'a> {
         self.folder.lock_within(patience)
     }
 
-    /// What is known of the program, as it is now.
-    pub fn read(&self) -> Option<Needs> {
+    /// What was found out of the program, as it is now. That it could not be measured holds for a while only.
+    pub fn read(&self) -> Option<(Identity, Finding)> {
         let kept = self.file(&self.name()).filter(|kept| kept.stamp == *self.stamp)?;
-        let is_old = kept.age() > TRY_AGAIN;
-        (kept.failure.is_none() || !is_old).then(|| kept.needs())
+        let holds = !matches!(kept.finding, Finding::NotMeasured(_)) || kept.age() < TRY_AGAIN;
+        holds.then_some((kept.identity, kept.finding))
     }
 
     /// What was measured of a program with the same bytes that has another stamp: installed again, or its device renumbered.
-    pub fn measured(&self, digest: &str) -> Option<Needs> {
+    pub fn measured(&self, digest: &str) -> Option<Seen> {
         let names = self.folder.names().ok()?;
-        let mut all = names.iter().filter_map(|name| self.file(name));
-        all.find(|kept| kept.digest == digest && kept.failure.is_none()).map(|kept| kept.needs())
+        names.iter().filter_map(|name| self.file(name)).find_map(|kept| match kept.finding {
+            Finding::Measured(seen) if kept.identity.digest == digest => Some(seen),
+            _ => None,
+        })
     }
 
-    /// Keeps what is known, and forgets what was known of the program that was at this path before.
+    /// Keeps what was found out, and forgets what is known of the program that was at this path before.
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn write(&self, needs: &Needs, failure: Option<String>) -> Result<()> {
+    pub fn write(&self, identity: &Identity, finding: &Finding) -> Result<()> {
         let kept = Kept {
             version: VERSION,
             path: self.program.to_string_lossy().into_owned(),
             stamp: self.stamp.clone(),
-            program: needs.program.clone(),
-            program_version: needs.version.clone(),
-            digest: needs.digest.clone(),
-            source: needs.source.clone(),
+            identity: identity.clone(),
             at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            failure,
-            listener: needs.listener,
-            always: needs.always.clone(),
-            without_no_new_privileges: needs.without_no_new_privileges.clone(),
+            finding: finding.clone(),
         };
         let mut text = serde_json::to_vec_pretty(&kept)?;
         text.push(b'\n');
@@ -137,8 +126,10 @@ impl<'a> Keeper<'a> {
 impl Kept {
     fn check(&self) -> Result<()> {
         ensure!(self.version == VERSION, "expected version {VERSION}, found {}", self.version);
-        for name in self.always.iter().chain(&self.without_no_new_privileges) {
-            ensure!(syscalls::parse(name).is_some_and(|(compat, _)| !compat), "there is no system call {name:?}");
+        if let Finding::Measured(seen) = &self.finding {
+            for name in seen.always.iter().chain(&seen.without_no_new_privileges) {
+                ensure!(syscalls::parse(name).is_some_and(|(compat, _)| !compat), "there is no system call {name:?}");
+            }
         }
         Ok(())
     }
@@ -146,18 +137,5 @@ impl Kept {
     /// Since it was found out; a clock that was set back makes it new.
     fn age(&self) -> Duration {
         (UNIX_EPOCH + Duration::from_secs(self.at)).elapsed().unwrap_or_default()
-    }
-
-    fn needs(self) -> Needs {
-        Needs {
-            program: self.program,
-            version: self.program_version,
-            digest: self.digest,
-            source: self.source,
-            always: self.always,
-            without_no_new_privileges: self.without_no_new_privileges,
-            listener: self.listener,
-            notes: self.failure.into_iter().collect(),
-        }
     }
 }

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 
-use super::calibrate::{self, Seen};
+use super::calibrate::{self, Seen, bundle};
 use super::identity::{Identity, Stamp};
 use super::kept::Keeper;
 use crate::profile::layers::{self, Layer, When};
@@ -81,6 +82,29 @@ fn akin(program: &str) -> Result<Vec<Layer>> {
 /// How long a measurement may take. It took 0.8 s for runc 1.1.5 and 0.4 s for crun 1.8.1 on two cores that others used, too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What was found out of a program, from which follows what it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// It is a version that people looked at.
+    BuiltIn,
+    /// It was measured.
+    Measured(Seen),
+    /// It could not be, for this reason.
+    NotMeasured(String),
+}
+
+impl Finding {
+    /// What follows; `None`: nothing any more, for another version of ours found this out.
+    fn needs(self, identity: &Identity) -> Result<Option<Needs>> {
+        match self {
+            Finding::BuiltIn => built_in(identity),
+            Finding::Measured(seen) => measured(identity, seen).map(Some),
+            Finding::NotMeasured(why) => guessed(identity, why).map(Some),
+        }
+    }
+}
+
 /// What a runtime needs: what is kept of it; what is built in for its version; what is measured then and there. The first
 /// takes microseconds, and is what each start of a container finds.
 ///
@@ -92,11 +116,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// When it is not there, or does not tell what it is.
 pub fn of(runtime: &Path, data_dir: &Path) -> Result<Needs> {
     let stamp = stamp_of(runtime)?;
-    let open = Keeper::open(data_dir, runtime, &stamp);
-    if let Some(needs) = open.ok().flatten().and_then(|keeper| keeper.read()) {
-        return Ok(needs);
+    // What can't be opened is told by who wants to write there.
+    let keeper = Keeper::open(data_dir, runtime, &stamp).ok().flatten();
+    match keeper.map(|keeper| kept(&keeper)).transpose()?.flatten() {
+        Some(needs) => Ok(needs),
+        None => learn(runtime, data_dir, &stamp, false),
     }
-    learn(runtime, data_dir, &stamp, false)
 }
 
 /// Measures a runtime, whatever is known of it, and keeps that.
@@ -113,42 +138,48 @@ pub fn measure(runtime: &Path, data_dir: &Path) -> Result<Needs> {
 /// When it is not there, or the folder can't be opened.
 pub fn known(runtime: &Path, data_dir: &Path) -> Result<Option<Needs>> {
     let stamp = stamp_of(runtime)?;
-    Ok(Keeper::open(data_dir, runtime, &stamp)?.and_then(|keeper| keeper.read()))
+    Keeper::open(data_dir, runtime, &stamp)?.map_or(Ok(None), |keeper| kept(&keeper))
 }
 
 fn stamp_of(runtime: &Path) -> Result<Stamp> {
     Stamp::of(runtime).with_context(|| format!("failed to look at {}", runtime.display()))
 }
 
+fn kept(keeper: &Keeper<'_>) -> Result<Option<Needs>> {
+    keeper.read().map_or(Ok(None), |(identity, finding)| finding.needs(&identity))
+}
+
 fn learn(runtime: &Path, data_dir: &Path, stamp: &Stamp, anew: bool) -> Result<Needs> {
     let keeper = Keeper::create(data_dir, runtime, stamp);
-    // Others that begin meanwhile wait for what comes of it, and find it kept.
+    // Others that begin meanwhile wait for what comes of it, and find it kept. Without the lock it is only done twice.
     let lock = keeper.as_ref().map(|keeper| keeper.lock(PATIENCE * 2));
-    if !anew && let Some(needs) = keeper.as_ref().ok().and_then(Keeper::read) {
+    if let (Ok(keeper), false) = (&keeper, anew)
+        && let Some(needs) = kept(keeper)?
+    {
         return Ok(needs);
     }
     let identity = Identity::of(runtime)?;
     let again = keeper.as_ref().ok().filter(|_| !anew).and_then(|keeper| keeper.measured(&identity.digest));
-    let built_in = if anew { None } else { built_in(&identity)? };
-    let (mut needs, failure) = match (again, built_in) {
-        (Some(needs), _) | (None, Some(needs)) => (needs, None),
-        (None, None) => match calibrate::measure(runtime, PATIENCE).and_then(|seen| measured(&identity, seen)) {
-            Ok(needs) => (needs, None),
+    let finding = match again {
+        Some(seen) => Finding::Measured(seen),
+        None if !anew && built_in(&identity)?.is_some() => Finding::BuiltIn,
+        None => match calibrate::measure(runtime, PATIENCE) {
+            Ok(seen) => Finding::Measured(seen),
             Err(e) if anew => return Err(e).with_context(|| format!("failed to measure {}", runtime.display())),
-            Err(e) => guessed(&identity, &format!("failed to measure {}: {e:#}", runtime.display()))?,
+            Err(e) => Finding::NotMeasured(format!("failed to measure {}: {e:#}", runtime.display())),
         },
     };
-    let kept = match &keeper {
+    let written = match &keeper {
         // Exchanged meanwhile: nobody knows which of the two was looked at.
         _ if stamp_of(runtime).ok().as_ref() != Some(stamp) => Err(anyhow!("it was exchanged meanwhile")),
-        Ok(keeper) => keeper.write(&needs, failure),
+        Ok(keeper) => keeper.write(&identity, &finding),
         Err(e) => Err(anyhow!("{e:#}")),
     };
     drop(lock);
-    if let Err(e) = kept {
-        needs
-            .notes
-            .push(format!("what {} needs could not be kept, and is found out each time: {e:#}", runtime.display()));
+    let mut needs = finding.needs(&identity)?.context("a finding of just now means nothing")?;
+    if let Err(e) = written {
+        let what = format!("what {} needs could not be kept, and is found out each time: {e:#}", runtime.display());
+        needs.notes.push(what);
     }
     Ok(needs)
 }
@@ -173,6 +204,7 @@ fn measured(identity: &Identity, seen: Seen) -> Result<Needs> {
     let mut needs = Needs::nothing(identity, "measured on this node".into());
     needs.listener = true;
     needs.always = seen.always;
+    needs.always.extend(bundle::NEVER_ASKED.map(str::to_string));
     needs.without_no_new_privileges = seen.without_no_new_privileges;
     for layer in akin(&identity.program)? {
         needs.widen(&layer, true);
@@ -181,10 +213,10 @@ fn measured(identity: &Identity, seen: Seen) -> Result<Needs> {
 }
 
 /// For one that could not be measured, and why it could not.
-fn guessed(identity: &Identity, failure: &str) -> Result<(Needs, Option<String>)> {
+fn guessed(identity: &Identity, failure: String) -> Result<Needs> {
     let mut needs = all_that_is_known(identity, "what all known versions need: it could not be measured".into())?;
-    needs.notes.push(failure.to_string());
-    Ok((needs, Some(failure.to_string())))
+    needs.notes.push(failure);
+    Ok(needs)
 }
 
 fn all_that_is_known(identity: &Identity, source: String) -> Result<Needs> {
@@ -245,8 +277,8 @@ mod tests {
         let old = measured(&identity("runc", "1.0.3"), Seen::default()).unwrap();
         assert!(!old.listener && old.source.contains("can't be measured"), "{old:?}");
         assert!(old.always.contains("fstatfs") && !old.names(false).any(|name| name == "pselect6"), "{old:?}");
-        let (strange, failure) = guessed(&identity("youki", "0.3"), "it burns").unwrap();
+        let strange = guessed(&identity("youki", "0.3"), "it burns".into()).unwrap();
         assert!(["fstatfs", "pselect6"].iter().all(|call| strange.names(false).any(|name| name == *call)));
-        assert_eq!((failure.as_deref(), strange.notes), (Some("it burns"), vec!["it burns".to_string()]));
+        assert_eq!(strange.notes, ["it burns"]);
     }
 }

@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("a_full_disk_costs_only_the_memory", full),
     ("what_others_could_have_written_is_not_believed_and_is_replaced", untrusted),
     ("what_can_not_be_read_is_replaced", corrupt),
+    ("of_a_built_in_version_only_that_it_is_one_is_kept", not_kept),
     ("what_is_kept_is_had_in_well_under_a_millisecond", quick),
 ];
 
@@ -138,7 +139,7 @@ fn full() {
 
 fn untrusted() {
     let world = World::new();
-    let runtime = world.runc_that_says("1.1.5");
+    let runtime = world.runc_that_says("9.8.7");
     of(&runtime, &world);
     let file = world.kept().remove(0);
     let text = std::fs::read_to_string(&file).unwrap();
@@ -154,16 +155,32 @@ fn untrusted() {
 
 fn corrupt() {
     let world = World::new();
-    let runtime = world.runc_that_says("1.1.5");
-    let needs = of(&runtime, &world);
-    let file = world.kept().remove(0);
+    let runtime = world.runc_that_says("9.8.7");
+    of(&runtime, &world);
+    let (file, once) = (world.kept().remove(0), world.created());
     let text = std::fs::read_to_string(&file).unwrap();
-    for wrong in ["", "{", &text.replace("\"execve\"", "\"execv\""), &text.replace("\"version\": 1", "\"version\": 2")]
-    {
+    let wrongs = [
+        String::new(),
+        "{".into(),
+        text.replace("\"execve\"", "\"execv\""),
+        text.replace("\"execve\"", "\"i386:execve\""),
+        text.replace("\"version\": 1", "\"version\": 2"),
+        text.replace("\"at\"", "\"more\": 1, \"at\""),
+    ];
+    for (n, wrong) in wrongs.iter().enumerate() {
         std::fs::write(&file, wrong).unwrap();
-        assert_eq!(of(&runtime, &world), needs);
-        assert_eq!(std::fs::read_to_string(&file).unwrap().len(), text.len(), "it was not replaced");
+        assert!(of(&runtime, &world).source.contains("measured"));
+        assert_eq!(world.created(), (n + 2) * once, "{wrong}");
+        assert!(needs::known(&runtime, &world.data()).unwrap().is_some(), "it was not replaced");
     }
+}
+
+/// What is built in may have been mended since a file was written.
+fn not_kept() {
+    let world = World::new();
+    of(&world.runc_that_says("1.1.5"), &world);
+    let text = std::fs::read_to_string(world.kept().remove(0)).unwrap();
+    assert!(text.contains("built-in") && !text.contains("execve"), "{text}");
 }
 
 fn quick() {

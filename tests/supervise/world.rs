@@ -210,6 +210,7 @@ impl World {
             poststop_hooks: false,
             start_at_once: start,
             workload: "test".to_owned(),
+            revision: None,
             companion: None,
             degraded: Vec::new(),
             limits,

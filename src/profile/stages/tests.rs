@@ -225,6 +225,7 @@ fn one_replica_enforces_first_and_one_that_is_gone_gives_its_place_to_the_next()
     assert_eq!(turn(&profile, "a", &["b"], 5), Start::Enforce, "it goes on");
     assert_eq!(turn(&profile, "b", &["a"], 5), Start::Follow("a".to_owned()));
     assert_eq!(turn(&profile, "b", &[], 5), Start::Lead, "a is gone");
+    assert_eq!(turn(&profile, "b", &[], 0), Start::Follow("a".to_owned()), "a is being made");
     assert_eq!(turn(&profile, "b", &["a"], 10), Start::Enforce, "the time has passed");
     assert_eq!(turn(&profile, "b", &["a"], -60), Start::Follow("a".to_owned()), "a clock that was set back");
     profile.step(Stage::Observing, "x", &time(6));

@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::Seen;
 use super::bundle::{self, Kind};
 use super::listener::Listener;
-use crate::sys::process::pidfd_open;
+use crate::sys::process::{self, pidfd_open};
 
 /// Folders that something may be put over: none of them is needed to run a low-level runtime.
 const SPOTS: [&str; 5] = ["/mnt", "/srv", "/media", "/tmp", "/opt"];
@@ -47,6 +47,8 @@ impl<'a> Place<'a> {
     /// When something can't be mounted or written.
     pub fn new(runtime: &'a Path, cgroup: &'a str, deadline: Instant) -> Result<Place<'a>> {
         let dir = private(runtime)?;
+        // Who asks waits for nobody else's turn. Where that is not to be had, answers are only later.
+        let _ = process::be_quick();
         let root = dir.join("root");
         bundle::write_root(&root).context("failed to write the container's root")?;
         // What a container's process may have is what we have: raising it back may not be ours to do.
@@ -73,8 +75,7 @@ impl<'a> Place<'a> {
                 }
                 ran?;
             }
-            let mut calls = self.listener.take_seen();
-            calls.insert(bundle::unasked());
+            let calls = self.listener.take_seen();
             match no_new_privileges {
                 true => seen.always = calls,
                 false => seen.without_no_new_privileges = calls.difference(&seen.always).cloned().collect(),

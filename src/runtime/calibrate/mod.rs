@@ -35,6 +35,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Seen {
     /// Whether the runtime handed descriptors over. If not, nothing was seen.
     pub listener: bool,
