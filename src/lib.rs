@@ -36,6 +36,7 @@
 //! | a container's live state on disk | [`record`] |
 //! | what a failure looks like to an engine | [`logging`] |
 //! | what a container is seen to do while it is learnt | [`sensor`]: `bpf/` are the programs, `armed.rs` one container, `load.rs` is `lithifyctl`'s |
+//! | what an enforced container is refused without a call of its own to us, and what of it is killed | [`sensor`]: `bpf/guard.bpf.c`, `guard.rs` |
 //! | `lithifyctl`, one file a verb | [`ctl`] |
 //! | system calls, and every `unsafe` | [`sys`] |
 //!

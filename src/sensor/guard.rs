@@ -43,7 +43,8 @@ pub struct Rules {
     /// A program that is not of the image is killed before its first instruction, unless it is allowed.
     pub kill_foreign: bool,
     /// Programs that are allowed and never told: paths, as profiles write them. A pattern (`/tmp/*/run`) only keeps what
-    /// is below its fixed folder from being killed; it is told, for whoever knows the pattern to judge.
+    /// is below its fixed folder from being killed; it is told, for whoever knows the pattern to judge. On the root file
+    /// system a path means the image's program: neither one in the writable layer nor one that is mounted over it later.
     pub allowed: Vec<String>,
     /// Capabilities (bits by number) of which a refusal is told.
     pub capabilities: u64,
@@ -95,19 +96,19 @@ impl Guard {
         let entries = 2 * MOST + CAPABILITIES + allowed as u32;
         let table = Map::create(Kind::Hash, KEY_BYTES, VALUE_BYTES, entries, bpf::NO_PREALLOC)
             .context("failed to make a container's table in the kernel")?;
-        let none = [0; VALUE_BYTES as usize];
-        for program in &rules.allowed {
+        let mounts =
+            std::fs::read(format!("/proc/{init_pid}/mountinfo")).map(|b| Mounts::parse(&b)).unwrap_or_default();
+        let (elsewhere, of_image): (Vec<&String>, Vec<_>) =
+            rules.allowed.iter().partition(|program| mounts.origin(program).is_some());
+        for (programs, may_be_foreign) in [(of_image, false), (elsewhere, true)] {
             // A path that is longer than any the programs tell can't be met.
-            if let Some(key) = allowance(program) {
-                table.set(&key, &none, bpf::ANY).context("failed to write down an allowed program")?;
-            }
+            let keys: Vec<Vec<u8>> = programs.into_iter().filter_map(|program| allowance(program)).collect();
+            let done = table.set_all(&keys.concat(), &layout::allowance(may_be_foreign));
+            done.context("failed to write down the allowed programs")?;
         }
         let ring = Ring::create(RING_BYTES).context("failed to make a ring in the kernel")?;
         let row =
             Slot { limit: MOST, capabilities: rules.capabilities, kill_foreign: rules.kill_foreign, ..Slot::default() };
-        // Only for scripts that are gone by the time they are looked for.
-        let mounts =
-            std::fs::read(format!("/proc/{init_pid}/mountinfo")).map(|b| Mounts::parse(&b)).unwrap_or_default();
         let hold = Hold::claim(&self.place, init_pid, &Arc::new(table), Some(&ring), row)?;
         Ok(Guarded { hold, ring, mounts })
     }
@@ -119,6 +120,9 @@ fn allowance(pattern: &str) -> Option<Vec<u8>> {
         None => (Record::ALLOWED, pattern),
         Some((fixed, _)) => (Record::ALLOWED_BELOW, fixed.rsplit_once('/').map_or("", |(folder, _)| folder)),
     };
+    if !text.contains('\\') {
+        return layout::text_key(kind, text.as_bytes());
+    }
     // As profiles escape what would be a pattern's.
     layout::text_key(kind, text.replace("\\052", "*").replace("\\134", "\\").as_bytes())
 }

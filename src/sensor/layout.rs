@@ -62,7 +62,7 @@ pub struct State {
 
 impl State {
     /// Bytes of the whole.
-    pub const BYTES: usize = 80;
+    pub const BYTES: usize = 96;
 
     pub fn fresh(id: u64) -> Vec<u8> {
         let mut bytes = id.to_ne_bytes().to_vec();
@@ -73,12 +73,12 @@ impl State {
     pub fn parse(bytes: &[u8]) -> State {
         State {
             id: long(bytes, 0),
-            table_full: long(bytes, 16),
-            unreadable: long(bytes, 24),
-            untracked: long(bytes, 32),
-            mnt_ns: word(bytes, 40),
-            tasks_peak: word(bytes, 48),
-            active_windows: word(bytes, 60),
+            table_full: long(bytes, 32),
+            unreadable: long(bytes, 40),
+            untracked: long(bytes, 48),
+            mnt_ns: word(bytes, 56),
+            tasks_peak: word(bytes, 64),
+            active_windows: word(bytes, 76),
         }
     }
 }
@@ -201,10 +201,17 @@ impl<'b> Told<'b> {
     }
 }
 
+/// The value of an allowance: whether a program at that path may come from elsewhere than the image.
+pub fn allowance(may_be_foreign: bool) -> [u8; VALUE_BYTES as usize] {
+    let mut value = [0; VALUE_BYTES as usize];
+    value[..4].copy_from_slice(&u32::from(may_be_foreign).to_ne_bytes());
+    value
+}
+
 /// A key of which only kind and text are given; `None` if the text is too long for one.
 pub fn text_key(kind: u8, text: &[u8]) -> Option<Vec<u8>> {
-    let mut key = vec![0, kind];
-    key.resize(KEY_BYTES as usize, 0);
+    let mut key = vec![0; KEY_BYTES as usize];
+    key[1] = kind;
     key.get_mut(24..24 + text.len())?.copy_from_slice(text);
     Some(key)
 }

@@ -23,6 +23,7 @@ const NEXT_KEY: i32 = 4;
 const OBJ_GET: i32 = 7;
 const INFO: i32 = 15;
 const LOOKUP_BATCH: i32 = 24;
+const UPDATE_BATCH: i32 = 26;
 
 /// Kinds of map that are made here (`enum bpf_map_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +208,27 @@ impl Map {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
         self.element(UPDATE, key, value.as_ptr() as u64, flags)
+    }
+
+    /// Sets every key of `keys`, one after another, to `value`, by one call (`BPF_MAP_UPDATE_BATCH`, Linux 5.6).
+    ///
+    /// # Errors
+    /// `E2BIG` when the map is full; `InvalidInput` when a size is not the map's.
+    pub fn set_all(&self, keys: &[u8], value: &[u8]) -> io::Result<()> {
+        if self.key_bytes == 0 || value.len() != self.value_bytes || !keys.len().is_multiple_of(self.key_bytes) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let count = keys.len() / self.key_bytes;
+        let values = value.repeat(count);
+        let mut attr = BatchAttr {
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count: count as u32,
+            map: self.fd.as_raw_fd() as u32,
+            ..BatchAttr::default()
+        };
+        // SAFETY: both buffers hold `count` keys and values of the map's sizes, and the kernel only reads them.
+        if count == 0 { Ok(()) } else { unsafe { call(UPDATE_BATCH, &mut attr) }.map(drop) }
     }
 
     /// Puts a map into a map of maps. The kernel does it at once, and then makes the caller wait (for an RCU grace period,

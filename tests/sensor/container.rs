@@ -127,7 +127,7 @@ impl Container {
         for part in ["lower", "upper", "work", "root"] {
             std::fs::create_dir(dir.join(part)).unwrap();
         }
-        for part in ["lower/usr", "lower/lib", "lower/lib64", "lower/target", "lower/proc"] {
+        for part in ["lower/usr", "lower/lib", "lower/lib64", "lower/target", "lower/scratch", "lower/proc"] {
             std::fs::create_dir(dir.join(part)).unwrap();
         }
         std::fs::copy("/proc/self/exe", dir.join("lower/program")).unwrap();
@@ -146,6 +146,11 @@ impl Container {
         let container = Container { child, go: Some(go) };
         if how != "wait-here" {
             container.until_apart();
+        }
+        if how == "wait-overlay" {
+            // The last of its mounts, seen from its root.
+            let mounts = format!("/proc/{}/mountinfo", container.pid());
+            within(|| std::fs::read_to_string(&mounts).is_ok_and(|m| m.contains(" /scratch ")));
         }
         container
     }
@@ -244,6 +249,7 @@ pub fn wait_in_overlay(act: &[String]) -> ! {
         let (from, to) = (format!("/{library}"), format!("{root}/{library}"));
         mount(Some(from.as_str()), to.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
     }
+    mount(Some("none"), format!("{root}/scratch").as_str(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     // As a low-level runtime does where the root is an initramfs, which can't be pivoted away.
     std::env::set_current_dir(&root).unwrap();
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).unwrap();

@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("guard::what_its_mount_keeps_from_running_is_told_and_what_lacks_permission_is_not", kept),
     ("guard::a_processs_memory_that_is_opened_for_writing_is_told_and_for_reading_is_not", memory),
     ("guard::an_allowed_program_runs_in_silence_and_one_that_a_pattern_may_mean_is_told", allowed),
+    ("guard::a_moved_root_or_a_mount_over_a_program_of_the_image_hides_nothing", moved_root),
     ("guard::a_program_of_the_image_is_told_once_for_each_side_unless_it_is_allowed", image),
     ("guard::a_foreign_script_is_told_by_whatever_name_and_killed_by_its_descriptor", scripts),
     ("guard::every_kind_of_refused_write_is_told_with_its_path_and_a_question_is_not", writes),
@@ -109,20 +110,34 @@ fn allowed() {
     // It stays loaded over the rounds.
     let idle = Container::new(&["nothing"]);
     let _held = world.guard().arm(idle.pid(), &Rules::default()).unwrap();
-    let with = |allowed: &[&str]| {
+    let with = |allowed: &[&str], folder: &str| {
         let allowed = allowed.iter().map(ToString::to_string).collect();
-        in_overlay(&world, &["guard", "shout", "/target", "2"], &Rules { allowed, ..killing() })
+        in_overlay(&world, &["guard", "shout", folder, "2"], &Rules { allowed, ..killing() })
     };
-    let (said, refused) = with(&["/program", SHOUT]);
+    let (said, refused) = with(&["/program", "/scratch/shout"], "/scratch");
     assert_eq!((said.as_str(), refused.as_slice()), ("xxkilled 0\n", [].as_slice()));
-    for pattern in ["/target/*", "/target/sh*", "/targ*/shout", "/*/other"] {
-        let (said, refused) = with(&[pattern]);
+    for pattern in ["/scratch/*", "/scratch/sh*", "/scra*/shout", "/*/other"] {
+        let (said, refused) = with(&[pattern], "/scratch");
         assert_eq!(said, "xxkilled 0\n", "with {pattern}");
-        assert_eq!(times(&refused, &program(SHOUT, "upper", false)), 1, "with {pattern}: {refused:?}");
+        assert_eq!(times(&refused, &program("/scratch/shout", "tmpfs", false)), 1, "with {pattern}: {refused:?}");
     }
-    for other in ["/target", "/target/shou", "/target/shout/x", "/target/\\052", "/targ/*", "/target/x/*", ""] {
-        let (said, _) = with(&[other]);
+    for other in ["/scratch", "/scratch/shou", "/scratch/shout/x", "/scratch/\\052", "/scra/*", "/scratch/x/*", ""] {
+        let (said, _) = with(&[other], "/scratch");
         assert_eq!(said, "killed 2\n", "with {other}");
+    }
+    // On the root, the image's is meant.
+    for pattern in [SHOUT, "/target/*"] {
+        assert_eq!(with(&[pattern], "/target").0, "killed 2\n", "with {pattern}");
+    }
+}
+
+fn moved_root() {
+    for act in [["guard", "chroot", "/scratch"], ["guard", "over", "/program"]] {
+        let (said, refused) = in_overlay(&World::new(), &act, &Rules { allowed: vec!["/program".into()], ..killing() });
+        assert_eq!(said, "killed 1\n", "{refused:?}");
+        let told =
+            |r: &Refusal| matches!(&r.refused, Refused::Program { origin, killed: true, .. } if origin == "tmpfs");
+        assert!(refused.iter().any(told), "{refused:?}");
     }
 }
 

@@ -68,6 +68,20 @@ pub fn run(words: &[&str]) {
             run(rest);
         }
         ["script", dir] => scripts(dir),
+        ["chroot", dir] => {
+            drop_shout("/scratch/shout");
+            let end = child(|| {
+                nix::unistd::chroot(*dir).unwrap();
+                execute("/shout", &[]);
+            });
+            println!("killed {}", usize::from(end == Exit::Signal(9)));
+        }
+        ["over", path] => {
+            drop_shout("/scratch/shout");
+            mount(Some("/scratch/shout"), *path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+            let end = child(|| execute(path, &[]));
+            println!("killed {}", usize::from(end == Exit::Signal(9)));
+        }
         ["writes", dir] => writes(dir),
         ["one-write", dir] => drop(fs::create_dir(format!("{dir}/one"))),
         ["flood", dir, times] => flood(dir, times.parse().unwrap()),
@@ -102,8 +116,7 @@ fn shouts(place: &str, times: usize) {
         })
     } else {
         let path = format!("{place}/shout");
-        fs::write(&path, shout()).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        drop_shout(&path);
         Box::new(move || execute(&path, &[]))
     };
     let killed = (0..times).filter(|_| child(&run) == Exit::Signal(9)).count();
@@ -142,6 +155,11 @@ fn scripts(dir: &str) {
     let _ = std::io::stdin().lines().next();
 }
 
+fn drop_shout(path: &str) {
+    fs::write(path, shout()).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 fn child(act: impl FnOnce()) -> Exit {
     match process::fork().unwrap() {
         Fork::Parent(pid) => process::wait_pid(pid).unwrap(),
@@ -178,8 +196,7 @@ pub fn map(path: &str) -> Result<(), Errno> {
 /// The first process of a pid namespace, which ignores what its own send it, runs a foreign program.
 fn first_of_a_namespace() {
     let path = "/shout";
-    fs::write(path, shout()).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    drop_shout(path);
     unshare(CloneFlags::CLONE_NEWPID).unwrap();
     let end = child(|| execute(path, &[]));
     println!("killed {}", usize::from(end == Exit::Signal(9)));

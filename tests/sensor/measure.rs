@@ -8,8 +8,10 @@ use lithify::sensor::guard::Rules;
 use crate::container::{Container, World, options};
 
 pub const WORD: &str = "measure";
-const ROUNDS: usize = 15;
-const TIMES: &str = "500000";
+const ROUNDS: usize = 12;
+/// In a round, of each state.
+const EACH: usize = 5;
+const TIMES: &str = "200000";
 /// Most programs of one set.
 const SET: usize = 6;
 
@@ -17,8 +19,7 @@ const SET: usize = 6;
 const STATES: [&str; 5] = ["nobody", "guard, neighbour", "guard, armed", "sensor, neighbour", "sensor, recorded"];
 
 pub fn run() {
-    let mut calls = vec![Vec::new(); STATES.len()];
-    let mut opens = vec![Vec::new(); STATES.len()];
+    let mut figures: [[Vec<f64>; STATES.len()]; 2] = Default::default();
     let (mut load, mut arm) = (vec![Vec::new(); 2], vec![Vec::new(); 2]);
     let (mut read, mut disarm) = (Vec::new(), Vec::new());
     // As many programs as a busy image has.
@@ -28,35 +29,45 @@ pub fn run() {
     let acts: [Vec<&str>; 2] = [vec!["calls", &number, TIMES], vec!["guard", "opens", "/etc/passwd", TIMES]];
     let base = programs();
     println!("{base} programs of others are here");
+    // Interleaved: a machine's mood is the same for all of them.
     for _ in 0..ROUNDS {
-        for (act, figures) in acts.iter().zip([&mut calls, &mut opens]) {
-            // Interleaved: a machine's mood is the same for all of them.
-            figures[0].extend(loop_of(act, base, |_| {}));
-            let world = World::new();
-            let guard = time(&mut load[0], 1e3, || world.guard());
-            figures[1].extend(loop_of(act, base + SET, |_| {}));
-            let mut guarded = None;
-            figures[2].extend(loop_of(act, base + SET, |container| {
-                guarded = Some(time(&mut arm[0], 1e6, || guard.arm(container.pid(), &rules).unwrap()));
-            }));
-            drop((guarded, guard));
-            let sensor = time(&mut load[1], 1e3, || world.sensor());
-            figures[3].extend(loop_of(act, base + SET, |_| {}));
-            let mut armed = None;
-            figures[4].extend(loop_of(act, base + SET, |container| {
-                armed = Some(time(&mut arm[1], 1e6, || sensor.arm(container.pid(), options()).unwrap()));
-            }));
-            let armed = armed.unwrap();
-            time(&mut read, 1e6, || armed.read().unwrap());
-            time(&mut disarm, 1e3, || armed.disarm().unwrap());
-        }
+        let mut state = |state: usize, before: &mut dyn FnMut(&Container)| {
+            let quiet = if state == 0 { base } else { base + SET };
+            for _ in 0..EACH {
+                for (act, figures) in acts.iter().zip(&mut figures) {
+                    figures[state].extend(loop_of(act, quiet, &mut *before));
+                }
+            }
+        };
+        state(0, &mut |_| {});
+        let world = World::new();
+        let guard = time(&mut load[0], 1e3, || world.guard());
+        state(1, &mut |_| {});
+        let mut held = None;
+        // The one before goes when the next has been armed: it stays loaded.
+        state(2, &mut |container| {
+            held = Some(time(&mut arm[0], 1e6, || guard.arm(container.pid(), &rules).unwrap()));
+        });
+        drop(held);
+        let sensor = time(&mut load[1], 1e3, || world.sensor());
+        state(3, &mut |_| {});
+        let mut held = None;
+        state(4, &mut |container| {
+            held = Some(time(&mut arm[1], 1e6, || sensor.arm(container.pid(), options()).unwrap()));
+        });
+        let held = held.unwrap();
+        time(&mut read, 1e6, || held.read().unwrap());
+        time(&mut disarm, 1e3, || held.disarm().unwrap());
     }
-    println!("samples that nobody else was loaded for: {:?} {:?}", counts(&calls), counts(&opens));
-    println!("{:20} {:>24} {:>24}", "", "getpid", "openat and close");
-    let (call, open): (Vec<_>, Vec<_>) = calls.into_iter().zip(opens).map(|(c, o)| (median(c), median(o))).unzip();
-    for (i, state) in STATES.iter().enumerate() {
-        let figure = |all: &[f64]| format!("{:8.1} ns {:+7.1} {:5.3}", all[i], all[i] - all[0], all[i] / all[0]);
-        println!("{state:20} {:>24} {:>24}", figure(&call), figure(&open));
+    for (what, figures) in ["getpid", "openat and close"].iter().zip(&figures) {
+        let nobody = (least(&figures[0]), median(figures[0].clone()));
+        println!("{what}: ns, the least and the median of so many, and more than with nobody");
+        for (state, figures) in STATES.iter().zip(figures) {
+            let (least, median) = (least(figures), median(figures.clone()));
+            let (more, times) = (least - nobody.0, least / nobody.0);
+            print!("  {state:18} {least:7.1} {more:+6.1} {times:5.3}");
+            println!("   {median:7.1} {:+6.1} {:5.3}   of {}", median - nobody.1, median / nobody.1, figures.len());
+        }
     }
     for (i, set) in ["guard", "sensor"].iter().enumerate() {
         println!("{set}: load {:.1} ms; arm {:.0} us", median(load[i].clone()), median(arm[i].clone()));
@@ -72,8 +83,8 @@ fn time<T>(figures: &mut Vec<f64>, unit: f64, what: impl FnOnce() -> T) -> T {
     done
 }
 
-fn counts(all: &[Vec<f64>]) -> Vec<usize> {
-    all.iter().map(Vec::len).collect()
+fn least(figures: &[f64]) -> f64 {
+    figures.iter().copied().fold(f64::NAN, f64::min)
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {

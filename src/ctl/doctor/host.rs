@@ -60,19 +60,22 @@ pub fn kernel() -> Vec<Check> {
     let remedy = "run engines as full root; without it a supervisor can't be kept from the OOM killer";
     checks.push(capability(Capability::CAP_SYS_RESOURCE, Verdict::Warn, remedy));
     checks.push(cgroups());
-    checks.push(sensor());
+    checks.extend([Set::Sensor, Set::Guard].map(sensor));
     checks
 }
 
-/// Whether containers can be learnt, and what of them: the sensor is loaded for a moment.
-fn sensor() -> Check {
-    const NAME: &str = "sensor";
-    match load::try_out(Set::Sensor) {
-        Ok(unseen) if unseen.is_empty() => Check::new(NAME, Verdict::Ok, "sees all that is learnt"),
-        Ok(unseen) => Check::new(NAME, Verdict::Warn, format!("does not see {}", unseen.join(", ")))
+/// Whether containers can be learnt and guarded, and what of them is seen: the programs are loaded for a moment.
+fn sensor(set: Set) -> Check {
+    let (name, needs) = match set {
+        Set::Sensor => ("sensor", "learning needs it, protection does not"),
+        Set::Guard => ("guard", "telling what an enforced container is refused needs it, refusing does not"),
+    };
+    match load::try_out(set) {
+        Ok(unseen) if unseen.is_empty() => Check::new(name, Verdict::Ok, "sees all that it is meant to"),
+        Ok(unseen) => Check::new(name, Verdict::Warn, format!("does not see {}", unseen.join(", ")))
             .remedy("use Linux 6.13 or newer; until then profiles leave these as they are"),
-        Err(e) => Check::new(NAME, Verdict::Warn, format!("{e:#}"))
-            .remedy("learning needs it, protection does not; as root on a kernel with BTF it loads"),
+        Err(e) => Check::new(name, Verdict::Warn, format!("{e:#}"))
+            .remedy(format!("{needs}; as root on a kernel with BTF it loads")),
     }
 }
 

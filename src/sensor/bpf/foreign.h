@@ -3,6 +3,9 @@
 #include "scripts.h"
 #include "tell.h"
 
+/* In an allowance's value; `layout.rs` has the same. */
+#define MAY_BE_FOREIGN 1
+
 struct search {
 	struct room *r;
 	u32 slot;
@@ -38,13 +41,16 @@ static __noinline bool allowed(struct room *r, struct tracked *t)
 	u32 slot = t->slot;
 	struct key *k = (void *)r->walked;
 	void *table = bpf_map_lookup_elem(&tables, &slot);
+	struct value *v;
 
 	if (!table || r->key.flags & NO_PATH || r->key.what == ANONYMOUS)
 		return false;
 	__builtin_memset(k, 0, sizeof(*k));
 	k->kind = ALLOWED;
 	bpf_probe_read_kernel(k->text, TEXT, r->key.text);
-	return bpf_map_lookup_elem(table, k);
+	v = bpf_map_lookup_elem(table, k);
+	/* What the image has at this path was meant, unless something else was mounted there from the beginning. */
+	return v && (!foreign(r->key.what) || v->first == MAY_BE_FOREIGN);
 }
 
 /* Whether it is below a folder from which a pattern allows programs. */
@@ -53,7 +59,8 @@ static __noinline bool allowed_below(struct room *r, struct tracked *t)
 	struct search search = { .r = r, .slot = t->slot };
 	struct key *k = (void *)r->walked;
 
-	if (r->key.flags & NO_PATH || r->key.what == ANONYMOUS)
+	/* The writable layer is where intruders write: no pattern means what is there. */
+	if (r->key.flags & NO_PATH || r->key.what == ANONYMOUS || r->key.what == UPPER)
 		return false;
 	__builtin_memset(k, 0, sizeof(*k));
 	k->kind = ALLOWED_BELOW;

@@ -25,7 +25,7 @@ static __noinline bool on_others(struct room *r, struct tracked *t, u64 as)
 	struct subject s = { .task = t };
 	bool bind = as == NR_BIND;
 
-	if (!bind && as != NR_IOCTL)
+	if ((!bind && as != NR_IOCTL) || !aim(t->slot, t->id, &s))
 		return true;
 	blank(r, &s, PATH)->what = bind ? CREATE : ATTRIBUTES;
 	/* A socket's path comes after its family. */
@@ -105,7 +105,7 @@ static __noinline void opened(struct task_struct *me, struct tracked *t, u32 fd)
 	char name[4] = {};
 
 	if (!r || !file || BPF_CORE_READ(file, f_inode, i_sb, s_magic) != PROC_MAGIC ||
-	    !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE))
+	    !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE) || !aim(t->slot, t->id, &s))
 		return;
 	BPF_CORE_READ_INTO(&path, file, f_path);
 	bpf_probe_read_kernel(name, sizeof(name), BPF_CORE_READ(path.dentry, d_name.name));
@@ -167,7 +167,7 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 		return 0;
 	chosen = joins && s.task->side == WORKLOAD;
 	blank(r, &s, PROGRAM);
-	if (!of_file(r, task, BPF_CORE_READ(bprm, file)))
+	if (!of_file(r, BPF_CORE_READ(bprm, file)))
 		unknown(r);
 	judge(r, &s, chosen);
 	blank(r, &s, PROGRAM);

@@ -28,6 +28,7 @@ struct slot {
 struct state {
 	u64 id;
 	u64 user_ns; /* init's user namespace, as an address; only compared */
+	u64 root, root_sb; /* of init's root, the same: a task may have moved its own elsewhere */
 	u64 table_full, unreadable, untracked;
 	u32 mnt_ns; /* 0 until init has executed its program, and after it has ended */
 	u32 tasks, tasks_peak;
@@ -188,6 +189,8 @@ static __always_inline bool joins(struct task_struct *task, struct subject *s, s
 			fresh->side = WORKLOAD;
 			s->state->init = task->tgid;
 			s->state->user_ns = (u64)BPF_CORE_READ(task, real_cred, user_ns);
+			s->state->root = (u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
+			s->state->root_sb = (u64)BPF_CORE_READ(task, fs, root.mnt, mnt_sb);
 			/* One that it shares with others can't tell its sessions from them. */
 			if (mnt_ns != s->slot->foreign[0] && mnt_ns != s->slot->foreign[1] &&
 			    mnt_ns != BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum)) {

@@ -40,11 +40,12 @@ static __noinline bool on_map(struct room *r, struct tracked *t, s64 result)
 	if (!file)
 		return true;
 	BPF_CORE_READ_INTO(&path, file, f_path);
-	origin = origin_of(me, file, path.mnt);
+	blank(r, &s, PROGRAM);
+	origin = origin_of(r, file, path.mnt);
 	/* A volume's libraries are its maker's, who vouches for them; that it keeps them from running is news. */
 	if (origin != UPPER && origin != TMPFS && (origin != VOLUME || result != -EPERM))
 		return true;
-	blank(r, &s, PROGRAM)->what = origin;
+	r->key.what = origin;
 	if (!walk(r, path.dentry, path.mnt) || !text(r))
 		return unplaced(r);
 	r->key.flags = result == -EPERM ? KEPT : 0;

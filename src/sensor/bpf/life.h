@@ -49,7 +49,7 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	if (!r)
 		return 0;
 	blank(r, &s, PROGRAM)->flags = BPF_CORE_READ_BITFIELD_PROBED(bprm, secureexec);
-	if (of_file(r, task, BPF_CORE_READ(bprm, file)))
+	if (of_file(r, BPF_CORE_READ(bprm, file)))
 		note(r, s.task);
 	else
 		unreadable(&s);

@@ -36,7 +36,7 @@ static __noinline bool named(struct room *r, u32 dir, u64 pointer)
 	}
 	if (!base.dentry || !walk(r, base.dentry, base.mnt))
 		return false;
-	if (first != '/' && on_root(me, base.mnt))
+	if (first != '/' && on_root(r, base.mnt))
 		flags |= ON_ROOT;
 	if (first != '/')
 		flags |= RELATIVE;
@@ -124,7 +124,7 @@ static __noinline bool on_open(struct room *r, struct tracked *t, u64 as, s32 re
 		path.dentry = BPF_CORE_READ(path.dentry, d_parent);
 	if (!walk(r, path.dentry, path.mnt) || !text(r))
 		return unplaced(r);
-	k->flags = on_root(me, path.mnt) ? ON_ROOT : 0;
+	k->flags = on_root(r, path.mnt) ? ON_ROOT : 0;
 	if (mode & FMODE_CREATED || (flags & O_TMPFILE) == O_TMPFILE) {
 		k->what = CREATE;
 		note(r, t);

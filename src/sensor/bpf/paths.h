@@ -95,27 +95,26 @@ static __always_inline struct file *file_of(struct task_struct *task, u64 fd)
 	return file;
 }
 
-/* Whether a mount is the file system of the task's root. */
-static __always_inline bool on_root(struct task_struct *task, struct vfsmount *mnt)
+/* Whether a mount is the file system of the container's root, wherever the task has moved its own. */
+static __always_inline bool on_root(struct room *r, struct vfsmount *mnt)
 {
-	struct vfsmount *root = BPF_CORE_READ(task, fs, root.mnt);
 	struct super_block *sb = BPF_CORE_READ(mnt, mnt_sb);
 
 	/* The same tree, though by a mount of another namespace: what was open before the task came into its own. */
-	if (BPF_CORE_READ(mnt, mnt_root) == BPF_CORE_READ(root, mnt_root))
+	if ((u64)BPF_CORE_READ(mnt, mnt_root) == r->root)
 		return true;
 	/* A bind mount of the overlay into itself is the overlay; one of a disk's other folder is a volume. */
-	return sb == BPF_CORE_READ(root, mnt_sb) && BPF_CORE_READ(sb, s_magic) == OVERLAYFS_MAGIC;
+	return (u64)sb == r->root_sb && BPF_CORE_READ(sb, s_magic) == OVERLAYFS_MAGIC;
 }
 
-static __always_inline u8 origin_of(struct task_struct *task, struct file *file, struct vfsmount *mnt)
+static __always_inline u8 origin_of(struct room *r, struct file *file, struct vfsmount *mnt)
 {
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
 	u64 magic = BPF_CORE_READ(inode, i_sb, s_magic);
 
 	if (!BPF_CORE_READ(inode, i_nlink))
 		return ANONYMOUS;
-	if (!on_root(task, mnt))
+	if (!on_root(r, mnt))
 		return magic == TMPFS_MAGIC ? TMPFS : VOLUME;
 	if (magic == OVERLAYFS_MAGIC && bpf_core_field_exists(struct ovl_inode, __upperdentry)) {
 		struct ovl_inode *overlay = (void *)inode - bpf_core_field_offset(struct ovl_inode, vfs_inode);
@@ -126,12 +125,12 @@ static __always_inline u8 origin_of(struct task_struct *task, struct file *file,
 }
 
 /* A program's file: its origin and path into the key; false if it has a path that can't be told. */
-static __noinline bool of_file(struct room *r, struct task_struct *task, struct file *file)
+static __noinline bool of_file(struct room *r, struct file *file)
 {
 	struct path path = {};
 
 	BPF_CORE_READ_INTO(&path, file, f_path);
-	r->key.what = origin_of(task, file, path.mnt);
+	r->key.what = origin_of(r, file, path.mnt);
 	if (r->key.what == ANONYMOUS) {
 		/* Nowhere in the tree: the last name is all there is. */
 		const unsigned char *name = BPF_CORE_READ(path.dentry, d_name.name);

@@ -67,6 +67,7 @@ struct room {
 		struct key key;
 	};
 	struct value value;
+	u64 root, root_sb; /* the container's */
 	u64 args[6];
 	u64 frames[16];
 	struct dentry *dentry;
@@ -92,6 +93,8 @@ static __always_inline struct room *room(u32 program)
 static __always_inline struct key *blank(struct room *r, struct subject *s, u8 kind)
 {
 	__builtin_memset(&r->key, 0, sizeof(r->key));
+	r->root = s->state->root;
+	r->root_sb = s->state->root_sb;
 	r->key.side = s->task->side;
 	r->key.kind = kind;
 	return &r->key;

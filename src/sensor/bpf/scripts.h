@@ -48,7 +48,7 @@ static __noinline u32 script(struct room *r, struct task_struct *task, struct li
 		if (!file)
 			return UNREADABLE;
 		if (at >= sizeof(head) - 1 || !head[at])
-			return of_file(r, task, file) ? BY_FILE : UNREADABLE;
+			return of_file(r, file) ? BY_FILE : UNREADABLE;
 		BPF_CORE_READ_INTO(&base, file, f_path);
 	} else if (head[0] == '/') {
 		BPF_CORE_READ_INTO(&base, task, fs, root);
