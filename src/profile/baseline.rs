@@ -178,6 +178,11 @@ pub fn foreign(origin: Origin) -> Option<&'static str> {
     Some(&rule.reason)
 }
 
+/// Whether a call is never learnt, whatever its arguments.
+pub fn forbids_call(name: &str) -> bool {
+    BASELINE.syscall(name).is_some()
+}
+
 /// Whether a capability must not be used; why.
 pub fn capability(name: &str) -> Option<&'static str> {
     reason_of(&BASELINE.capabilities, name)

@@ -4,7 +4,6 @@
 //! by more than the layers of `seccomp-profiles/` say.
 
 pub mod docker;
-pub mod filter;
 pub mod kubernetes;
 pub mod oci_seccomp;
 pub mod places;
@@ -20,8 +19,8 @@ use anyhow::Result;
 
 use super::document::Profile;
 use super::estimate::Progress;
-use super::{baseline, syscalls};
-use filter::Filter;
+use super::filter::{self, Filter};
+use super::{baseline, layers, syscalls};
 use places::{Place, places};
 
 /// How many times the peak of tasks a container may have, and how many more.
@@ -114,7 +113,9 @@ impl Plan {
             notes.push(format!("no-new-privileges is left out: {} gains privileges", first.escape_debug()));
         }
         let no_new_privileges = privileged.is_empty();
-        let filter = filter::filter(profile, no_new_privileges, runtime, &mut notes)?;
+        let (always, runtimes) = (layers::always()?, layers::runtimes(runtime)?);
+        let needed = [&always].into_iter().chain(&runtimes).flat_map(|layer| layer.names(no_new_privileges));
+        let filter = filter::filter(profile, needed, &mut notes);
         let places = places(profile, &mut notes);
         Ok(Plan {
             name: name(&profile.workload, &profile.revision.digest),

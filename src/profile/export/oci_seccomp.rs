@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::filter::{Compare, Filter};
+use super::super::filter::{Compare, Conditional, Filter};
 use super::{Document, Plan};
 
 /// The file.
@@ -20,7 +20,7 @@ pub fn document(plan: &Plan) -> Document {
 pub fn value(filter: &Filter) -> Value {
     let mut rules = vec![json!({"names": filter.allowed, "action": "SCMP_ACT_ALLOW"})];
     for rule in &filter.conditional {
-        rules.push(json!({"names": [rule.name], "action": "SCMP_ACT_ALLOW", "args": [argument(rule.first)]}));
+        rules.push(json!({"names": [rule.name], "action": "SCMP_ACT_ALLOW", "args": [argument(rule)]}));
     }
     for (names, errno) in [(&filter.refused, libc::EPERM), (&filter.absent, libc::ENOSYS)] {
         if !names.is_empty() {
@@ -40,11 +40,12 @@ pub fn architectures(filter: &Filter) -> &'static [&'static str] {
     if filter.compat { &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"] } else { &["SCMP_ARCH_X86_64"] }
 }
 
-fn argument(first: Compare) -> Value {
-    match first {
-        Compare::Equal(value) => json!({"index": 0, "value": value, "op": "SCMP_CMP_EQ"}),
+fn argument(rule: &Conditional) -> Value {
+    let index = rule.argument;
+    match rule.is {
+        Compare::Equal(value) => json!({"index": index, "value": value, "op": "SCMP_CMP_EQ"}),
         Compare::Masked { mask, value } => {
-            json!({"index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"})
+            json!({"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"})
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Must not: set `errnoRet`. The operator's own type for it is text, where runtimes expect a number: a profile with it would
 //! not load. So every refused call gets EPERM there, and the few whose callers need ENOSYS are allowed.
 
-use super::filter::Compare;
+use super::super::filter::Compare;
 use super::yaml::{comment, quote};
 use super::{Document, Plan, oci_seccomp};
 
@@ -33,10 +33,13 @@ pub fn document(plan: &Plan) -> Document {
     }
     for rule in &plan.filter.conditional {
         text.push_str(&format!("  - action: SCMP_ACT_ALLOW\n    names:\n    - {}\n    args:\n", quote(rule.name)));
-        text.push_str(&match rule.first {
-            Compare::Equal(value) => format!("    - index: 0\n      value: {value}\n      op: SCMP_CMP_EQ\n"),
+        let index = rule.argument;
+        text.push_str(&match rule.is {
+            Compare::Equal(value) => format!("    - index: {index}\n      value: {value}\n      op: SCMP_CMP_EQ\n"),
             Compare::Masked { mask, value } => {
-                format!("    - index: 0\n      value: {mask}\n      valueTwo: {value}\n      op: SCMP_CMP_MASKED_EQ\n")
+                format!(
+                    "    - index: {index}\n      value: {mask}\n      valueTwo: {value}\n      op: SCMP_CMP_MASKED_EQ\n"
+                )
             }
         });
     }

@@ -79,7 +79,7 @@ fn plan(profile: &Profile) -> Plan {
     Plan::of(profile, None).unwrap()
 }
 
-/// What the filter says to a call with this first argument: an errno, or 0.
+/// What the filter says to a call with this number as each of its arguments: an errno, or 0.
 fn answer(plan: &Plan, name: &str, first: u64) -> i32 {
     let value = oci_seccomp::value(&plan.filter);
     let mut answer = value["defaultErrnoRet"].as_i64().unwrap();

@@ -1,14 +1,13 @@
-//! Which system calls an exported filter allows, and what the others are told.
+//! Which system calls a profile allows, and what the others are told.
 //!
-//! Owns: the filter as plain data: names, arguments, and which error a refused call gets. Must not: know a format.
+//! Owns: the filter as plain data: names, arguments, and which error a refused call gets. Must not: know a format, or what
+//! an engine allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Result;
-
-use super::super::behaviour::Behaviour;
-use super::super::document::{Profile, Support};
-use super::super::{layers, syscalls};
+use super::behaviour::{Behaviour, Operation};
+use super::document::{Profile, Support};
+use super::{families, syscalls};
 
 /// The first of the numbers that all architectures share, of Linux 5.1. Whoever calls one of these or a later one has a
 /// way to do without it, and takes that on ENOSYS only (glibc's `clone3` is the known case).
@@ -24,6 +23,10 @@ const PERSONA_QUERY: u64 = 0xFFFF_FFFF;
 const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
 const AF_NETLINK: u64 = 16;
+/// TIOCSTI and TIOCLINUX type into a terminal that another program reads.
+const TYPES_INTO_TERMINALS: [u64; 2] = [0x5412, 0x541C];
+/// The kernel takes `ioctl`'s command, an `unsigned int`, from the lower half of a register, whatever the upper one holds.
+const LOW_HALF: u64 = 0xFFFF_FFFF;
 
 /// How an argument is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,13 +42,15 @@ pub enum Compare {
     },
 }
 
-/// A call that is allowed when its first argument fits.
+/// A call that is allowed when an argument fits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conditional {
     /// Name.
     pub name: &'static str,
-    /// The first argument.
-    pub first: Compare,
+    /// Which argument, from 0.
+    pub argument: usize,
+    /// What it must be.
+    pub is: Compare,
 }
 
 /// What a filter decides. No name is in two of the sets.
@@ -65,16 +70,9 @@ pub struct Filter {
     pub hides_clone3: bool,
 }
 
-/// The filter of a profile, for its workload and the sessions let into it. What a person should know is added to `notes`.
-///
-/// # Errors
-/// When the runtime is not known.
-pub fn filter(
-    profile: &Profile,
-    no_new_privileges: bool,
-    runtime: Option<&str>,
-    notes: &mut Vec<String>,
-) -> Result<Filter> {
+/// The filter of a profile, for its workload and the sessions let into it: what was learnt, widened by the families, and
+/// `needed`, which the layers ask for. What a person should know is added to `notes`.
+pub fn filter<'n>(profile: &Profile, needed: impl Iterator<Item = &'n str>, notes: &mut Vec<String>) -> Filter {
     let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
     let mut names = BTreeSet::new();
     let (mut compat, mut nameless) = (false, BTreeSet::new());
@@ -89,14 +87,16 @@ pub fn filter(
     }
     if !nameless.is_empty() {
         let all = nameless.into_iter().collect::<Vec<_>>().join(", ");
-        notes.push(format!("system calls that have no name can't be exported, and will get ENOSYS: {all}"));
+        notes.push(format!("system calls that have no name can't be in a filter, and will get ENOSYS: {all}"));
     }
     if compat {
         notes.push("32-bit calls were seen: a filter has one list of names, which holds for both interfaces".into());
     }
-    for layer in [layers::always()?].iter().chain(&layers::runtimes(runtime)?) {
-        names.extend(layer.names(no_new_privileges).map(str::to_owned));
-    }
+    let creates = |side: &&Behaviour<Support>| {
+        side.writes.values().any(|write| write.succeeded && write.operations.contains(&Operation::Create))
+    };
+    families::widen(&mut names, sides.iter().any(creates), compat);
+    names.extend(needed.map(str::to_owned));
 
     let tried =
         |name: &str| sides.iter().any(|s| s.syscalls.contains_key(name) || s.denied_syscalls.contains_key(name));
@@ -109,24 +109,30 @@ pub fn filter(
     for (name, mask) in [("clone", CLONE_NAMESPACES), ("unshare", UNSHARE_NAMESPACES)] {
         if names.remove(name) {
             let learnt = arguments(&sides, name).into_iter().map(|flags| flags & mask);
-            conditional
-                .extend(learnt.chain([0]).map(|value| Conditional { name, first: Compare::Masked { mask, value } }));
+            let is = learnt.chain([0]).map(|value| Compare::Masked { mask, value });
+            conditional.extend(is.map(|is| Conditional { name, argument: 0, is }));
         }
     }
     if names.remove("personality") {
         let learnt = arguments(&sides, "personality").into_iter().chain([PERSONA_QUERY]);
-        conditional.extend(learnt.map(|value| Conditional { name: "personality", first: Compare::Equal(value) }));
+        conditional.extend(learnt.map(|value| equal("personality", value)));
     }
     // One that lets itself be traced is not one that traces others.
     if names.remove("ptrace") {
         let learnt = arguments(&sides, "ptrace").into_iter();
-        conditional.extend(learnt.map(|value| Conditional { name: "ptrace", first: Compare::Equal(value) }));
+        conditional.extend(learnt.map(|value| equal("ptrace", value)));
     }
     let families = arguments(&sides, "socket");
     // Without arguments the profile does not know the families: then all are as allowed as they were.
     if !families.is_empty() && names.remove("socket") {
         let learnt = with_siblings(families).into_iter();
-        conditional.extend(learnt.map(|value| Conditional { name: "socket", first: Compare::Equal(value) }));
+        conditional.extend(learnt.map(|value| equal("socket", value)));
+    }
+    let learnt = arguments(&sides, "ioctl");
+    let typing: Vec<u64> = TYPES_INTO_TERMINALS.into_iter().filter(|command| !learnt.contains(command)).collect();
+    if !typing.is_empty() && names.remove("ioctl") {
+        let others = all_but(&typing, LOW_HALF).into_iter();
+        conditional.extend(others.map(|is| Conditional { name: "ioctl", argument: 1, is }));
     }
 
     let partly: BTreeSet<&str> = conditional.iter().map(|c| c.name).collect();
@@ -138,7 +144,27 @@ pub fn filter(
         let set = if number >= FIRST_WITH_A_FALLBACK { &mut absent } else { &mut refused };
         set.insert(name);
     }
-    Ok(Filter { compat, allowed: names, conditional, refused, absent, hides_clone3 })
+    Filter { compat, allowed: names, conditional, refused, absent, hides_clone3 }
+}
+
+fn equal(name: &'static str, value: u64) -> Conditional {
+    Conditional { name, argument: 0, is: Compare::Equal(value) }
+}
+
+/// What fits every number but these, where only the bits of `mask`, the lowest ones, count; no two fit the same number. A
+/// rule can't say "neither this nor that": runtimes take two conditions on one argument as either.
+fn all_but(values: &[u64], mask: u64) -> Vec<Compare> {
+    let mut fits = Vec::new();
+    let mut bit = (mask >> 1) + 1;
+    // Of numbers that begin as one of the values does, those that go on otherwise.
+    while bit != 0 {
+        let looked_at = mask & !(bit - 1);
+        let others: BTreeSet<u64> = values.iter().map(|value| (value ^ bit) & looked_at).collect();
+        let begun: BTreeSet<u64> = values.iter().map(|value| value & looked_at).collect();
+        fits.extend(others.difference(&begun).map(|&value| Compare::Masked { mask: looked_at, value }));
+        bit >>= 1;
+    }
+    fits
 }
 
 /// Every call that has a name, with the smaller of its numbers where the interfaces differ.
@@ -174,4 +200,25 @@ fn with_siblings(mut families: BTreeSet<u64>) -> BTreeSet<u64> {
         families.extend([AF_INET, AF_INET6, AF_NETLINK]);
     }
     families
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn all_but_some_numbers_is_every_other_one_exactly_once(
+            values in proptest::collection::vec(0u64..64, 1..4), number in 0u64..64, upper in any::<u32>(),
+        ) {
+            let number = number | u64::from(upper) << 32;
+            let fit = all_but(&values, LOW_HALF).into_iter().filter(|is| match is {
+                Compare::Equal(value) => number == *value,
+                Compare::Masked { mask, value } => number & mask == *value,
+            });
+            prop_assert_eq!(fit.count(), usize::from(!values.contains(&(number & LOW_HALF))));
+        }
+    }
 }
