@@ -54,6 +54,9 @@ impl Stand<'_> {
             fs::set_permissions(self.log_folder(), fs::Permissions::from_mode(0o1777))?;
             options.extend(["--volume", volume]);
         }
+        if let Some(data) = self.service.data {
+            options.extend(["--volume", data]);
+        }
         self.docker.start_container("auto", &options, self.service.image, self.service.argv)
     }
 

@@ -35,6 +35,8 @@ pub struct Service {
     pub load: &'static str,
     /// The health probe: a line for the image's shell.
     pub probe: &'static str,
+    /// A folder for which its own image would declare a volume.
+    pub data: Option<&'static str>,
     /// Its log, if that is not its stdout.
     pub log: Option<Log>,
     /// Its exit status after the engine's stop, which is what it is without lithify.
@@ -51,6 +53,7 @@ pub const NGINX: Service = Service {
     argv: &["/usr/sbin/nginx", "-c", "/etc/nginx/logged.conf"],
     load: "nginx",
     probe: "wget -q -O /dev/null http://127.0.0.1/",
+    data: None,
     log: Some(Log { folder: "/var/log/nginx", file: "access.log", reopen: Reopen::Signal("USR1") }),
     stopped: 0,
     cycle_seconds: 0,
@@ -61,6 +64,7 @@ pub const REDIS: Service = Service {
     argv: &["/usr/bin/redis-server", "/etc/redis/redis.conf", "--logfile", "/var/log/redis/redis.log"],
     load: "redis",
     probe: "redis-cli ping",
+    data: None,
     // It opens its log for every line: there is nothing to be told. A signal that it ignores stands for that.
     log: Some(Log { folder: "/var/log/redis", file: "redis.log", reopen: Reopen::Signal("HUP") }),
     stopped: 0,
@@ -78,6 +82,7 @@ pub const POSTGRES: Service = Service {
     ],
     load: "postgres",
     probe: "psql --host /run/postgresql --command 'select 1'",
+    data: Some("/var/lib/postgresql/data"),
     log: Some(Log {
         folder: "/var/log/postgresql",
         file: "postgresql.log",
@@ -92,6 +97,7 @@ pub const HAPROXY: Service = Service {
     argv: &[],
     load: "haproxy",
     probe: HEALTH,
+    data: None,
     log: None,
     stopped: 0,
     cycle_seconds: 0,
@@ -102,6 +108,7 @@ pub const MEMCACHED: Service = Service {
     argv: &[],
     load: "memcached",
     probe: "echo version | nc 127.0.0.1 11211 | grep VERSION",
+    data: None,
     log: None,
     stopped: 0,
     cycle_seconds: 0,
@@ -112,6 +119,7 @@ pub const PYTHON: Service = Service {
     argv: &[],
     load: "notes",
     probe: HEALTH,
+    data: None,
     log: APP_LOG,
     stopped: 0,
     cycle_seconds: 0,
@@ -127,6 +135,7 @@ pub const CRON: Service = Service {
     argv: &[],
     load: "cron",
     probe: "pidof cron && test -s /var/lib/service/done",
+    data: None,
     log: None,
     stopped: 0,
     // cron has nothing shorter than a minute.
