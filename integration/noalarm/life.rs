@@ -99,6 +99,11 @@ impl Stand<'_> {
         Ok(())
     }
 
+    /// Waits until it answers: from then on it must.
+    pub fn is_up(&self, container: &str) -> Result<()> {
+        eventually("its first answer", PATIENCE, || self.probe(container).map(Some))
+    }
+
     fn session(&self, container: &str, line: &str) -> Result<Outcome> {
         self.docker.cli(&["exec", container, "sh", "-c", line])
     }
@@ -153,10 +158,11 @@ impl Stand<'_> {
         Ok(())
     }
 
-    /// Stops it and starts it again, as one command of the engine.
-    pub fn restart(&self, container: &str) -> Result<()> {
-        self.docker.ok(&["restart", "--time", "20", container])?;
-        Ok(())
+    /// Starts one that has stopped, or stops and starts one that runs, as one command of the engine.
+    pub fn again(&self, command: &str, container: &str) -> Result<()> {
+        let options: &[&str] = if command == "restart" { &["--time", "20"] } else { &[] };
+        self.docker.ok(&[&[command], options, &[container]].concat())?;
+        self.is_up(container)
     }
 
     /// Removes it when it has stopped.

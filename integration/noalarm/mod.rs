@@ -39,7 +39,7 @@ struct Pace {
 }
 
 const SHORT: Pace = Pace { risk: 0.9, life: Duration::from_secs(10), lives: 5, enforced: Duration::from_secs(4) };
-const LONG: Pace = Pace { risk: 0.25, life: Duration::from_secs(50), lives: 9, enforced: Duration::from_secs(150) };
+const LONG: Pace = Pace { risk: 0.25, life: Duration::from_secs(40), lives: 9, enforced: Duration::from_secs(120) };
 
 impl Pace {
     fn setup(self, corner: &Corner) -> Result<Setup> {
@@ -234,6 +234,7 @@ fn days(
         asked.probes += more.probes;
     };
     let left = what_is_left(stand.corner, &enforced("at its start")?)?;
+    stand.is_up(&container)?;
     let identity = stand.docker.identity(&container)?;
     let half = pace.enforced / 2;
     add(stand.other_load(&container, half)?);
@@ -247,10 +248,10 @@ fn days(
     ensure!(stand.docker.identity(&container)? == identity, "it was started anew");
     enforced("after its loads")?;
     stand.stop(&container).context("a graceful stop")?;
-    stand.docker.ok(&["start", &container])?;
+    stand.again("start", &container)?;
     add(Asked { requests: stand.learning_load(&container, Duration::ZERO).context("started again")?, probes: 0 });
     enforced("started again")?;
-    stand.restart(&container)?;
+    stand.again("restart", &container)?;
     add(stand.other_load(&container, Duration::ZERO).context("restarted")?);
     stand.is_well(&container)?;
     enforced("restarted")?;
