@@ -104,7 +104,8 @@ impl Stand<'_> {
         eventually("its first answer", PATIENCE, || self.probe(container).map(Some))
     }
 
-    fn session(&self, container: &str, line: &str) -> Result<Outcome> {
+    /// Somebody's session in it.
+    pub fn session(&self, container: &str, line: &str) -> Result<Outcome> {
         self.docker.cli(&["exec", container, "sh", "-c", line])
     }
 

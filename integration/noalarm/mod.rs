@@ -12,13 +12,15 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lithify::profile::syscalls;
+use lithify::profile::{Profile, syscalls};
 use serde_json::Value;
 
 use self::life::{Asked, Stand};
 use self::services::Service;
+use crate::command::{PATIENCE, eventually};
 use crate::corner::Corner;
 use crate::docker::Docker;
+use crate::journal::BREACH;
 use crate::setup::Setup;
 
 const PROMOTED: &str = "dev.lithify.profile.promoted";
@@ -64,6 +66,8 @@ struct Row {
     estimate: f64,
     /// Left of the engine's, and the engine's.
     syscalls: (usize, usize),
+    /// Of the calls, those that were seen.
+    learnt: usize,
     capabilities: (usize, usize),
     refusals: usize,
     asked: Asked,
@@ -83,11 +87,8 @@ impl std::fmt::Display for Row {
         let Row { service, generations, refusals, asked, .. } = self;
         let (minutes, enforced) = (self.windows as f64 / 60.0, self.enforced.as_secs_f64() / 60.0);
         write!(f, "| {service} | {generations} | {minutes:.1} | < {:.1} % ", self.estimate * 100.0)?;
-        write!(
-            f,
-            "| {} of {} | {} of {} ",
-            self.syscalls.0, self.syscalls.1, self.capabilities.0, self.capabilities.1
-        )?;
+        write!(f, "| {} of {} ({} seen) ", self.syscalls.0, self.syscalls.1, self.learnt)?;
+        write!(f, "| {} of {} ", self.capabilities.0, self.capabilities.1)?;
         write!(f, "| {refusals} | {} (0) | {} (0) | {enforced:.1} |", asked.requests, asked.probes)
     }
 }
@@ -163,7 +164,7 @@ fn learn(stand: &Stand<'_>, setup: &Setup, pace: Pace) -> Result<(Value, Asked)>
         stand.is_well(&container)?;
         stand.stop(&container)?;
         // The last of what was seen is folded when the container has ended.
-        let profile = crate::command::eventually("a profile of all that was seen", crate::command::PATIENCE, || {
+        let profile = eventually("a profile of all that was seen", PATIENCE, || {
             let profile = profile_of(stand, setup, &container)?;
             let folded = setup.journal().of("dev.lithify.container.learnt", &container)?;
             Ok(profile.filter(|_| stage == "enforce" || !folded.is_empty()))
@@ -200,6 +201,9 @@ fn through_auto(corner: &Corner, setup: &Setup, docker: &Docker<'_>, service: &S
     let alarms = alarms(setup, &containers)?;
     let left = judged.with_context(|| format!("while enforced; what was said: {alarms:#?}"))?;
     ensure!(alarms.is_empty(), "{}: false alarms: {alarms:#?}", service.image.name());
+    is_listened_to(&stand, setup).context("what was refused on purpose")?;
+    let file = learnt["path"].as_str().context("no path")?;
+    let seen: Profile = serde_json::from_slice(&fs::read(file).with_context(|| format!("failed to read {file}"))?)?;
     let next = &learnt["progress"]["next-window"];
     Ok(Row {
         service: service.image.name(),
@@ -207,6 +211,7 @@ fn through_auto(corner: &Corner, setup: &Setup, docker: &Docker<'_>, service: &S
         windows: next["total"].as_u64().context("no windows")?,
         estimate: next["bound"].as_f64().context("no bound")?,
         syscalls: left.0,
+        learnt: seen.workload_behaviour.syscalls.len(),
         capabilities: left.1,
         refusals: alarms.len(),
         asked,
@@ -258,6 +263,30 @@ fn days(
     stand.stop(&container)?;
     stand.remove(&container)?;
     Ok(left)
+}
+
+/// A silence into which nobody listens is worth nothing: what is refused now, in a session, so that nothing follows from it,
+/// has to be told.
+fn is_listened_to(stand: &Stand<'_>, setup: &Setup) -> Result<()> {
+    let container = stand.begin()?;
+    stand.is_up(&container)?;
+    let refused = stand.session(&container, "chroot / true || touch /usr/bin/planted")?;
+    ensure!(refused.code != 0, "neither was refused: {refused:?}");
+    let told = |kind: &str, key: &str, value: &str| {
+        eventually(&format!("a breach of {value}"), PATIENCE, || {
+            let breaches = setup.journal().of(BREACH, &container)?;
+            let named = breaches.iter().any(|event| {
+                let all = event["data"]["refusals"].as_array().into_iter().flatten();
+                event["data"]["kind"] == kind && all.chain([&event["data"]]).any(|one| one[key] == value)
+            });
+            ensure!(named, "{breaches:#?}");
+            Ok(Some(()))
+        })
+    };
+    told("refused-syscall", "syscall", "chroot")?;
+    told("refused-write", "path", "/usr/bin/planted")?;
+    stand.stop(&container)?;
+    stand.remove(&container)
 }
 
 /// One service in a corner of its own.
