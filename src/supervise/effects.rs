@@ -95,7 +95,7 @@ impl Supervisor {
         self.kill_stragglers();
         self.tell_last_refusals();
         self.scan_generation();
-        self.disarm_guard();
+        self.leave_guard();
         let observation = self.close_companion();
         let exit = self.exit.unwrap_or(Exit::Signal(libc::SIGKILL));
         self.tell_exited(exit, observation);

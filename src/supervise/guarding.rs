@@ -25,6 +25,8 @@ pub(super) struct Guarding {
     /// The process that loads the node's guard.
     loader: Option<Child>,
     guarded: Option<Guarded>,
+    /// It was loaded, or asked to be, for this container, and is not armed for it.
+    prepared: bool,
 }
 
 impl Guarding {
@@ -35,7 +37,10 @@ impl Guarding {
             return;
         }
         match process::fork() {
-            Ok(Fork::Parent(pid)) => self.loader = process::pidfd_open(pid).ok().map(|pidfd| Child { pid, pidfd }),
+            Ok(Fork::Parent(pid)) => {
+                self.prepared = true;
+                self.loader = process::pidfd_open(pid).ok().map(|pidfd| Child { pid, pidfd });
+            }
             Ok(Fork::Child) => {
                 let _ = process::set_parent_death_signal(libc::SIGKILL);
                 // All that is open is the supervisor's; nothing of it is used here again.
@@ -94,11 +99,15 @@ impl Supervisor {
         match armed {
             Ok((unseen, guarded)) => {
                 self.guarding.guarded = Some(guarded);
+                self.guarding.prepared = false;
                 if !unseen.is_empty() {
                     self.tell_failures(vec![format!("the guard does not see on this kernel: {}", unseen.join(", "))]);
                 }
             }
-            Err(error) => self.tell_unguarded(&format!("{error:#}")),
+            Err(error) => {
+                self.guarding.prepared = true;
+                self.tell_unguarded(&format!("{error:#}"));
+            }
         }
     }
 
@@ -129,6 +138,24 @@ impl Supervisor {
     /// The generation is over, and all that was refused has been taken.
     pub(super) fn disarm_guard(&mut self) {
         if let Some(Err(error)) = self.guarding.guarded.take().map(Guarded::disarm) {
+            self.tell_failures(vec![format!("the guard was not let go: {error:#}")]);
+        }
+    }
+
+    /// The container is over, or never came to be: a guard that was loaded for it and armed for nobody is let go, too.
+    pub(super) fn leave_guard(&mut self) {
+        self.disarm_guard();
+        if !std::mem::take(&mut self.guarding.prepared) {
+            return;
+        }
+        if let Some(loader) = self.guarding.loader.take() {
+            let _ = self.wait_readable(&[loader.pidfd.as_fd()], Instant::now() + LOAD_PATIENCE);
+            let _ = process::reap_pidfd(loader.pidfd.as_fd());
+        }
+        let place = &self.plan.sensor;
+        if matches!(place.guard().pinned(), Ok(Pinned::Ours))
+            && let Err(error) = Guard::open(place).and_then(Guard::leave)
+        {
             self.tell_failures(vec![format!("the guard was not let go: {error:#}")]);
         }
     }

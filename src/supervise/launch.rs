@@ -211,6 +211,7 @@ fn give_up(
     if let Some(mut supervisor) = supervisor {
         supervisor.end_generation_now();
         supervisor.discard();
+        supervisor.leave_guard();
         supervisor.root.unmount();
         root::remove_state(dir);
         let _ = socket::send(launcher.as_fd(), &encode(&outcome), &[]);

@@ -228,6 +228,7 @@ fn not_created() {
     let (policy, limits) = (enforcing(&world), world.limits());
     let outcome = world.launch(config, policy, limits, Some(Box::new(director)), false);
     assert_eq!(outcome, Outcome::RuntimeFailed(1), "{}", world.log());
+    assert!(!world.sensor().guard().pins.exists(), "a guard that was loaded for nobody");
     assert_eq!(world.log().matches("create failed").count(), 1, "said once, by the runtime: {}", world.log());
     assert_eq!(asked(&asks), "recalibrate\n");
 }

@@ -298,6 +298,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.end();
+        // What supervisors leave that were killed.
+        let unload = ["sensor", "unload", "--guard", "--force", "--state-dir"];
+        let _ = Command::new(env!("CARGO_BIN_EXE_lithifyctl")).args(unload).arg(self.path("state")).output();
         let cgroups = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
         for hierarchy in cgroups.map(|entry| entry.path()) {
             let own = hierarchy.join(&self.cgroup[1..]);
