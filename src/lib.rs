@@ -17,7 +17,7 @@
 //! | you look for | it is in |
 //! | --- | --- |
 //! | a flag of runc or of ours, which verb a call is | [`cli`] |
-//! | what a verb does to a protected container; the only place where the stages meet | [`engine`]: `create.rs` for `create` and `run`, `exec.rs`, `delete.rs`, `verbs.rs` for the rest |
+//! | what a verb does to a protected container; the only place where the stages meet | [`engine`]: `create.rs` for `create` and `run`, `exec.rs`, `delete.rs`, `verbs.rs` for the rest; `seat.rs` what a container's profile makes of it, `director.rs` the same for each generation |
 //! | config.toml, annotations, what may loosen what | [`policy`]: `config.rs` and `document.rs`, `annotations.rs`, `tighten.rs`, `values.rs`, `names.rs` |
 //! | what is changed in config.json | [`spec`] |
 //! | what a profile allows: seccomp, capabilities, scratch, limits, each edit with its reason | [`harden`]; `profile/filter.rs` and `families.rs` say which calls |
@@ -29,7 +29,7 @@
 //! | a generation that is decided anew | [`supervise`]: `director.rs` is who decides, `anew.rs` takes it over |
 //! | how a change is seen | [`watch`]: `tripwire.rs` (fanotify), `upper.rs` (inotify), `mounts.rs`, `scan.rs` |
 //! | the process beside a container that is learnt | [`learn`]: its work; `engine/learning.rs` starts it, `supervise/companion.rs` is the supervisor's side, `ctl/hook.rs` that of OCI hooks |
-//! | what workloads were seen to do: the documents, merging, the estimate, what is never learnt, the store | [`profile`]: `merge.rs`, `estimate.rs`, `baseline.rs`, `store.rs` |
+//! | what workloads were seen to do: the documents, merging, the estimate, what is never learnt, the store | [`profile`]: `merge.rs`, `estimate.rs`, `stages.rs`, `baseline.rs`, `store.rs` |
 //! | what is learnt of a container, by whom, when | [`learn`] |
 //! | which revision of a workload a container is | [`identity`] |
 //! | the event types, the journal's files, reading them back | [`events`] |

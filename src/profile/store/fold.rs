@@ -96,7 +96,9 @@ pub fn recover(
             if done || live(&o) {
                 return Ok(0);
             }
-            fold_observation(data_dir, &o).map(|profile| usize::from(profile.generations.contains_key(&o.id)))
+            let profile = fold_observation(data_dir, &o)?;
+            // Once learning is over, what is left over stays so.
+            Ok(usize::from(profile.generations.get(&o.id).is_some_and(|g| g.until >= o.until)))
         });
         match outcome {
             Ok(count) => folded += count,
