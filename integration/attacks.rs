@@ -213,13 +213,18 @@ fn enforce(site: &Site<'_>, under: Under<'_>, answer: Answer) -> Result<()> {
     let tripwire = under == TRIPWIRE;
     for attack in kit::all()? {
         let victim = site.begin(under, HONEST)?;
-        victim.serve_honestly().with_context(|| format!("{:#?} {}", site.setup.journal().events(), site.ctl(&["profile", "show", WORKLOAD]).unwrap_or_default()))?;
+        victim.serve_honestly().with_context(|| format!("told was {:?}", events_of(site, &victim.id)))?;
         let (id, before) = (victim.id.clone(), events_of(site, &victim.id)?);
         let engine_sees = victim.identity()?;
         let end = victim.strike(&attack)?;
         let (journal, expected) = (site.setup.journal(), attack.enforced(tripwire)?);
         let told =
             eventually("an event", Duration::from_secs(4), || Ok(named(&journal.events()?, &id, &expected))).ok();
+        if answer == Answer::Restart {
+            // Told after the service is there again.
+            let _ =
+                eventually("a restart", Duration::from_secs(10), || Ok(journal.of(RESTARTED, &id)?.first().cloned()));
+        }
         let serves = eventually("service", Duration::from_secs(15), || Ok(victim.serves().then_some(()))).is_ok();
         let restarts = journal.of(RESTARTED, &id)?.len();
         let same = victim.identity()? == engine_sees;

@@ -1,4 +1,5 @@
-/* Starts to mine: a burst of threads that use up every processor, and a connection to a pool.
+/* Starts to mine: a burst of threads that use up every processor, and a connection to a pool. Threads alone are held by the
+ * limit of processes, and told by nothing.
  *
  * docker:  lands
  * enforce: syscall connect

@@ -4,11 +4,12 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lithify::sensor::Place;
 use serde_json::{Value, json};
 
 use super::kit::{self, Attack, Payload};
@@ -59,6 +60,7 @@ pub struct Site<'c> {
     /// Configuration and journal.
     pub setup: Setup,
     base: String,
+    state: PathBuf,
     engine: Engine<'c>,
     attackers: Vec<Child>,
 }
@@ -99,8 +101,11 @@ impl<'c> Site<'c> {
         // What a failed attack took down with it is not to hold up the next one. Which mode it is, is said for each victim.
         let anew = "mode = \"learn\"\n";
         let setup = Setup::with(corner, &format!("restart-limit = \"20/10s\"\n{anew}"))?;
-        let base = fs::read_to_string(&setup.config)?.replace(anew, "");
-        let mut site = Site { corner, setup, base, engine, attackers: Vec::new() };
+        // Docker's ids are long, and a socket's path in a container's folder has to fit 108 bytes. The corner's /run is its own.
+        let (long, name) = (corner.path("state"), corner.cgroup());
+        let state = Path::new("/run").join(name.rsplit('-').next().context("a corner without a name")?);
+        let base = fs::read_to_string(&setup.config)?.replace(anew, "").replace(&long, &state.display().to_string());
+        let mut site = Site { corner, setup, base, state, engine, attackers: Vec::new() };
         site.attacker()?;
         Ok(site)
     }
@@ -239,6 +244,11 @@ impl Drop for Site<'_> {
         for attacker in &mut self.attackers {
             let _ = attacker.kill();
             let _ = attacker.wait();
+        }
+        // The kernel's programs are the node's: what an attack that failed has left of them would outlive the corner.
+        let place = Place::of(&self.state);
+        for pins in [&place.pins, &place.guard().pins] {
+            let _ = fs::remove_dir_all(self.corner.inside(pins));
         }
     }
 }

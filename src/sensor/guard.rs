@@ -22,7 +22,7 @@ use super::place::Place;
 use super::reading::{Operation, Origin};
 use super::{ensure_loaded, owners, script, unseen};
 use crate::guard::{Refusal, Refused};
-use crate::profile::syscalls::capability_name;
+use crate::profile::syscalls::{self, capability_name};
 use crate::sys::bpf::{self, Kind, Map};
 use crate::sys::ring::Ring;
 
@@ -183,6 +183,11 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
             path: if known { decode::path(record) } else { UNKNOWN.into() },
             operation: operation(decode::operation(record.what)?).into(),
         },
+        // Its caller was killed for it.
+        Record::CALL => {
+            let (compat, number) = (record.number & layout::COMPAT != 0, record.number & !layout::COMPAT);
+            Refused::Syscall { name: syscalls::name(compat, number), arguments: Vec::new(), path: None }
+        }
         Record::CAPABILITY => Refused::Capability { name: capability_name(record.number) },
         Record::PROGRAM if record.what == layout::NAMED && known => {
             let (path, kept) = (decode::path(record), record.flags & Record::KEPT != 0);

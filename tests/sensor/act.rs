@@ -136,21 +136,26 @@ fn markers() {
 }
 
 fn denied() {
+    filter(0, REFUSED as u32, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    bare(REFUSED);
+}
+
+/// From now on, calls with this value at this place of seccomp_data(2) get that answer.
+pub fn filter(place: u32, value: u32, answer: u32) {
     let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let filter = [
-        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, REFUSED as u32),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, place),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, value),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, answer),
         op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     // SAFETY: a whole filter that outlives the call; root needs no no_new_privs for it.
     let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     assert_eq!(done, 0);
-    bare(REFUSED);
 }
 
-fn compat() {
+pub fn compat() {
     // SAFETY: getpid takes no arguments and touches no memory; the 32-bit entry keeps all registers but rax, and clears
     // r8 to r11 on old kernels.
     unsafe {

@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("guard::a_foreign_program_runs_where_nobody_kills_and_is_told_once", only_told),
     ("guard::what_its_mount_keeps_from_running_is_told_and_what_lacks_permission_is_not", kept),
     ("guard::a_processs_memory_that_is_opened_for_writing_is_told_and_for_reading_is_not", memory),
+    ("guard::a_call_by_an_interface_that_the_filter_does_not_have_is_told_by_its_name", interface),
     ("guard::an_allowed_program_runs_in_silence_and_one_that_a_pattern_may_mean_is_told", allowed),
     ("guard::a_moved_root_or_a_mount_over_a_program_of_the_image_hides_nothing", moved_root),
     ("guard::a_program_of_the_image_is_told_once_for_each_side_unless_it_is_allowed", image),
@@ -93,6 +94,13 @@ fn kept() {
         assert_eq!(times(&refused, &program(path, "tmpfs", true)), 1, "{path}: {refused:?}");
     }
     assert!(!format!("{refused:?}").contains("/permission"), "{refused:?}");
+}
+
+fn interface() {
+    let world = World::new();
+    let refused = world.refused_to(Container::new(&["guard", "interface"]), &killing());
+    let call = Refused::Syscall { name: "i386:getpid".into(), arguments: Vec::new(), path: None };
+    assert_eq!(times(&refused, &call), 1, "{refused:?}");
 }
 
 fn memory() {

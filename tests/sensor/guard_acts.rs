@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::mman::{MapFlags, ProtFlags};
 use nix::sys::stat::Mode;
 
-use crate::act::{WORD, bare, execute};
+use crate::act::{WORD, bare, compat, execute, filter};
 
 /// A whole program that needs no loader: it writes an `x` to its standard output, and ends. Its first instruction begins
 /// the call.
@@ -87,6 +87,14 @@ pub fn run(words: &[&str]) {
         ["flood", dir, times] => flood(dir, times.parse().unwrap()),
         ["capabilities"] => capabilities(),
         ["opens", path, times] => opens(path, times.parse().unwrap()),
+        ["interface"] => {
+            // seccomp_data.arch is AUDIT_ARCH_I386 (linux/audit.h).
+            let killed = child(|| {
+                filter(4, 0x4000_0003, libc::SECCOMP_RET_KILL_PROCESS);
+                compat();
+            });
+            assert_eq!(killed, Exit::Signal(libc::SIGSYS));
+        }
         ["memory", how] => {
             OpenOptions::new().read(true).write(*how == "write").open("/proc/self/mem").unwrap();
             // Others of that file system, and others of that name, are nobody's memory.

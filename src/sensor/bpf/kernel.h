@@ -138,6 +138,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
+	int exit_code;
 };
 struct linux_binprm {
 	unsigned int secureexec : 1;
@@ -189,6 +190,7 @@ struct unix_sock {
 #define FMODE_CREATED 0x100000
 #define PROT_EXEC 0x4
 #define MAP_ANONYMOUS 0x20
+#define SIGSYS 31
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
 #define S_IFREG 0100000
