@@ -36,6 +36,11 @@ impl Outcome {
 /// Runs a program to its end *and* to the end of its output: whoever keeps our pipe open after the program has gone is an
 /// error here, as it would be a hang for an engine.
 pub fn run(command: &mut Command) -> Result<Outcome> {
+    run_within(command, PATIENCE)
+}
+
+/// The same for what takes long by intention.
+pub fn run_within(command: &mut Command, patience: Duration) -> Result<Outcome> {
     let what = format!("{command:?}");
     let start = Instant::now();
     let mut child = command
@@ -49,7 +54,7 @@ pub fn run(command: &mut Command) -> Result<Outcome> {
     read_to_end(child.stderr.take().context("no stderr")?, false, sender);
     let (mut stdout, mut stderr) = (String::new(), String::new());
     for _ in 0..2 {
-        let left = PATIENCE.saturating_sub(start.elapsed());
+        let left = patience.saturating_sub(start.elapsed());
         match receiver.recv_timeout(left) {
             Ok((true, text)) => stdout = text,
             Ok((false, text)) => stderr = text,
@@ -57,7 +62,7 @@ pub fn run(command: &mut Command) -> Result<Outcome> {
                 let ended = child.try_wait()?;
                 let _ = child.kill();
                 let _ = child.wait();
-                bail!("{what} still held its output open after {PATIENCE:?}; the program itself: {ended:?}");
+                bail!("{what} still held its output open after {patience:?}; the program itself: {ended:?}");
             }
         }
     }

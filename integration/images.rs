@@ -1,11 +1,12 @@
 //! The test images, made once by `integration/images` and shared by all tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::command::run;
+use crate::command::run_within;
 
 /// An image made from Debian packages.
 #[derive(Debug, Clone, Copy)]
@@ -18,16 +19,40 @@ pub enum Image {
     Redis,
     /// A cluster in /var/lib/postgresql/data, as user postgres; its socket is in /run/postgresql.
     Postgres,
+    /// A front on port 8080 and two servers behind it, as user haproxy.
+    Haproxy,
+    /// On port 11211, as user memcache.
+    Memcached,
+    /// http.server with sqlite3 on port 8080, as root; writes to /srv/app/data and /var/log/app, and tries .pyc files.
+    Python,
+    /// The same service in Node.js, as user app.
+    Node,
+    /// The same service in Java, as user app.
+    Java,
+    /// cron under a shell, as root, with CGI scripts on port 8080; writes to /var/lib/service.
+    Cron,
 }
 
 impl Image {
-    fn name(self) -> &'static str {
+    /// The name of its folder, and of its loads.
+    pub fn name(self) -> &'static str {
         match self {
             Image::Busybox => "busybox",
             Image::Nginx => "nginx",
             Image::Redis => "redis",
             Image::Postgres => "postgres",
+            Image::Haproxy => "haproxy",
+            Image::Memcached => "memcached",
+            Image::Python => "python",
+            Image::Node => "node",
+            Image::Java => "java",
+            Image::Cron => "cron",
         }
+    }
+
+    /// Whether it is one of those in `integration/services`, which are made only for whoever asks.
+    fn is_on_demand(self) -> bool {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/services").join(self.name()).exists()
     }
 
     /// The name that engines know it by.
@@ -37,19 +62,31 @@ impl Image {
 
     /// Its docker-archive, for `load` and `import`.
     pub fn archive(self) -> Result<String> {
-        Ok(folder()?.join(format!("{}.tar", self.name())).display().to_string())
+        Ok(self.made()?.join(format!("{}.tar", self.name())).display().to_string())
     }
 
     /// Its unpacked root filesystem; never to be written to.
     pub fn rootfs(self) -> Result<PathBuf> {
-        Ok(folder()?.join(self.name()).join("rootfs"))
+        Ok(self.made()?.join(self.name()).join("rootfs"))
+    }
+
+    /// The folder of the images, with this one in it.
+    fn made(self) -> Result<PathBuf> {
+        let name = self.name();
+        if self.is_on_demand() { make(&[name]) } else { make(&[]) }
     }
 }
 
 /// The folder of the images; the script that makes them returns at once when they are there.
 pub fn folder() -> Result<PathBuf> {
+    make(&[])
+}
+
+fn make(on_demand: &[&str]) -> Result<PathBuf> {
     let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let folder = package.join("target/integration");
-    run(Command::new(package.join("integration/images")).arg(&folder))?.success()?;
+    // Packages are downloaded and unpacked the first time.
+    let patience = Duration::from_secs(300);
+    run_within(Command::new(package.join("integration/images")).arg(&folder).args(on_demand), patience)?.success()?;
     Ok(folder)
 }

@@ -32,6 +32,7 @@ mod hooks;
 mod killed;
 mod learn;
 mod limits;
+mod noalarm;
 mod plain;
 mod sealed;
 mod storm;

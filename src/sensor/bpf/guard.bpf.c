@@ -105,7 +105,7 @@ static __noinline void opened(struct task_struct *me, struct tracked *t, u32 fd)
 	char name[4] = {};
 
 	if (!r || !file || BPF_CORE_READ(file, f_inode, i_sb, s_magic) != PROC_MAGIC ||
-	    !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE))
+	    !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE) || !aim(t->slot, t->id, &s))
 		return;
 	BPF_CORE_READ_INTO(&path, file, f_path);
 	bpf_probe_read_kernel(name, sizeof(name), BPF_CORE_READ(path.dentry, d_name.name));

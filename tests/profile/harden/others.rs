@@ -69,7 +69,7 @@ fn written_places_become_scratch_but_not_where_the_engine_or_the_policy_mounts()
 }
 
 #[test]
-fn programs_of_volumes_run_and_other_foreign_ones_do_not() {
+fn programs_of_image_and_volumes_run_and_other_foreign_ones_do_not() {
     let mut learnt = changed(|o| {
         for (path, origin) in [("/bin/sh", Origin::Image), ("/data/plugin", Origin::Volume), ("/tmp/x", Origin::Tmpfs)]
         {
@@ -81,12 +81,13 @@ fn programs_of_volumes_run_and_other_foreign_ones_do_not() {
     let docker = document(&engine(DOCKER));
     let limits = hardened(&learnt, &docker, true).limits;
     assert!(limits.kill_foreign);
-    assert_eq!(limits.programs, BTreeSet::from(["/data/plugin".to_string()]));
+    assert_eq!(limits.programs, BTreeSet::from(["/bin/sh".to_string(), "/data/plugin".to_string()]));
     assert_eq!(limits.session_programs, BTreeSet::from(["/bin/probe".to_string()]));
     let by_hand = Decision { at: build::time(1), why: "ours".into() };
     learnt.steering.allowed.insert("program /tmp/x from tmpfs".into(), by_hand.clone());
     learnt.steering.denied.insert("program /data/plugin".into(), by_hand);
-    assert_eq!(hardened(&learnt, &docker, true).limits.programs, BTreeSet::from(["/tmp/x".to_string()]));
+    let allowed = BTreeSet::from(["/bin/sh".to_string(), "/tmp/x".to_string()]);
+    assert_eq!(hardened(&learnt, &docker, true).limits.programs, allowed);
 }
 
 #[test]
