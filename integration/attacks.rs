@@ -175,7 +175,7 @@ fn observe(site: &Site<'_>, under: Under<'_>) -> Result<()> {
         // A look at the end of its life is the last chance.
         let early = eventually("an event", Duration::from_secs(4), told).ok();
         victim.end()?;
-        let told = early.map_or_else(|| told(), |early| Ok(Some(early)))?;
+        let told = early.map_or_else(told, |early| Ok(Some(early)))?;
         table.row(&attack.name, &end, told.as_deref().unwrap_or("SILENT"));
         if told.is_none() {
             table.wrong.push(format!("{}: no event names it, of {:?}", attack.name, events_of(site, &id)?));
