@@ -109,7 +109,7 @@ static __noinline void opened(struct task_struct *me, struct tracked *t, u32 fd)
 		return;
 	BPF_CORE_READ_INTO(&path, file, f_path);
 	bpf_probe_read_kernel(name, sizeof(name), BPF_CORE_READ(path.dentry, d_name.name));
-	if (name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || name[3])
+	if (name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || name[3] || !aim(t->slot, t->id, &s))
 		return;
 	blank(r, &s, PATH)->what = WRITE;
 	if (!walk(r, path.dentry, path.mnt) || !text(r))
@@ -187,7 +187,7 @@ static __noinline void killed_by_filter(struct task_struct *task, struct tracked
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
 	struct room *r = room(IN_EXIT);
 
-	if (!r || !is_compat(task))
+	if (!r || !is_compat(task) || !aim(t->slot, t->id, &s))
 		return;
 	blank(r, &s, CALL)->number = (u32)BPF_CORE_READ(regs, orig_ax) | COMPAT_BIT;
 	r->line_bytes = 0;
