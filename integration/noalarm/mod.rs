@@ -126,7 +126,7 @@ fn rights(config: &Value) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
 fn what_is_left(corner: &Corner, known: &Value) -> Result<((usize, usize), (usize, usize))> {
     let id = known["id"].as_str().context("no id")?;
     let bundle = known["bundle"].as_str().context("no bundle")?;
-    let state = fs::read_dir(corner.dir().join("state"))?
+    let state = fs::read_dir(corner.inside(corner.state()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(id)))
         .context("no state of it")?;
