@@ -227,12 +227,14 @@ impl Corner {
         self.holder.kill()?;
         self.holder.wait()?;
         // The kernel's programs are the node's: what a test that failed has left of them would outlive the corner.
-        let pins = Place::of(&self.state()).pins;
-        match fs::remove_dir_all(&pins) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("failed to remove {}", pins.display()));
+        let sensor = Place::of(&self.state());
+        for pins in [sensor.guard().pins, sensor.pins] {
+            match fs::remove_dir_all(&pins) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("failed to remove {}", pins.display()));
+                }
+                _ => {}
             }
-            _ => {}
         }
         for dir in cgroups.iter().rev() {
             eventually("removal of a cgroup", PATIENCE, || match fs::remove_dir(dir) {
