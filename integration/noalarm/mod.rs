@@ -40,7 +40,7 @@ struct Pace {
     enforced: Duration,
 }
 
-const SHORT: Pace = Pace { risk: 0.9, life: Duration::from_secs(10), lives: 5, enforced: Duration::from_secs(4) };
+const SHORT: Pace = Pace { risk: 0.9, life: Duration::from_secs(8), lives: 5, enforced: Duration::from_secs(2) };
 const LONG: Pace = Pace { risk: 0.25, life: Duration::from_secs(40), lives: 9, enforced: Duration::from_secs(120) };
 
 impl Pace {
@@ -257,7 +257,7 @@ fn days(
     add(Asked { requests: stand.learning_load(&container, Duration::ZERO).context("started again")?, probes: 0 });
     enforced("started again")?;
     stand.again("restart", &container)?;
-    add(stand.other_load(&container, Duration::ZERO).context("restarted")?);
+    add(Asked { requests: stand.learning_load(&container, Duration::ZERO).context("restarted")?, probes: 0 });
     stand.is_well(&container)?;
     enforced("restarted")?;
     stand.stop(&container)?;
