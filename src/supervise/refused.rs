@@ -252,7 +252,8 @@ impl Supervisor {
     }
 
     fn judge(&mut self, refusals: &[Refusal], beyond: bool, now: Duration) -> Vec<Effect> {
-        if let Some(first) = refusals.iter().find(|refusal| !refusal.session)
+        let limits = &self.plan.limits;
+        if let Some(first) = refusals.iter().find(|refusal| !refusal.session && !is_only_told(limits, refusal))
             && self.goes_back_to_observing(first)
         {
             return self.machine.step(Input::Anew, now);
@@ -269,7 +270,7 @@ impl Supervisor {
     }
 
     fn response_to(&self, refusal: &Refusal) -> Response {
-        self.possible(response_to(&self.plan.policy, refusal))
+        self.possible(response_to(&self.plan.policy, &self.plan.limits, refusal))
     }
 
     fn count(&mut self, refusals: Vec<Refusal>, beyond: (u64, u64)) {
@@ -318,10 +319,17 @@ fn strength(response: Response) -> u8 {
     }
 }
 
+/// A program of the image in a workload of scripts, whose months have other programs than its minutes: it was not stopped,
+/// and it could only do what was learnt.
+fn is_only_told(limits: &Limits, refusal: &Refusal) -> bool {
+    let of_image = matches!(&refusal.refused, Refused::Program { origin, killed: false, .. } if origin == "image");
+    limits.runs_scripts && of_image
+}
+
 /// What is to follow. A session is somebody's who was let in: what it is refused says nothing of the workload.
-fn response_to(policy: &Policy, refusal: &Refusal) -> Response {
+fn response_to(policy: &Policy, limits: &Limits, refusal: &Refusal) -> Response {
     match &refusal.refused {
-        _ if refusal.session => Response::Report,
+        _ if refusal.session || is_only_told(limits, refusal) => Response::Report,
         Refused::Syscall { .. } | Refused::Capability { .. } | Refused::Program { killed: false, .. } => {
             policy.on_refused_syscall
         }
@@ -389,5 +397,20 @@ mod tests {
         let known = |exec, path| is_known(&limits(), exec, &refusal(program(path, false), true));
         assert!(known(ExecRule::Allow, "/srv/anything"));
         assert!(known(ExecRule::Profile, "/bin/probe") && !known(ExecRule::Profile, "/srv/anything"));
+    }
+    #[test]
+    fn another_program_of_the_image_is_only_told_where_scripts_run_and_one_that_was_killed_is_answered() {
+        use crate::policy::{Config, resolve};
+        let none = std::collections::BTreeMap::new();
+        let usual =
+            resolve(&Config::default(), &Default::default(), &none, None).expect("a policy without annotations");
+        let policy = Policy { on_refused_syscall: Response::Restart, on_write: Response::Stop, ..usual };
+        let scripts = Limits { runs_scripts: true, ..limits() };
+        let response = |limits: &Limits, refused: Refused| response_to(&policy, limits, &refusal(refused, false));
+        assert_eq!(response(&limits(), program("/bin/tail", false)), Response::Restart);
+        assert_eq!(response(&scripts, program("/bin/tail", false)), Response::Report);
+        assert_eq!(response(&scripts, program("/tmp/tail", true)), Response::Stop);
+        let foreign = Refused::Program { path: "/data/x".to_owned(), origin: "volume".to_owned(), killed: false };
+        assert_eq!(response(&scripts, foreign), Response::Restart, "it is not of the image");
     }
 }
