@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::command::eventually;
 use crate::corner::Corner;
-use crate::journal::RESTARTED;
+use crate::journal::{EXEC, RESTARTED};
 use kit::{Named, Place};
 use site::{COMPROMISED, End, HONEST, Site, Under};
 
@@ -158,11 +158,14 @@ fn with_all_capabilities_and_no_filter_attacks_land() -> Result<()> {
 }
 
 /// Each attack against a fresh victim that is observed; honest visitors come first, and nothing of them is told.
-fn observe(site: &Site<'_>) -> Result<()> {
+fn observe(site: &Site<'_>, under: Under<'_>) -> Result<()> {
     learn(site)?;
+    site.keep_profiles()?;
     let mut table = Table::default();
     for attack in kit::all()? {
-        let victim = site.begin(OBSERVED, HONEST)?;
+        // What is new becomes part of a profile that is observed in mode auto; the next attack is to meet it as it was.
+        site.restore_profiles()?;
+        let victim = site.begin(under, HONEST)?;
         victim.serve_honestly()?;
         let id = victim.id.clone();
         let before = events_of(site, &id)?;
@@ -172,7 +175,7 @@ fn observe(site: &Site<'_>) -> Result<()> {
         // A look at the end of its life is the last chance.
         let early = eventually("an event", Duration::from_secs(4), told).ok();
         victim.end()?;
-        let told = early.map_or_else(|| told(), |early| Ok(Some(early)))?;
+        let told = early.map_or_else(told, |early| Ok(Some(early)))?;
         table.row(&attack.name, &end, told.as_deref().unwrap_or("SILENT"));
         if told.is_none() {
             table.wrong.push(format!("{}: no event names it, of {:?}", attack.name, events_of(site, &id)?));
@@ -181,19 +184,25 @@ fn observe(site: &Site<'_>) -> Result<()> {
             table.wrong.push(format!("{}: honest visitors gave {before:?}", attack.name));
         }
     }
-    table.judge("observed")
+    table.judge(&format!("observed, {under:?}"))
 }
 
 #[test]
 fn observed_under_docker_each_attack_gives_an_event_that_names_it() -> Result<()> {
     let corner = Corner::new()?;
-    observe(&Site::docker(&corner)?)
+    observe(&Site::docker(&corner)?, OBSERVED)
 }
 
 #[test]
 fn observed_with_all_capabilities_each_attack_gives_an_event_that_names_it() -> Result<()> {
     let corner = Corner::new()?;
-    observe(&Site::bare(&corner)?)
+    observe(&Site::bare(&corner)?, OBSERVED)
+}
+
+#[test]
+fn observed_in_mode_auto_each_attack_gives_an_event_that_names_it() -> Result<()> {
+    let corner = Corner::new()?;
+    observe(&Site::bare(&corner)?, Under::Lithify("mode = \"auto\""))
 }
 
 /// How attacks are answered.
@@ -290,6 +299,42 @@ fn observed_what_comes_from_the_host_gives_an_event_that_names_it() -> Result<()
     // A session's program is not the workload's, and nor is what it does.
     docker.ok(&["exec", &id, "sh", "-c", "cp /usr/bin/busybox /tmp/busybox-session && /tmp/busybox-session true"])?;
     awaits(&site, &id, "forbidden", "program /tmp/busybox-session")?;
+    victim.end()
+}
+
+#[test]
+fn enforced_what_comes_from_the_host_is_no_wider_than_the_container_and_is_told() -> Result<()> {
+    let corner = Corner::new()?;
+    let site = Site::docker(&corner)?;
+    let docker = site.engine().context("no engine")?;
+    learn(&site)?;
+    let victim = site.begin(ENFORCED, HONEST)?;
+    let id = victim.id.clone();
+    let file = corner.path("attacker/landed.sh");
+    docker.ok(&["cp", &file, &format!("{id}:/srv/www/cgi-bin/landed")])?;
+    awaits(&site, &id, "write", "/srv/www/cgi-bin/landed")?;
+    let found = docker.cli(&["exec", &id, "ls", "/srv/www/cgi-bin"])?;
+    ensure!(
+        found.stdout == "visits\n",
+        "what the host writes into the engine's layer is not in the container: {found:?}"
+    );
+    // With all privileges that Docker would give, a session has those of the container.
+    let remount = docker.cli(&["exec", "--privileged", &id, "mount", "-o", "remount,rw", "/"])?;
+    ensure!(remount.code != 0, "{remount:?}");
+    awaits(&site, &id, "syscall", "mount")?;
+    let sessions = site.setup.journal().wait_for(EXEC, &id, 2)?;
+    let taken = |event: &Value| event["data"]["refused"].to_string().contains("CAP_SYS_ADMIN");
+    ensure!(sessions.iter().any(taken), "what was asked for and not given is told: {sessions:?}");
+    // Who was let in is no reason to restart the workload.
+    ensure!(site.setup.journal().of(RESTARTED, &id)?.is_empty(), "a session's refusal restarted the workload");
+    ensure!(victim.serves(), "it serves no more");
+    victim.end()?;
+    let victim = site.begin(Under::Lithify("mode = \"enforce\"\nexec = \"deny\""), HONEST)?;
+    let id = victim.id.clone();
+    let denied = docker.cli(&["exec", &id, "true"])?;
+    ensure!(denied.code != 0, "{denied:?}");
+    let told = site.setup.journal().wait_for(EXEC, &id, 1)?;
+    ensure!(told[0]["data"]["denied"].is_string(), "{told:?}");
     victim.end()
 }
 

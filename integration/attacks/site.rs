@@ -229,6 +229,21 @@ impl<'c> Site<'c> {
         self.corner.run(&[&[ctl, "--config", self.setup.config.as_str()], args].concat())?.success()
     }
 
+    /// Remembers the profiles as they are.
+    pub fn keep_profiles(&self) -> Result<()> {
+        let (now, kept) = (self.setup.data().join("profiles"), self.corner.dir().join("profiles-kept"));
+        run(Command::new("cp").arg("-a").arg(now).arg(kept))?.success()?;
+        Ok(())
+    }
+
+    /// They are as they were when that was said.
+    pub fn restore_profiles(&self) -> Result<()> {
+        let (now, kept) = (self.setup.data().join("profiles"), self.corner.dir().join("profiles-kept"));
+        fs::remove_dir_all(&now)?;
+        run(Command::new("cp").arg("-a").arg(kept).arg(now))?.success()?;
+        Ok(())
+    }
+
     /// The dockerd, where there is one.
     pub fn engine(&self) -> Option<&Docker<'c>> {
         match &self.engine {
