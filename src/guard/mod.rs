@@ -25,6 +25,9 @@ pub struct Limits {
     pub kill_foreign: bool,
     /// Patterns of programs that the workload was seen to run, or that somebody allowed.
     pub programs: BTreeSet<String>,
+    /// The workload was seen to run so many programs of its image, as scripts do, that another one of the image's is told and
+    /// nothing follows from it.
+    pub runs_scripts: bool,
     /// Patterns of programs that sessions were seen to run, or that somebody allowed them.
     pub session_programs: BTreeSet<String>,
     /// Capabilities (`CAP_CHOWN`) that sessions were seen to use.

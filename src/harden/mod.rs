@@ -19,10 +19,14 @@ use serde_json::Value;
 
 use crate::guard::Limits;
 use crate::policy::{ExecRule, Policy, Scratch};
+use crate::profile::behaviour::Origin;
 use crate::profile::{Behaviour, Profile, baseline, capabilities, estimate, filter, layers};
 use crate::runtime::needs::Needs;
 use crate::spec::Document;
 use engine::EngineFilter;
+
+/// A workload that ran so many programs of its image runs scripts.
+const MANY_PROGRAMS: usize = 8;
 
 /// What a container is hardened by.
 pub struct Given<'a> {
@@ -110,11 +114,19 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         kill_foreign: !profile.generations.values().any(blind),
         // Those of the image as well: what the workload was never seen to run is news, wherever it comes from.
         programs: profile.workload_behaviour.programs.keys().cloned().chain(allowed.clone()).collect(),
+        runs_scripts: runs_scripts(profile),
         session_programs: profile.exec_behaviour.programs.keys().cloned().chain(allowed).collect(),
         session_capabilities: capabilities::needed(&sessions, &mut Vec::new()),
         startup_ms: None,
     };
     Ok(Hardening { edits, scratch, limits, notes })
+}
+
+/// Whether what a workload runs is up to scripts: those have other programs for their errors, nights and months than learning
+/// saw. A server that runs no other program, or only a few, has none of these.
+fn runs_scripts(profile: &Profile) -> bool {
+    let programs = profile.workload_behaviour.programs.values();
+    programs.filter(|program| program.origins.contains(&Origin::Image)).count() >= MANY_PROGRAMS
 }
 
 struct Filtered {

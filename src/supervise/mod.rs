@@ -36,6 +36,7 @@ mod tell;
 mod tell_refused;
 mod waiting;
 mod watches;
+mod weight;
 
 pub use gate::SOCKET;
 pub use plan::{Plan, RootPlan};

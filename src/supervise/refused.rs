@@ -12,9 +12,9 @@ use super::caller;
 use super::gate::{Gate, Waiting};
 use super::machine::{Effect, Input, Phase};
 use super::supervisor::Supervisor;
-use crate::guard::{Limits, Refusal, Refused};
-use crate::policy::{ExecRule, Policy, Response};
-use crate::profile::generalise;
+use super::weight::{is_known, is_only_told, response_to, strength};
+use crate::guard::{Refusal, Refused};
+use crate::policy::Response;
 use crate::sys::process;
 
 /// Calls that are answered in one turn; the loop has more to do than that.
@@ -252,7 +252,8 @@ impl Supervisor {
     }
 
     fn judge(&mut self, refusals: &[Refusal], beyond: bool, now: Duration) -> Vec<Effect> {
-        if let Some(first) = refusals.iter().find(|refusal| !refusal.session)
+        let limits = &self.plan.limits;
+        if let Some(first) = refusals.iter().find(|refusal| !refusal.session && !is_only_told(limits, refusal))
             && self.goes_back_to_observing(first)
         {
             return self.machine.step(Input::Anew, now);
@@ -269,7 +270,7 @@ impl Supervisor {
     }
 
     fn response_to(&self, refusal: &Refusal) -> Response {
-        self.possible(response_to(&self.plan.policy, refusal))
+        self.possible(response_to(&self.plan.policy, &self.plan.limits, refusal))
     }
 
     fn count(&mut self, refusals: Vec<Refusal>, beyond: (u64, u64)) {
@@ -307,87 +308,4 @@ enum Verdict {
 
 fn kills(effects: &[Effect]) -> bool {
     effects.iter().any(|effect| matches!(effect, Effect::KillGeneration | Effect::KillForGood))
-}
-
-fn strength(response: Response) -> u8 {
-    match response {
-        Response::Report => 0,
-        Response::Pause => 1,
-        Response::Restart => 2,
-        Response::Stop => 3,
-    }
-}
-
-/// What is to follow. A session is somebody's who was let in: what it is refused says nothing of the workload.
-fn response_to(policy: &Policy, refusal: &Refusal) -> Response {
-    match &refusal.refused {
-        _ if refusal.session => Response::Report,
-        Refused::Syscall { .. } | Refused::Capability { .. } | Refused::Program { killed: false, .. } => {
-            policy.on_refused_syscall
-        }
-        Refused::Write { .. } => policy.on_refused_write,
-        Refused::Program { killed: true, .. } => policy.on_write,
-    }
-}
-
-/// What learning saw already, or what somebody allowed: no news.
-fn is_known(limits: &Limits, exec: ExecRule, refusal: &Refusal) -> bool {
-    let covered = |patterns: &std::collections::BTreeSet<String>, path: &str| {
-        let item = generalise::escape(path);
-        patterns.iter().any(|pattern| generalise::covers(pattern, &item))
-    };
-    match &refusal.refused {
-        Refused::Syscall { .. } | Refused::Program { killed: true, .. } => false,
-        Refused::Write { path, .. } => covered(&limits.known_writes, path),
-        Refused::Capability { name } => !limits.withheld_capabilities.contains(name),
-        // Where any session is let in, what it runs is the `exec` event's to tell.
-        Refused::Program { path, .. } if refusal.session => {
-            exec == ExecRule::Allow || covered(&limits.session_programs, path) || covered(&limits.programs, path)
-        }
-        Refused::Program { path, .. } => covered(&limits.programs, path),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusal(refused: Refused, session: bool) -> Refusal {
-        Refusal { refused, pid: 1, program: "/bin/sh".to_owned(), session }
-    }
-
-    fn program(path: &str, killed: bool) -> Refused {
-        Refused::Program { path: path.to_owned(), origin: "image".to_owned(), killed }
-    }
-
-    fn limits() -> Limits {
-        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Limits {
-            known_writes: set(&["/app/__pycache__/*", "/srv/a\\052b"]),
-            withheld_capabilities: set(&["CAP_CHOWN"]),
-            programs: set(&["/usr/bin/*", "/app/run"]),
-            session_programs: set(&["/bin/probe"]),
-            ..Limits::default()
-        }
-    }
-
-    #[test]
-    fn what_learning_saw_is_silent_and_what_it_did_not_see_is_not() {
-        let known = |refused: Refused| is_known(&limits(), ExecRule::Allow, &refusal(refused, false));
-        let write = |path: &str| Refused::Write { path: path.to_owned(), operation: "write".to_owned() };
-        assert!(known(write("/app/__pycache__/x.pyc")) && !known(write("/app/__pycache__")) && !known(write("/etc/x")));
-        assert!(known(write("/srv/a*b")) && !known(write("/srv/aXb")), "a star in a name is no pattern");
-        let capability = |name: &str| Refused::Capability { name: name.to_owned() };
-        assert!(!known(capability("CAP_CHOWN")) && known(capability("CAP_SYS_ADMIN")), "the engine withheld it");
-        assert!(known(program("/usr/bin/id", false)) && !known(program("/srv/sh", false)));
-        assert!(!known(program("/usr/bin/id", true)), "what was killed is always told");
-        assert!(!known(Refused::Syscall { name: "mkdir".to_owned(), arguments: vec![], path: None }));
-    }
-
-    #[test]
-    fn what_a_session_runs_is_news_only_where_sessions_have_a_profile() {
-        let known = |exec, path| is_known(&limits(), exec, &refusal(program(path, false), true));
-        assert!(known(ExecRule::Allow, "/srv/anything"));
-        assert!(known(ExecRule::Profile, "/bin/probe") && !known(ExecRule::Profile, "/srv/anything"));
-    }
 }

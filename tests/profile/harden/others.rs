@@ -91,6 +91,21 @@ fn programs_of_image_and_volumes_run_and_other_foreign_ones_do_not() {
 }
 
 #[test]
+fn a_workload_that_ran_many_programs_of_its_image_is_one_of_scripts() {
+    let ran = |count: usize, origin| {
+        let profile = changed(|o| {
+            o.workload_behaviour.programs.clear();
+            for n in 0..count {
+                o.workload_behaviour.programs.insert(format!("/bin/{n}"), program(seen(0, 0, 1), origin));
+            }
+        });
+        hardened(&profile, &document(&engine(DOCKER)), true).limits.runs_scripts
+    };
+    assert!(!ran(7, Origin::Image) && ran(8, Origin::Image));
+    assert!(!ran(30, Origin::Volume), "what others bring says nothing of the image's scripts");
+}
+
+#[test]
 fn a_denial_holds_against_what_was_seen_and_against_families_and_what_was_allowed_is_there() {
     let mut learnt = changed(|o| {
         for name in ["fork", "connect"] {

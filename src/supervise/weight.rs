@@ -1,0 +1,114 @@
+//! What a refusal weighs: whether it is news at all, and what is asked for in answer to it.
+//!
+//! Owns: that judgement, from what the profile and the policy say. Pure. Must not: know what is possible now; that is the
+//! supervisor's.
+
+use crate::guard::{Limits, Refusal, Refused};
+use crate::policy::{ExecRule, Policy, Response};
+use crate::profile::generalise;
+
+/// By containment.
+pub(super) fn strength(response: Response) -> u8 {
+    match response {
+        Response::Report => 0,
+        Response::Pause => 1,
+        Response::Restart => 2,
+        Response::Stop => 3,
+    }
+}
+
+/// A program of the image in a workload of scripts, whose months have other programs than its minutes: it was not stopped,
+/// and it could only do what was learnt.
+pub(super) fn is_only_told(limits: &Limits, refusal: &Refusal) -> bool {
+    let of_image = matches!(&refusal.refused, Refused::Program { origin, killed: false, .. } if origin == "image");
+    limits.runs_scripts && of_image
+}
+
+/// What is to follow. A session is somebody's who was let in: what it is refused says nothing of the workload.
+pub(super) fn response_to(policy: &Policy, limits: &Limits, refusal: &Refusal) -> Response {
+    match &refusal.refused {
+        _ if refusal.session || is_only_told(limits, refusal) => Response::Report,
+        Refused::Syscall { .. } | Refused::Capability { .. } | Refused::Program { killed: false, .. } => {
+            policy.on_refused_syscall
+        }
+        Refused::Write { .. } => policy.on_refused_write,
+        Refused::Program { killed: true, .. } => policy.on_write,
+    }
+}
+
+/// What learning saw already, or what somebody allowed: no news.
+pub(super) fn is_known(limits: &Limits, exec: ExecRule, refusal: &Refusal) -> bool {
+    let covered = |patterns: &std::collections::BTreeSet<String>, path: &str| {
+        let item = generalise::escape(path);
+        patterns.iter().any(|pattern| generalise::covers(pattern, &item))
+    };
+    match &refusal.refused {
+        Refused::Syscall { .. } | Refused::Program { killed: true, .. } => false,
+        Refused::Write { path, .. } => covered(&limits.known_writes, path),
+        Refused::Capability { name } => !limits.withheld_capabilities.contains(name),
+        // Where any session is let in, what it runs is the `exec` event's to tell.
+        Refused::Program { path, .. } if refusal.session => {
+            exec == ExecRule::Allow || covered(&limits.session_programs, path) || covered(&limits.programs, path)
+        }
+        Refused::Program { path, .. } => covered(&limits.programs, path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(refused: Refused, session: bool) -> Refusal {
+        Refusal { refused, pid: 1, program: "/bin/sh".to_owned(), session }
+    }
+
+    fn program(path: &str, killed: bool) -> Refused {
+        Refused::Program { path: path.to_owned(), origin: "image".to_owned(), killed }
+    }
+
+    fn limits() -> Limits {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Limits {
+            known_writes: set(&["/app/__pycache__/*", "/srv/a\\052b"]),
+            withheld_capabilities: set(&["CAP_CHOWN"]),
+            programs: set(&["/usr/bin/*", "/app/run"]),
+            session_programs: set(&["/bin/probe"]),
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn what_learning_saw_is_silent_and_what_it_did_not_see_is_not() {
+        let known = |refused: Refused| is_known(&limits(), ExecRule::Allow, &refusal(refused, false));
+        let write = |path: &str| Refused::Write { path: path.to_owned(), operation: "write".to_owned() };
+        assert!(known(write("/app/__pycache__/x.pyc")) && !known(write("/app/__pycache__")) && !known(write("/etc/x")));
+        assert!(known(write("/srv/a*b")) && !known(write("/srv/aXb")), "a star in a name is no pattern");
+        let capability = |name: &str| Refused::Capability { name: name.to_owned() };
+        assert!(!known(capability("CAP_CHOWN")) && known(capability("CAP_SYS_ADMIN")), "the engine withheld it");
+        assert!(known(program("/usr/bin/id", false)) && !known(program("/srv/sh", false)));
+        assert!(!known(program("/usr/bin/id", true)), "what was killed is always told");
+        assert!(!known(Refused::Syscall { name: "mkdir".to_owned(), arguments: vec![], path: None }));
+    }
+
+    #[test]
+    fn what_a_session_runs_is_news_only_where_sessions_have_a_profile() {
+        let known = |exec, path| is_known(&limits(), exec, &refusal(program(path, false), true));
+        assert!(known(ExecRule::Allow, "/srv/anything"));
+        assert!(known(ExecRule::Profile, "/bin/probe") && !known(ExecRule::Profile, "/srv/anything"));
+    }
+    #[test]
+    fn another_program_of_the_image_is_only_told_where_scripts_run_and_one_that_was_killed_is_answered() {
+        use crate::policy::{Config, resolve};
+        let none = std::collections::BTreeMap::new();
+        let usual =
+            resolve(&Config::default(), &Default::default(), &none, None).expect("a policy without annotations");
+        let policy = Policy { on_refused_syscall: Response::Restart, on_write: Response::Stop, ..usual };
+        let scripts = Limits { runs_scripts: true, ..limits() };
+        let response = |limits: &Limits, refused: Refused| response_to(&policy, limits, &refusal(refused, false));
+        assert_eq!(response(&limits(), program("/bin/tail", false)), Response::Restart);
+        assert_eq!(response(&scripts, program("/bin/tail", false)), Response::Report);
+        assert_eq!(response(&scripts, program("/tmp/tail", true)), Response::Stop);
+        let foreign = Refused::Program { path: "/data/x".to_owned(), origin: "volume".to_owned(), killed: false };
+        assert_eq!(response(&scripts, foreign), Response::Restart, "it is not of the image");
+    }
+}
