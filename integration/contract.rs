@@ -207,6 +207,8 @@ fn mode_off_leaves_config_json_and_the_process_tree_as_runc_does() -> Result<()>
         sum() { stat -c '%i %Y %Z' $B/config.json; sha256sum <$B/config.json; }
         was=$(sum); $R create --bundle $B --pid-file $B/pid $ID >/dev/null 2>&1 </dev/null; $R start $ID
         [ "$(sum)" = "$was" ] && echo untouched
+        # runc's own process becomes the workload a moment after start has returned.
+        for _ in $(seq 100); do grep -q ^sleep /proc/$(cat $B/pid)/cmdline && break; sleep 0.05; done
         tr '\0' ' ' </proc/$(cat $B/pid)/cmdline; echo
         ps -e -o args= | grep -c "[b]undles/$ID"
         $R delete --force $ID"#;

@@ -33,6 +33,9 @@ pub struct Corner {
     dir: TempDir,
 }
 
+/// What the name of a corner's folder begins with.
+const PREFIX: &str = "lithify-it-";
+
 const ENTER: &str = "\
 set -e
 mount -t tmpfs -o mode=755 tmpfs /run; mkdir /run/lock
@@ -67,7 +70,7 @@ impl Corner {
         let init = images::folder()?.join("pause/rootfs/pause");
         // Short: containerd's and our own sockets below it must fit 108 bytes. Not in /run or /var/lib, which are covered.
         let base = std::env::var_os("LITHIFY_IT_DIR").unwrap_or_else(|| "/var/tmp".into());
-        let dir = tempfile::Builder::new().prefix("lithify-it-").rand_bytes(6).tempdir_in(base)?;
+        let dir = tempfile::Builder::new().prefix(PREFIX).rand_bytes(6).tempdir_in(base)?;
         // Two ties, because unshare has a child: each dies with its parent, so a killed test leaves nothing.
         let mut holder = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare", "--fork", "--kill-child", "--pid", "--mount-proc"])
@@ -94,6 +97,13 @@ impl Corner {
     /// A path in the corner's folder as text.
     pub fn path(&self, name: &str) -> String {
         self.dir().join(name).display().to_string()
+    }
+
+    /// lithify's folder of live state, as the corner sees it: in its own /run and about as long as /run/lithify, because the
+    /// path of a socket below it is at most 107 bytes. What the kernel pins is named after it, so each corner has its own.
+    pub fn state(&self) -> PathBuf {
+        let name = self.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Path::new("/run").join(name.trim_start_matches(PREFIX))
     }
 
     /// The parent of all cgroups of this corner, as engines' `--cgroup-parent` takes it.
@@ -217,12 +227,14 @@ impl Corner {
         self.holder.kill()?;
         self.holder.wait()?;
         // The kernel's programs are the node's: what a test that failed has left of them would outlive the corner.
-        let pins = Place::of(&self.dir().join("state")).pins;
-        match fs::remove_dir_all(&pins) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("failed to remove {}", pins.display()));
+        let sensor = Place::of(&self.state());
+        for pins in [sensor.guard().pins, sensor.pins] {
+            match fs::remove_dir_all(&pins) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("failed to remove {}", pins.display()));
+                }
+                _ => {}
             }
-            _ => {}
         }
         for dir in cgroups.iter().rev() {
             eventually("removal of a cgroup", PATIENCE, || match fs::remove_dir(dir) {

@@ -47,7 +47,10 @@ fn every_verb_over_crun_prints_and_does_what_crun_does() -> Result<()> {
         $R exec $ID sh -c 'echo out; echo err >&2; exit 3'; echo "exec $?"
         $R exec --detach --pid-file $B/session $ID sleep 1000; echo "exec $?"; kill -0 $(cat $B/session) && echo "a session"
         $R ps $ID | sed 's/[0-9]\+/N/'; $R ps --format json $ID | sed 's/[0-9]\+/N/'
-        $R pause $ID; echo "pause $?"; $R state $ID | jq -r .status
+        # crun asks the freezer, which may still be at it.
+        $R pause $ID; echo "pause $?"
+        for _ in $(seq 100); do [ "$($R state $ID | jq -r .status)" = paused ] && break; sleep 0.05; done
+        $R state $ID | jq -r .status
         $R resume $ID; echo "resume $?"; $R state $ID | jq -r .status
         echo '{"pids":{"limit":77}}' | $R update --resources - $ID; echo "update $? $(limit)"
         $R delete $ID; echo "delete of what runs $?"

@@ -14,7 +14,7 @@ use crate::setup::Setup;
 
 fn record(corner: &Corner, id: &str) -> Result<Record> {
     eventually("the container's record", Duration::from_secs(5), || {
-        for (_, record) in Record::list(&corner.dir().join("state"))? {
+        for (_, record) in Record::list(&corner.inside(corner.state()))? {
             let record = record?;
             if record.id == id {
                 return Ok(Some(record));
@@ -48,7 +48,7 @@ fn a_supervisor_killed_while_the_workload_runs_takes_all_with_it_and_delete_work
         .with_context(|| format!("{rootfs}: {:?}", corner.processes()))?;
         bundle.bash(&runtime, "$R delete $ID && $R delete --force $ID")?.success().context(rootfs)?;
         corner.left_nothing_since(&before)?;
-        ensure!(Record::list(&corner.dir().join("state"))?.is_empty(), "{rootfs}: a record stays");
+        ensure!(Record::list(&corner.inside(corner.state()))?.is_empty(), "{rootfs}: a record stays");
     }
     Ok(())
 }

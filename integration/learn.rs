@@ -88,7 +88,7 @@ pub fn nothing_is_left(corner: &Corner, before: &Traces) -> Result<()> {
 
 /// Whether the sensor of this corner's state folder is loaded.
 fn is_loaded(corner: &Corner) -> bool {
-    let pins = Place::of(&corner.dir().join("state")).pins;
+    let pins = Place::of(&corner.state()).pins;
     corner.inside(pins).exists()
 }
 
@@ -257,7 +257,7 @@ fn a_container_goes_on_when_its_collector_is_killed_and_that_is_said() -> Result
     let start = "$R create --bundle $B --pid-file $B/pid $ID >$B/out 2>&1 </dev/null && $R start $ID";
     bundle.bash(&runtime, start)?.success()?;
     let entry = eventually("the collector", Duration::from_secs(5), || {
-        Ok(presence::list(&corner.dir().join("state"))?.into_iter().find(|e| e.container == "unheard"))
+        Ok(presence::list(&corner.inside(corner.state()))?.into_iter().find(|e| e.container == "unheard"))
     })?;
     ensure!(is_loaded(&corner), "no sensor where one has to be");
     let told = status(&corner, &setup)?;

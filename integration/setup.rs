@@ -29,7 +29,7 @@ impl Setup {
     /// The same with more lines of TOML at its end; what they leave unset is enforced.
     pub fn with(corner: &Corner, more: &str) -> Result<Setup> {
         let lithify = std::env::var("LITHIFY_IT_RUNTIME").unwrap_or_else(|_| env!("CARGO_BIN_EXE_lithify").to_owned());
-        let (state, data) = (corner.path("state"), corner.path("data"));
+        let (state, data) = (corner.state(), corner.path("data"));
         let mode = if more.contains("mode = ") { "" } else { "mode = \"enforce\"\n" };
         let config = corner.path("lithify.toml");
         fs::write(

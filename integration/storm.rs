@@ -65,12 +65,12 @@ fn a_thousand_random_writes_on_a_tripwire_are_each_a_breach_with_the_right_path_
         writer.expect_pristine(&image).with_context(after)?;
         sequences.push(heard);
         if seed == WARM {
-            warm = Some(Footprint::of(&corner, &setup)?);
+            warm = Some(Footprint::of(&corner)?);
         }
     }
     let warm = warm.context("no footprint was taken")?;
     eventually("the supervisor as small as it was", Duration::from_secs(10), || {
-        let now = Footprint::of(&corner, &setup)?;
+        let now = Footprint::of(&corner)?;
         warm.not_outgrown_by(&now).map(|()| Some(now))
     })
     .map(|now| println!("the supervisor after {WARM} and after {SEQUENCES} restarts: {warm:?}, {now:?}"))?;

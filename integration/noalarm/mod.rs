@@ -40,7 +40,7 @@ struct Pace {
     enforced: Duration,
 }
 
-const SHORT: Pace = Pace { risk: 0.9, life: Duration::from_secs(10), lives: 5, enforced: Duration::from_secs(4) };
+const SHORT: Pace = Pace { risk: 0.9, life: Duration::from_secs(8), lives: 5, enforced: Duration::from_secs(2) };
 const LONG: Pace = Pace { risk: 0.25, life: Duration::from_secs(40), lives: 9, enforced: Duration::from_secs(120) };
 
 impl Pace {
@@ -126,7 +126,7 @@ fn rights(config: &Value) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
 fn what_is_left(corner: &Corner, known: &Value) -> Result<((usize, usize), (usize, usize))> {
     let id = known["id"].as_str().context("no id")?;
     let bundle = known["bundle"].as_str().context("no bundle")?;
-    let state = fs::read_dir(corner.dir().join("state"))?
+    let state = fs::read_dir(corner.inside(corner.state()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(id)))
         .context("no state of it")?;
@@ -257,7 +257,7 @@ fn days(
     add(Asked { requests: stand.learning_load(&container, Duration::ZERO).context("started again")?, probes: 0 });
     enforced("started again")?;
     stand.again("restart", &container)?;
-    add(stand.other_load(&container, Duration::ZERO).context("restarted")?);
+    add(Asked { requests: stand.learning_load(&container, Duration::ZERO).context("restarted")?, probes: 0 });
     stand.is_well(&container)?;
     enforced("restarted")?;
     stand.stop(&container)?;
@@ -270,7 +270,7 @@ fn days(
 fn is_listened_to(stand: &Stand<'_>, setup: &Setup) -> Result<()> {
     let container = stand.begin()?;
     stand.is_up(&container)?;
-    let refused = stand.session(&container, "chroot / true || touch /usr/bin/planted")?;
+    let refused = stand.session(&container, "chroot / true || echo x >/usr/bin/planted")?;
     ensure!(refused.code != 0, "neither was refused: {refused:?}");
     let told = |kind: &str, key: &str, value: &str| {
         eventually(&format!("a breach of {value}"), PATIENCE, || {
@@ -315,9 +315,9 @@ fn three_services_go_through_auto_by_themselves_and_are_never_alarmed_about() ->
         started.into_iter().map(|one| one.join().unwrap_or_else(|_| Err(anyhow::anyhow!("panicked")))).collect()
     });
     println!("{}", Row::head());
-    for row in rows {
-        println!("{}", row?);
-    }
+    let (rows, failures): (Vec<_>, Vec<_>) = rows.into_iter().partition(Result::is_ok);
+    rows.into_iter().flatten().for_each(|row| println!("{row}"));
+    ensure!(failures.is_empty(), "{failures:#?}");
     corner.left_nothing_since(&before)
 }
 

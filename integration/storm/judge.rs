@@ -26,8 +26,8 @@ pub struct Footprint {
 
 impl Footprint {
     /// Of the only supervisor in the corner.
-    pub fn of(corner: &Corner, setup: &Setup) -> Result<Footprint> {
-        let state = setup.data().with_file_name("state");
+    pub fn of(corner: &Corner) -> Result<Footprint> {
+        let state = corner.inside(corner.state());
         let dir = fs::read_dir(&state)?.next().context("no container under the state folder")??.path();
         let record: Value = serde_json::from_slice(&fs::read(dir.join("record.json"))?)?;
         let pid = record["supervisor"]["pid"].as_i64().context("no supervisor in the record")?;

@@ -109,7 +109,7 @@ static __noinline void opened(struct task_struct *me, struct tracked *t, u32 fd)
 		return;
 	BPF_CORE_READ_INTO(&path, file, f_path);
 	bpf_probe_read_kernel(name, sizeof(name), BPF_CORE_READ(path.dentry, d_name.name));
-	if (name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || name[3] || !aim(t->slot, t->id, &s))
+	if (name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || name[3])
 		return;
 	blank(r, &s, PATH)->what = WRITE;
 	if (!walk(r, path.dentry, path.mnt) || !text(r))
@@ -181,17 +181,16 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 }
 
 /* An end by a call of an interface that the filter does not have: the kernel kills for it and asks no listener. */
-static __noinline void killed_by_filter(struct task_struct *task, struct tracked *t)
+static __noinline void killed_by_filter(struct task_struct *task, struct subject *s)
 {
-	struct subject s = { .task = t };
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
 	struct room *r = room(IN_EXIT);
 
-	if (!r || !is_compat(task) || !aim(t->slot, t->id, &s))
+	if (!r || !is_compat(task))
 		return;
-	blank(r, &s, CALL)->number = (u32)BPF_CORE_READ(regs, orig_ax) | COMPAT_BIT;
+	blank(r, s, CALL)->number = (u32)BPF_CORE_READ(regs, orig_ax) | COMPAT_BIT;
 	r->line_bytes = 0;
-	note(r, t);
+	note(r, s->task);
 }
 
 SEC("tp_btf/sched_process_exit")
@@ -204,7 +203,7 @@ int BPF_PROG(exited, struct task_struct *task)
 		return 0;
 	}
 	if ((task->exit_code & 0x7f) == SIGSYS)
-		killed_by_filter(task, s.task);
+		killed_by_filter(task, &s);
 	ends(task, &s);
 	return 0;
 }
