@@ -160,8 +160,9 @@ BinaryName = "{lithify}"
             r#"{{"cniVersion": "0.4.0", "name": "{name}", "plugins": [{{"type": "bridge", "bridge": "{name}", "isGateway": false,
 "ipMasq": false, "ipam": {{"type": "host-local", "dataDir": "{dir}/ipam", "ranges": [[{{"subnet": "198.51.100.0/24"}}]]}}}}]}}"#
         );
-        let lithify =
-            format!("state-dir = \"{dir}/state\"\ndata-dir = \"{dir}/data\"\nruntimes = [\"/usr/sbin/runc\"]\nmode = \"enforce\"\n");
+        let lithify = format!(
+            "state-dir = \"{dir}/state\"\ndata-dir = \"{dir}/data\"\nruntimes = [\"/usr/sbin/runc\"]\nmode = \"enforce\"\n"
+        );
         for folder in ["cni", "logs"] {
             fs::create_dir(self.path(folder))?;
         }
