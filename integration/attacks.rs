@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::command::eventually;
 use crate::corner::Corner;
-use crate::journal::{EXEC, RESTARTED};
+use crate::journal::{EXEC, RESTARTED, STARTED};
 use kit::{Named, Place};
 use site::{COMPROMISED, End, HONEST, Site, Under};
 
@@ -335,6 +335,19 @@ fn enforced_what_comes_from_the_host_is_no_wider_than_the_container_and_is_told(
     ensure!(denied.code != 0, "{denied:?}");
     let told = site.setup.journal().wait_for(EXEC, &id, 1)?;
     ensure!(told[0]["data"]["denied"].is_string(), "{told:?}");
+    victim.end()
+}
+
+/// Refused calls are told by a socket in the container's folder, and a socket's path is short.
+#[test]
+fn where_refused_calls_can_not_be_told_that_is_told() -> Result<()> {
+    let corner = Corner::new()?;
+    let mut site = Site::docker(&corner)?;
+    learn(&site)?;
+    site.keep_state_in(&corner.dir().join("state"));
+    let victim = site.begin(ENFORCED, HONEST)?;
+    let started = site.setup.journal().wait_for(STARTED, &victim.id, 1)?;
+    ensure!(started[0]["data"]["degraded"].to_string().contains("set a shorter 'state-dir'"), "{started:?}");
     victim.end()
 }
 

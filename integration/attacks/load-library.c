@@ -1,8 +1,9 @@
 /* Loads a library of its own making into a program that runs already, as dlopen(3) does it: no program is executed for it.
+ * On a root without layers, where nobody can tell the image's libraries from others, the write is what tells of it.
  *
  * docker:  lands
  * enforce: program /tmp/library.so
- * observe: forbidden program /tmp/library.so
+ * observe: forbidden program /tmp/library.so | would-refuse write /tmp/library.so
  */
 #include "attack.h"
 #include <sys/mman.h>

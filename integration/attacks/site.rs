@@ -229,6 +229,12 @@ impl<'c> Site<'c> {
         self.corner.run(&[&[ctl, "--config", self.setup.config.as_str()], args].concat())?.success()
     }
 
+    /// Containers' folders are elsewhere from now on.
+    pub fn keep_state_in(&mut self, state: &Path) {
+        self.base = self.base.replace(&self.state.display().to_string(), &state.display().to_string());
+        self.state = state.to_owned();
+    }
+
     /// Remembers the profiles as they are.
     pub fn keep_profiles(&self) -> Result<()> {
         let (now, kept) = (self.setup.data().join("profiles"), self.corner.dir().join("profiles-kept"));

@@ -254,7 +254,14 @@ impl Seat {
         let needs = needs::of(&self.runtime, &self.config.data_dir).with_context(enforcing)?;
         let socket = self.dir.join(LISTENER);
         let fits = socket.as_os_str().len() <= MAX_SOCKET_PATH;
-        let listener = (needs.listener && fits).then_some(socket.as_path());
+        if !fits {
+            notes.push(format!(
+                "refused system calls are not told: the path of their socket, {}, is longer than {MAX_SOCKET_PATH} bytes; \
+                 set a shorter 'state-dir'",
+                socket.display()
+            ));
+        }
+        let listener = fits.then_some(socket.as_path());
         let given = Given { profile, document: &self.engine, policy: &policy, needs: &needs, listener };
         let hardening = harden(&given).with_context(enforcing)?;
         let mut config = self.placed(&policy);

@@ -6,8 +6,13 @@
 //! A foreign script with a `#!` line is told and not killed: its interpreter, of the image, is what the kernel executes. One
 //! that is given by its descriptor is killed.
 //!
-//! Never seen: a program that the dynamic loader is given as an argument (`ld.so /tmp/x`), a library that is foreign
-//! (`LD_PRELOAD`), a script that an interpreter is given as an argument (`sh /tmp/x`), writes refused to io_uring, checks of capabilities where the kernel has no hook for them (before 6.13, mostly).
+//! What a mount keeps from running (`noexec`) is told as what was killed: it did nothing. So is a process's memory that is
+//! opened for writing, which nothing refuses, and a call by an interface that the filter does not have, whose caller the
+//! kernel kills.
+//!
+//! Never seen: a program that the dynamic loader is given as an argument (`ld.so /tmp/x`) and a library that is foreign
+//! (`LD_PRELOAD`) where their mount lets them run, a script that an interpreter is given as an argument (`sh /tmp/x`), writes
+//! refused to io_uring, checks of capabilities where the kernel has no hook for them (before 6.13, mostly).
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
