@@ -255,6 +255,11 @@ impl Seat {
         let socket = self.dir.join(LISTENER);
         let fits = socket.as_os_str().len() <= MAX_SOCKET_PATH;
         let listener = (needs.listener && fits).then_some(socket.as_path());
+        if !fits {
+            let path = socket.display();
+            notes
+                .push(format!("refused system calls are not told: {path} is too long for a socket; shorten state-dir"));
+        }
         let given = Given { profile, document: &self.engine, policy: &policy, needs: &needs, listener };
         let hardening = harden(&given).with_context(enforcing)?;
         let mut config = self.placed(&policy);
