@@ -187,6 +187,9 @@ fn learn(stand: &Stand<'_>, setup: &Setup, pace: Pace) -> Result<(Value, Asked)>
 /// From nothing to enforced, and through the days of a service then.
 fn through_auto(corner: &Corner, setup: &Setup, docker: &Docker<'_>, service: &Service, pace: Pace) -> Result<Row> {
     docker.load(service.image)?;
+    // Loads that connect for each request would run out of ports of their own in this network.
+    let ports = "cd /proc/sys/net/ipv4 && echo 1 >tcp_tw_reuse && echo 1024 65535 >ip_local_port_range";
+    corner.bash(ports, &[])?.success()?;
     let stand = Stand { corner, docker, service };
     let (learnt, mut asked) = learn(&stand, setup, pace).context("on its way to enforcing")?;
     let promoted = setup.journal().events()?.into_iter().filter(|event| event["type"] == PROMOTED);
