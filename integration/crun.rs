@@ -192,8 +192,8 @@ fn a_pause_and_the_death_of_the_supervisor_over_crun_leave_nothing() -> Result<(
         Ok(bundle.bash(&runtime, "$R state $ID")?.stdout.contains("\"paused\"").then_some(()))
     })?;
     bundle.bash(&runtime, "$R resume $ID && $R exec $ID test -e /srv/new")?.success()?;
-    let killed = "kill -KILL $(jq .supervisor.pid $B/../../state/$ID@*/record.json)";
-    bundle.bash(&runtime, killed)?.success()?;
+    let killed = format!("kill -KILL $(jq .supervisor.pid {}/$ID@*/record.json)", corner.state().display());
+    bundle.bash(&runtime, &killed)?.success()?;
     eventually("the end of every process", Duration::from_secs(10), || {
         Ok(corner.processes()?.is_empty().then_some(()))
     })?;

@@ -161,7 +161,7 @@ BinaryName = "{lithify}"
 "ipMasq": false, "ipam": {{"type": "host-local", "dataDir": "{dir}/ipam", "ranges": [[{{"subnet": "198.51.100.0/24"}}]]}}}}]}}"#
         );
         let lithify = format!(
-            "state-dir = \"{dir}/state\"\ndata-dir = \"{dir}/data\"\nruntimes = [\"/usr/sbin/runc\"]\nmode = \"enforce\"\n"
+            "state-dir = \"{dir}/state\"\ndata-dir = \"{dir}/data\"\nruntimes = [\"/usr/sbin/runc\"]\nmode = \"enforce\"\nallow-loosen = [\"mode\"]\n"
         );
         for folder in ["cni", "logs"] {
             fs::create_dir(self.path(folder))?;
