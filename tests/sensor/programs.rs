@@ -94,7 +94,8 @@ fn library() {
     let seen = in_overlay(&["guard", "map", "/target/library"]);
     let wanted = Program { path: "/target/library".into(), origin: Origin::Upper, privileged: false };
     assert!(seen.contains(&wanted), "{wanted:?} is not in {seen:?}");
-    assert!(!seen.iter().any(|p| p.path.ends_with(".so.6")), "{seen:?}");
+    // On a machine that runs from memory, so do the libraries that its containers are lent.
+    assert!(!seen.iter().any(|p| p.path.ends_with(".so.6") && p.origin != Origin::Tmpfs), "{seen:?}");
 }
 
 fn layers() {
