@@ -15,9 +15,7 @@ use crate::policy::{self, Config, RootfsKind, word};
 use crate::profile::{Profile, Progress, store};
 use crate::runtime::needs::{self, Needs};
 use crate::spec::Document;
-
-/// The socket in a container's folder on which its supervisor listens ([`crate::guard::Limits::listener`]).
-const SOCKET: &str = "seccomp.sock";
+use crate::supervise::SOCKET;
 
 const HELP: &str = "\
 usage: lithifyctl plan BUNDLE [OPTIONS]

@@ -22,10 +22,8 @@ use crate::profile::{Profile, Revision, Stage, moved, store};
 use crate::record::Record;
 use crate::runtime::needs::{self, Needs};
 use crate::spec::{Document, seal};
-use crate::supervise::root;
+use crate::supervise::{SOCKET, root};
 
-/// Name of the socket to which refused system calls go, in the container's folder.
-const LISTENER: &str = "seccomp.sock";
 /// Longest path of a socket (unix(7)), in bytes.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -252,7 +250,7 @@ impl Seat {
         let enforcing = || format!("failed to enforce profile {}/{}", profile.workload, profile.revision.digest);
         let mut policy = self.settle(Standing::Enforced)?;
         let needs = needs::of(&self.runtime, &self.config.data_dir).with_context(enforcing)?;
-        let socket = self.dir.join(LISTENER);
+        let socket = self.dir.join(SOCKET);
         let fits = socket.as_os_str().len() <= MAX_SOCKET_PATH;
         if !fits {
             notes.push(format!(
@@ -274,11 +272,7 @@ impl Seat {
         }
         notes.extend(hardening.notes);
         let startup = u64::try_from(self.config.auto.startup.as_millis()).unwrap_or(u64::MAX);
-        let mut programs = hardening.limits.programs;
-        // What the workload was seen to run is known, wherever it is from.
-        programs.extend(profile.workload_behaviour.programs.keys().cloned());
         let limits = Limits {
-            programs,
             profile: Some(format!("{}/{}", profile.workload, profile.revision.digest)),
             startup_ms: (policy.auto && !stages::was_demoted(profile)).then_some(startup),
             ..hardening.limits
