@@ -190,7 +190,15 @@ impl Hold {
         self.broken.get()
     }
 
-    /// Lets the place go. The last container of the node unloads the programs.
+    /// Ends recording, without the waits of [`Hold::let_go`], which has to follow.
+    ///
+    /// # Errors
+    /// When the lock can't be had.
+    pub fn end(&self) -> Result<()> {
+        owners::end(&self.place, &self.pins, self.slot, self.row.get().id)
+    }
+
+    /// Lets the place go, which takes the kernel a grace period. The last container of the node unloads the programs.
     ///
     /// # Errors
     /// When the lock can't be had; what is left is swept when this process has ended.

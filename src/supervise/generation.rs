@@ -176,7 +176,7 @@ impl Supervisor {
     pub(super) fn restart(&mut self) -> Result<()> {
         ensure!(self.init.is_none(), "failed to end the last generation: its init does not die");
         self.end_companion();
-        self.disarm_guard();
+        self.set_guard_aside();
         let _ = std::fs::remove_file(self.plan.dir.join(RUNTIME_LOG));
         let rebuilt = self.decide_anew()?;
         self.prepare_config()?;
@@ -202,9 +202,7 @@ impl Supervisor {
             // Out of `pids` again: the low-level runtime made that cgroup anew and we entered it.
             let _ = self.home.only(&["pids"]).enter(self.anchor.pid, &[]);
         }
-        // The kernel waits for a grace period before it lets go of a mount or a watch: not while the workload waits.
-        self.root.let_go();
-        self.watches.let_go();
+        self.let_go_of_last();
         Ok(())
     }
 

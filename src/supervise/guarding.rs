@@ -4,7 +4,10 @@
 //! judge what it tells.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
 
 use super::supervisor::Supervisor;
 use crate::guard::{Limits, Refusal};
@@ -25,6 +28,9 @@ pub(super) struct Guarding {
     /// The process that loads the node's guard.
     loader: Option<Child>,
     guarded: Option<Guarded>,
+    /// The last generation's, which looks at nothing any more: letting it go takes the kernel a grace period, and where it
+    /// is the node's only one, the programs with it.
+    spent: Option<Guarded>,
     /// It was loaded, or asked to be, for this container, and is not armed for it.
     prepared: bool,
 }
@@ -135,16 +141,46 @@ impl Supervisor {
         }
     }
 
-    /// The generation is over, and all that was refused has been taken.
-    pub(super) fn disarm_guard(&mut self) {
-        if let Some(Err(error)) = self.guarding.guarded.take().map(Guarded::disarm) {
+    /// The generation is over, and all that was refused has been taken. Another follows, and does not wait for this.
+    pub(super) fn set_guard_aside(&mut self) {
+        let Some(guarded) = self.guarding.guarded.take() else { return };
+        let ended = guarded.end();
+        let spent = self.guarding.spent.replace(guarded);
+        self.tell_kept(ended.and(spent.map_or(Ok(()), Guarded::disarm)));
+    }
+
+    /// What the last generation had, and the kernel takes a grace period to let go of: all at once, so that they share it,
+    /// and not while the workload waits.
+    pub(super) fn let_go_of_last(&mut self) {
+        let (root, watches, spent) = (&mut self.root, &mut self.watches, self.guarding.spent.take());
+        let disarmed = thread::scope(|scope| {
+            scope.spawn(|| watches.let_go());
+            let disarmed = scope.spawn(|| spent.map_or(Ok(()), Guarded::disarm));
+            root.let_go();
+            disarmed.join()
+        });
+        self.tell_kept(disarmed.unwrap_or_else(|_| Err(anyhow!("its thread has panicked"))));
+    }
+
+    fn tell_kept(&mut self, let_go: Result<()>) {
+        if let Err(error) = let_go {
             self.tell_failures(vec![format!("the guard was not let go: {error:#}")]);
         }
     }
 
     /// The container is over, or never came to be: a guard that was loaded for it and armed for nobody is let go, too.
+    /// Nobody watches any more.
     pub(super) fn leave_guard(&mut self) {
-        self.disarm_guard();
+        self.set_guard_aside();
+        // Closing them waits as long as letting the guard go does: side by side.
+        let watches = std::mem::take(&mut self.watches);
+        let closing = thread::spawn(|| drop(watches));
+        self.let_go_of_last();
+        self.leave_unarmed_guard();
+        let _ = closing.join();
+    }
+
+    fn leave_unarmed_guard(&mut self) {
         if !std::mem::take(&mut self.guarding.prepared) {
             return;
         }

@@ -33,12 +33,13 @@ pub enum Fork {
     Child,
 }
 
-/// fork(2). Only for a process with one thread, which all of `lithify` is: then any code may follow in the child.
+/// fork(2), after which the child runs on in any code. Threads of `lithify` live for some milliseconds, while the kernel
+/// makes them wait, and hold no lock but the heap's, which the C library keeps whole in the child (malloc(3), fork(2)).
 ///
 /// # Errors
 /// `EAGAIN` at a process limit, `ENOMEM`.
 pub fn fork() -> io::Result<Fork> {
-    // SAFETY: the runtime never starts a thread, so the child's copy of every lock is unlocked and its heap consistent.
+    // SAFETY: no other thread holds a lock that the child could want, and the C library unlocks its heap in the child.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
