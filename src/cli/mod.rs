@@ -70,6 +70,8 @@ impl Invocation {
         let mut own = OwnFlags::default();
         let mut globals = Globals::default();
         let mut unknown: Option<OsString> = None;
+        // For the version, or for what only the low-level runtime knows of: its answer alone is the answer.
+        let mut asks_else = false;
         let mut at = 0;
         while at < args.len() {
             if args[at] == "--" {
@@ -91,6 +93,7 @@ impl Invocation {
                 if !matches!(flag.name, b"log" | b"log-format" | b"log-level" | b"debug") {
                     globals.quiet.extend_from_slice(words);
                 }
+                asks_else |= scan == Scan::Unknown || matches!(flag.name, b"version" | b"v" | b"V");
                 // With its value in the same word a flag can't take the verb for it.
                 if scan == Scan::Unknown && !args[at].as_bytes().contains(&b'=') {
                     unknown = Some(args[at].clone());
@@ -110,8 +113,9 @@ impl Invocation {
                 }
                 Verb::read(word.as_bytes(), rest)
             }
-            [] => Verb::Other,
+            [] => Verb::Help,
         };
+        let verb = if verb == Verb::Help && asks_else { Verb::Other } else { verb };
         Ok(Invocation { own, globals, verb, argv, verb_at })
     }
 }

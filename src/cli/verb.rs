@@ -119,6 +119,8 @@ pub enum Verb {
     Brief(OsString),
     /// `resume`.
     Resume(OsString),
+    /// No command at all but help on all of them.
+    Help,
     /// Everything else: forwarded, and none of our business.
     Other,
 }
@@ -153,6 +155,7 @@ impl Verb {
             b"list" => Verb::List,
             b"pause" => Verb::Brief(first(rest, "pause")),
             b"resume" => Verb::Resume(first(rest, "resume")),
+            b"help" | b"h" if rest.is_empty() => Verb::Help,
             _ => Verb::Other,
         }
     }
