@@ -4,6 +4,7 @@
 
 mod flags;
 mod parsed;
+mod verb;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 pub use flags::{Flag, Scan};
-use parsed::Parsed;
+pub use verb::{CreateArgs, ExecArgs, Verb};
 
 /// The flags that are lithify's own; they stand before the verb and are not forwarded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,122 +45,6 @@ pub struct Globals {
     pub quiet: Vec<OsString>,
 }
 
-/// What `create` and `run` were asked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CreateArgs {
-    /// Container id; empty where there is not exactly one word, which every low-level runtime refuses.
-    pub id: OsString,
-    /// `--help`: shown, and nothing is done.
-    pub help: bool,
-    /// `--bundle`; the current directory when absent.
-    pub bundle: Option<PathBuf>,
-    /// `--pid-file`.
-    pub pid_file: Option<PathBuf>,
-    /// `--console-socket`.
-    pub console_socket: Option<PathBuf>,
-    /// `--preserve-fds N`.
-    pub preserve_fds: u32,
-    /// `run --detach`.
-    pub detach: bool,
-    /// `run --keep`.
-    pub keep: bool,
-    /// crun's `--config FILE`: another file than the bundle's config.json.
-    pub config_file: Option<PathBuf>,
-    /// Every other flag, as received.
-    pub others: Vec<OsString>,
-    /// Why it can't be told what the low-level runtime would make of these arguments: such a call is not protected.
-    pub doubt: Option<String>,
-}
-
-/// What `exec` was asked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ExecArgs {
-    /// Container id.
-    pub id: OsString,
-    /// `--process FILE`.
-    pub process: Option<PathBuf>,
-    /// `--cwd`.
-    pub cwd: Option<OsString>,
-    /// `--env`, each.
-    pub env: Vec<OsString>,
-    /// `--tty`.
-    pub tty: bool,
-    /// `--user`.
-    pub user: Option<OsString>,
-    /// `--additional-gids`, each.
-    pub additional_gids: Vec<OsString>,
-    /// `--process-label`.
-    pub process_label: Option<OsString>,
-    /// `--apparmor`.
-    pub apparmor: Option<OsString>,
-    /// `--no-new-privs`.
-    pub no_new_privs: Option<bool>,
-    /// `--cap`, each.
-    pub caps: Vec<OsString>,
-    /// `--preserve-fds N`.
-    pub preserve_fds: u32,
-    /// Flags about the call rather than the process (`--detach`, `--pid-file`, `--console-socket`, `--cgroup`, …), as
-    /// received.
-    pub others: Vec<OsString>,
-    /// The program and its arguments.
-    pub args: Vec<OsString>,
-    /// As in [`CreateArgs`].
-    pub doubt: Option<String>,
-}
-
-/// The verb, with what we need to know of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verb {
-    /// `create`.
-    Create(CreateArgs),
-    /// `run`.
-    Run(CreateArgs),
-    /// `restore`: would start a container that nothing protects.
-    Restore(CreateArgs),
-    /// `exec`.
-    Exec(ExecArgs),
-    /// `start`.
-    Start(OsString),
-    /// `kill`.
-    Kill {
-        /// Container id.
-        id: OsString,
-        /// `--all`.
-        all: bool,
-    },
-    /// `delete`.
-    Delete {
-        /// Container id.
-        id: OsString,
-        /// `--force`.
-        force: bool,
-    },
-    /// `ps`.
-    Ps {
-        /// Container id.
-        id: OsString,
-        /// `--format json`.
-        json: bool,
-    },
-    /// `update`.
-    Update {
-        /// Container id.
-        id: OsString,
-        /// `--resources`, as given (`-` for standard input).
-        resources: Option<OsString>,
-    },
-    /// `state`.
-    State(OsString),
-    /// `list`.
-    List,
-    /// A verb that is over soon and only names a container: `pause`.
-    Brief(OsString),
-    /// `resume`.
-    Resume(OsString),
-    /// Everything else: forwarded, and none of our business.
-    Other,
-}
-
 /// One call of the runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
@@ -185,6 +70,8 @@ impl Invocation {
         let mut own = OwnFlags::default();
         let mut globals = Globals::default();
         let mut unknown: Option<OsString> = None;
+        // For the version, or for what only the low-level runtime knows of: its answer alone is the answer.
+        let mut asks_else = false;
         let mut at = 0;
         while at < args.len() {
             if args[at] == "--" {
@@ -206,6 +93,7 @@ impl Invocation {
                 if !matches!(flag.name, b"log" | b"log-format" | b"log-level" | b"debug") {
                     globals.quiet.extend_from_slice(words);
                 }
+                asks_else |= scan == Scan::Unknown || matches!(flag.name, b"version" | b"v" | b"V");
                 // With its value in the same word a flag can't take the verb for it.
                 if scan == Scan::Unknown && !args[at].as_bytes().contains(&b'=') {
                     unknown = Some(args[at].clone());
@@ -223,16 +111,14 @@ impl Invocation {
                 if let Some(flag) = &unknown {
                     rule_out_hidden_verb(flag, word, rest)?;
                 }
-                read_verb(word.as_bytes(), rest)
+                Verb::read(word.as_bytes(), rest)
             }
-            [] => Verb::Other,
+            [] => Verb::Help,
         };
+        let verb = if verb == Verb::Help && asks_else { Verb::Other } else { verb };
         Ok(Invocation { own, globals, verb, argv, verb_at })
     }
 }
-
-/// Most descriptors that `--preserve-fds` may name: what a process can have open by default (`fs.nr_open`).
-const MAX_PRESERVED: u32 = 1 << 20;
 
 /// What one own flag writes to.
 enum Slot<'a> {
@@ -296,109 +182,4 @@ fn rule_out_hidden_verb(flag: &OsStr, verb: &OsStr, rest: &[OsString]) -> Result
         flag.to_string_lossy(),
         verb.to_string_lossy()
     )
-}
-
-fn read_verb(verb: &[u8], rest: &[OsString]) -> Verb {
-    let first = |rest: &[OsString], verb| Parsed::read(verb, rest).id();
-    match verb {
-        b"create" => Verb::Create(create_args("create", rest)),
-        b"run" => Verb::Run(create_args("run", rest)),
-        b"restore" => Verb::Restore(create_args("restore", rest)),
-        b"exec" => Verb::Exec(exec_args(rest)),
-        b"start" => Verb::Start(first(rest, "start")),
-        b"kill" => {
-            let parsed = Parsed::read("kill", rest);
-            Verb::Kill { all: parsed.is_set(&["all", "a"]), id: parsed.id() }
-        }
-        b"delete" => {
-            let parsed = Parsed::read("delete", rest);
-            Verb::Delete { force: parsed.is_set(&["force", "f"]), id: parsed.id() }
-        }
-        b"ps" => {
-            let parsed = Parsed::read("ps", rest);
-            Verb::Ps { json: parsed.last(&["format", "f"]).is_some_and(|f| f == "json"), id: parsed.id() }
-        }
-        b"update" => {
-            let parsed = Parsed::read("update", rest);
-            Verb::Update { resources: parsed.last(&["resources", "r"]).map(OsStr::to_owned), id: parsed.id() }
-        }
-        b"state" => Verb::State(first(rest, "state")),
-        b"list" => Verb::List,
-        b"pause" => Verb::Brief(first(rest, "pause")),
-        b"resume" => Verb::Resume(first(rest, "resume")),
-        _ => Verb::Other,
-    }
-}
-
-fn create_args(verb: &str, rest: &[OsString]) -> CreateArgs {
-    let parsed = Parsed::read(verb, rest);
-    let path = |names| parsed.last(names).map(PathBuf::from);
-    let mut doubt = None;
-    let preserve_fds = parsed.number(&["preserve-fds"], &mut doubt);
-    let doubt = parsed.unclear(verb).or(doubt);
-    CreateArgs {
-        bundle: path(&["bundle", "b"]),
-        pid_file: path(&["pid-file"]),
-        console_socket: path(&["console-socket"]),
-        preserve_fds,
-        detach: parsed.is_set(&["detach", "d"]),
-        keep: parsed.is_set(&["keep"]),
-        config_file: path(&["config", "f"]),
-        others: parsed.others(&[
-            "bundle",
-            "b",
-            "pid-file",
-            "console-socket",
-            "preserve-fds",
-            "detach",
-            "d",
-            "keep",
-            "no-subreaper",
-        ]),
-        help: parsed.is_set(&["help", "h", "?", "usage"]),
-        id: if parsed.words.len() == 1 { parsed.id() } else { OsString::new() },
-        doubt,
-    }
-}
-
-fn exec_args(rest: &[OsString]) -> ExecArgs {
-    let parsed = Parsed::read("exec", rest);
-    let word = |names| parsed.last(names).map(OsStr::to_owned);
-    let mut doubt = None;
-    let preserve_fds = parsed.number(&["preserve-fds"], &mut doubt);
-    let doubt = parsed.unclear("exec").or(doubt);
-    ExecArgs {
-        process: parsed.last(&["process", "p"]).map(PathBuf::from),
-        cwd: word(&["cwd"]),
-        env: parsed.all(&["env", "e"]),
-        tty: parsed.is_set(&["tty", "t"]),
-        user: word(&["user", "u"]),
-        additional_gids: parsed.all(&["additional-gids", "g"]),
-        process_label: word(&["process-label"]),
-        apparmor: word(&["apparmor"]),
-        no_new_privs: parsed.flags.iter().any(|f| f.0 == b"no-new-privs").then(|| parsed.is_set(&["no-new-privs"])),
-        caps: parsed.all(&["cap", "c"]),
-        preserve_fds,
-        others: parsed.others(&[
-            "process",
-            "p",
-            "cwd",
-            "env",
-            "e",
-            "tty",
-            "t",
-            "user",
-            "u",
-            "additional-gids",
-            "g",
-            "process-label",
-            "apparmor",
-            "no-new-privs",
-            "cap",
-            "c",
-        ]),
-        args: parsed.words.iter().skip(1).map(|w| (*w).clone()).collect(),
-        id: parsed.id(),
-        doubt,
-    }
 }

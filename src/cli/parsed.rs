@@ -2,8 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::MAX_PRESERVED;
 use super::flags::{self, Flag, Scan};
+
+/// Most descriptors that `--preserve-fds` may name: what a process can have open by default (`fs.nr_open`).
+const MAX_PRESERVED: u32 = 1 << 20;
 
 /// A verb's flags and words, told apart.
 pub(super) struct Parsed<'a> {

@@ -9,6 +9,7 @@ mod delete;
 mod director;
 mod exec;
 mod foreground;
+mod help;
 mod join;
 pub mod learning;
 mod pids;
@@ -65,6 +66,7 @@ fn carry_out(invocation: &Invocation) -> Result<i32> {
         Verb::List => verbs::list(invocation),
         Verb::Brief(id) => verbs::brief(invocation, id),
         Verb::Resume(id) => verbs::resume(invocation, id),
+        Verb::Help => help::help(invocation),
         Verb::Other => forward(invocation, &node(invocation)),
     }
 }

@@ -1,71 +1,19 @@
 //! From the kernel's many small events to one change per operation.
 //!
 //! Overlay does one user's write in several steps: a temporary in `work/`, attributes on the directory above, a link
-//! or a rename into `upper/`. What was touched is collected by final path; the change is then derived from the sum of
-//! the events, from what is in the upper now, and from what the image has there.
+//! or a rename into `upper/`. What was touched is collected by final path; each path then says what it makes of it
+//! ([`Touch::decide`]), and what only happened for the sake of another change is left out.
 //!
-//! Owns: that derivation. Must not: read events, or look at files itself (it asks a [`View`]).
+//! Owns: that collection. Must not: read events, or look at files itself (it asks a [`View`]).
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::FileStat;
-
-use super::{Change, ChangeKind, image};
-
-/// A name was made in the upper.
-pub(super) const CREATED: u32 = 1;
-/// It was moved there out of overlay's work directory (or from elsewhere).
-pub(super) const ARRIVED: u32 = 1 << 1;
-/// Content was written, or a writer closed it.
-pub(super) const MODIFIED: u32 = 1 << 2;
-/// Mode, owner, times or extended attributes.
-pub(super) const ATTRIBUTES: u32 = 1 << 3;
-/// The name was removed.
-pub(super) const DELETED: u32 = 1 << 4;
-/// It was moved out of the upper.
-pub(super) const VANISHED: u32 = 1 << 5;
-/// It is the old name of a rename.
-pub(super) const MOVED_FROM: u32 = 1 << 6;
-/// It is the new name of a rename.
-pub(super) const MOVED_TO: u32 = 1 << 7;
+use super::touch::{ARRIVED, CREATED, MOVED_FROM, MOVED_TO, Touch, View};
+use super::{Change, ChangeKind};
 
 /// Paths that one drain keeps apart; more is an overflow.
 pub(super) const MAX_PATHS: usize = 4096;
-
-/// What is in the upper at a path now.
-#[derive(Debug, Clone)]
-pub(super) enum Now {
-    /// Nothing.
-    Absent,
-    /// Overlay's mark of a deletion.
-    Whiteout,
-    /// A file; `opaque` for a directory that hides the image's.
-    Present { stat: Box<FileStat>, opaque: bool },
-}
-
-/// How the collector sees the files.
-pub(super) trait View {
-    /// The upper, at a path relative to its root.
-    fn now(&self, path: &Path) -> Now;
-    /// The image, likewise.
-    fn image(&self, path: &Path) -> Option<FileStat>;
-    /// Whether the upper's directory looks to a user as it did before: mode, owner, time, attributes.
-    fn looks_as_before(&self, path: &Path) -> bool;
-    /// Whether the upper's directory has other extended attributes than the image's.
-    fn xattrs_differ(&self, path: &Path) -> bool;
-    /// Whether a name was given, in an earlier report, to the file with this handle.
-    fn was_named(&self, target: &[u8]) -> bool;
-}
-
-#[derive(Debug)]
-struct Touch {
-    path: PathBuf,
-    bits: u32,
-    pid: i32,
-    target: Option<Box<[u8]>>,
-    old: Option<PathBuf>,
-}
 
 /// What was touched since the last report.
 #[derive(Debug, Default)]
@@ -178,7 +126,7 @@ impl Collector {
         let arrived_in: HashSet<&Path> = arrived.filter_map(|t| t.path.parent()).collect();
         let mut verdicts = Vec::new();
         for touch in &self.touches {
-            let Some((kind, detail, weak)) = decide(touch, view) else { continue };
+            let Some((kind, detail, weak)) = touch.decide(view) else { continue };
             // Another name of the same file tells more: a link made, or the name given to a file that had none.
             let own = usize::from(touch.bits & CREATED != 0);
             let target = touch.target.as_deref().filter(|_| weak);
@@ -215,86 +163,13 @@ impl Collector {
     }
 }
 
-/// The kind, the detail, and whether it is weak; `None` when another touch tells it.
-fn decide(touch: &Touch, view: &dyn View) -> Option<(ChangeKind, Option<String>, bool)> {
-    let has = |bits: u32| touch.bits & bits != 0;
-    let now = view.now(&touch.path);
-    let Now::Present { stat, opaque } = &now else {
-        return decide_gone(touch, &now, view);
-    };
-    if let Some(old) = touch.old.as_ref().filter(|_| has(MOVED_TO)) {
-        return Some((ChangeKind::Rename, Some(Path::new("/").join(old).to_string_lossy().into_owned()), false));
-    }
-    let is_dir = image::is_dir(stat);
-    if has(CREATED | ARRIVED) {
-        let same = |s: &FileStat| s.st_mode & libc::S_IFMT == stat.st_mode & libc::S_IFMT;
-        let Some(original) = view.image(&touch.path).filter(same).filter(|_| !opaque) else {
-            return Some((ChangeKind::Create, None, false));
-        };
-        return Some(if is_dir {
-            if view.looks_as_before(&touch.path) {
-                return None;
-            }
-            // A time alone may be a by-product of what happens below.
-            let differ = attributes_differ(stat, &original) || view.xattrs_differ(&touch.path);
-            (ChangeKind::Attributes, None, !differ)
-        } else if has(MODIFIED) {
-            (ChangeKind::Modify, None, false)
-        } else if has(ATTRIBUTES) {
-            (ChangeKind::Attributes, None, false)
-        } else {
-            (ChangeKind::Modify, None, !has(MOVED_FROM))
-        });
-    }
-    // Setting the time of modification alone is a "modify" to the kernel, of a directory too.
-    let has_attributes = has(ATTRIBUTES) || has(MODIFIED) && is_dir;
-    if has(MODIFIED) && !is_dir {
-        return Some((ChangeKind::Modify, None, false));
-    }
-    if has(DELETED | VANISHED) {
-        // What is there now came later; its own event is on the way.
-        return Some((ChangeKind::Delete, None, true));
-    }
-    if has_attributes && !(is_dir && view.looks_as_before(&touch.path)) {
-        let differs = || {
-            view.image(&touch.path).is_some_and(|original| attributes_differ(stat, &original))
-                || view.xattrs_differ(&touch.path)
-        };
-        return Some((ChangeKind::Attributes, None, is_dir && !differs()));
-    }
-    None
-}
-
-fn decide_gone(touch: &Touch, now: &Now, view: &dyn View) -> Option<(ChangeKind, Option<String>, bool)> {
-    let has = |bits: u32| touch.bits & bits != 0;
-    if has(MOVED_FROM) && !has(DELETED) {
-        return None;
-    }
-    if matches!(now, Now::Whiteout) || has(DELETED | VANISHED) && !has(CREATED) || view.image(&touch.path).is_some() {
-        return Some((ChangeKind::Delete, None, false));
-    }
-    if has(CREATED | ARRIVED | MOVED_TO) {
-        return Some((ChangeKind::Create, Some("gone again".to_owned()), false));
-    }
-    if has(MODIFIED) {
-        let unnamed = touch.path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"#"));
-        return Some(if unnamed {
-            (ChangeKind::Create, Some("a file without a name (O_TMPFILE)".to_owned()), true)
-        } else {
-            (ChangeKind::Modify, None, false)
-        });
-    }
-    Some((ChangeKind::Attributes, None, true))
-}
-
-fn attributes_differ(a: &FileStat, b: &FileStat) -> bool {
-    (a.st_mode, a.st_uid, a.st_gid) != (b.st_mode, b.st_uid, b.st_gid)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use nix::sys::stat::FileStat;
     use proptest::prelude::*;
+
+    use super::super::touch::{ATTRIBUTES, DELETED, MODIFIED, Now};
+    use super::*;
 
     /// Files by name: what begins with `i` is in the image, what ends with `w` is a whiteout, with `x` is gone.
     struct Names;

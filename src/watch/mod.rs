@@ -11,6 +11,7 @@ mod image;
 mod mounts;
 pub mod scan;
 mod settle;
+mod touch;
 mod tripwire;
 mod upper;
 mod walk;

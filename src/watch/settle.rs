@@ -12,8 +12,9 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, fstatat};
 
-use super::collect::{Collector, Now, Verdict, View};
+use super::collect::{Collector, Verdict};
 use super::culprit::Culprits;
+use super::touch::{Now, View};
 use super::{Change, ChangeKind, Drained, Image, image, xattrs};
 
 /// How long a drain may wait for the rest of an operation whose first half it has read.

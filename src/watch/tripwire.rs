@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use nix::errno::Errno;
 
-use super::collect::{self, Collector};
+use super::collect::Collector;
 use super::fanevent::{FanEvent, FanEvents, Handle, Name};
 use super::settle::{self, UpperView};
-use super::{Drained, Image, WatchError};
+use super::{Drained, Image, WatchError, touch};
 use crate::sys::fanotify::{self, Reports};
 
 /// Events that one drain takes before it returns; more at once would only make a small process large.
@@ -147,10 +147,10 @@ fn refused(what: &'static str, cause: io::Error) -> WatchError {
 
 fn bits(mask: u64) -> u32 {
     [
-        (libc::FAN_CREATE, collect::CREATED),
-        (libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE, collect::MODIFIED),
-        (libc::FAN_ATTRIB, collect::ATTRIBUTES),
-        (libc::FAN_DELETE, collect::DELETED),
+        (libc::FAN_CREATE, touch::CREATED),
+        (libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE, touch::MODIFIED),
+        (libc::FAN_ATTRIB, touch::ATTRIBUTES),
+        (libc::FAN_DELETE, touch::DELETED),
     ]
     .iter()
     .filter(|(from, _)| mask & from != 0)
@@ -173,8 +173,8 @@ fn collect_event(
         }
         match (from, to_place) {
             (Place::Upper(old), Place::Upper(new)) => collector.rename(old, new, event.pid, target),
-            (_, Place::Upper(new)) => collector.touch(new, collect::ARRIVED, event.pid, target),
-            (Place::Upper(old), _) => collector.touch(old, collect::VANISHED, event.pid, None),
+            (_, Place::Upper(new)) => collector.touch(new, touch::ARRIVED, event.pid, target),
+            (Place::Upper(old), _) => collector.touch(old, touch::VANISHED, event.pid, None),
             _ => collector.work(),
         }
         return;
@@ -188,12 +188,12 @@ fn collect_event(
                 paths.remember(handle, &upper.join(&path));
             }
             if event.mask & libc::FAN_MOVED_FROM != 0 {
-                collector.touch(path.clone(), bits | collect::VANISHED, event.pid, target);
+                collector.touch(path.clone(), bits | touch::VANISHED, event.pid, target);
                 *moved_from = Some((path, event.pid));
             } else if event.mask & libc::FAN_MOVED_TO != 0 {
                 match moved_from.take() {
                     Some((old, pid)) if pid == event.pid => collector.rename(old, path, pid, target),
-                    _ => collector.touch(path, bits | collect::ARRIVED, event.pid, target),
+                    _ => collector.touch(path, bits | touch::ARRIVED, event.pid, target),
                 }
             } else {
                 collector.touch(path, bits, event.pid, target);

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use inotify::{EventMask, Inotify, WatchMask};
 
-use super::collect::{self, Collector};
+use super::collect::Collector;
 use super::settle::{self, UpperView};
 use super::watchtree::WatchTree;
-use super::{ChangeKind, Drained, Image, WatchError};
+use super::{ChangeKind, Drained, Image, WatchError, touch};
 
 /// Events that one drain takes before it returns; more at once would only make a small process large.
 const MAX_EVENTS: usize = 1024;
@@ -103,7 +103,7 @@ impl UpperWatch {
                     let new_directory = collect_event(tree, collector, &event);
                     let Some(directory) = new_directory else { continue };
                     let mut found = |path: &Path| {
-                        collector.touch(path.to_path_buf(), collect::CREATED, 0, None);
+                        collector.touch(path.to_path_buf(), touch::CREATED, 0, None);
                         !collector.overflowed()
                     };
                     if let Err(e) = add_tree(inotify, tree, upper, &directory, &mut found) {
@@ -169,30 +169,30 @@ fn collect_event(tree: &mut WatchTree, collector: &mut Collector, event: &Seen) 
     let Some(name) = &event.name else {
         // A directory's own event comes a second time with its name, from the directory above; the root has none.
         if event.mask.contains(EventMask::ATTRIB) && dir.as_os_str().is_empty() {
-            collector.touch(dir, collect::ATTRIBUTES, 0, None);
+            collector.touch(dir, touch::ATTRIBUTES, 0, None);
         }
         return None;
     };
     let path = dir.join(name);
     let is_dir = event.mask.contains(EventMask::ISDIR);
     if event.mask.contains(EventMask::MOVED_FROM) {
-        collector.touch(path.clone(), collect::VANISHED, 0, None);
+        collector.touch(path.clone(), touch::VANISHED, 0, None);
         tree.moved_from(event.cookie, path);
         return None;
     }
     if event.mask.contains(EventMask::MOVED_TO) {
         match tree.moved_to(event.cookie, &path) {
             Some(old) => collector.rename(old, path.clone(), 0, None),
-            None => collector.touch(path.clone(), collect::ARRIVED, 0, None),
+            None => collector.touch(path.clone(), touch::ARRIVED, 0, None),
         }
         return is_dir.then_some(path);
     }
     let bits = [
-        (EventMask::CREATE, collect::CREATED),
-        (EventMask::MODIFY, collect::MODIFIED),
-        (EventMask::CLOSE_WRITE, collect::MODIFIED),
-        (EventMask::ATTRIB, collect::ATTRIBUTES),
-        (EventMask::DELETE, collect::DELETED),
+        (EventMask::CREATE, touch::CREATED),
+        (EventMask::MODIFY, touch::MODIFIED),
+        (EventMask::CLOSE_WRITE, touch::MODIFIED),
+        (EventMask::ATTRIB, touch::ATTRIBUTES),
+        (EventMask::DELETE, touch::DELETED),
     ]
     .iter()
     .filter(|(from, _)| event.mask.contains(*from))
@@ -200,13 +200,13 @@ fn collect_event(tree: &mut WatchTree, collector: &mut Collector, event: &Seen) 
     if bits != 0 {
         collector.touch(path.clone(), bits, 0, None);
     }
-    (is_dir && bits & collect::CREATED != 0).then_some(path)
+    (is_dir && bits & touch::CREATED != 0).then_some(path)
 }
 
 /// Directories that were moved out of the upper are watched no longer.
 fn close_moves(inotify: &mut Inotify, tree: &mut WatchTree, collector: &mut Collector) {
     for (path, wds) in tree.take_moved_away() {
-        collector.touch(path, collect::VANISHED, 0, None);
+        collector.touch(path, touch::VANISHED, 0, None);
         for wd in wds {
             // The kernel may have dropped the watch with the directory already.
             let _ = inotify.watches().remove(wd);

@@ -6,5 +6,6 @@ mod calls;
 mod clamp;
 mod document;
 mod grammar;
+mod helping;
 mod tricks;
 mod units;

@@ -9,8 +9,9 @@ use std::process::ExitCode;
 /// A test: its name, which is a claim, and what tries it.
 pub type Test = (&'static str, fn());
 
-/// Runs those that the program's arguments name; all, if none is named.
-pub fn run(tests: &[Test]) -> ExitCode {
+/// Runs those that the program's arguments name; all, if none is named. `prepare` makes the process ready for them: it is
+/// called before the first, and not for a list.
+pub fn run(tests: &[Test], prepare: fn()) -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|a| a == flag);
     // `--format FORMAT` is the only option here that takes a value.
@@ -26,6 +27,7 @@ pub fn run(tests: &[Test]) -> ExitCode {
         wanted.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
+    prepare();
     let mut failed = 0;
     for (name, test) in &wanted {
         let ended = catch_unwind(test);

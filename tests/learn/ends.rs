@@ -6,7 +6,7 @@ use lithify::events::EventType;
 use lithify::learn::Subject;
 use lithify::learn::presence;
 
-use crate::Test;
+use crate::harness::Test;
 use crate::world::{World, eventually, reap};
 
 pub const TESTS: &[Test] = &[

@@ -9,7 +9,7 @@ use lithify::profile::behaviour::{Operation, Origin};
 use lithify::profile::{Behaviour, Observation, Profile};
 use lithify::spec::Document;
 
-use crate::Test;
+use crate::harness::Test;
 use crate::world::{WORKLOAD, World, eventually};
 
 pub const TESTS: &[Test] = &[

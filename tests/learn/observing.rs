@@ -3,7 +3,7 @@
 use lithify::events::EventType;
 use lithify::learn::{Purpose, Subject};
 
-use crate::Test;
+use crate::harness::Test;
 use crate::world::{Collector, WORKLOAD, World, eventually, reap};
 
 pub const TESTS: &[Test] = &[

@@ -7,7 +7,7 @@ use lithify::learn::{Purpose, Subject};
 use lithify::policy::Auto;
 use lithify::profile::{Profile, Stage};
 
-use crate::Test;
+use crate::harness::Test;
 use crate::world::{World, reap};
 
 pub const TESTS: &[Test] = &[

@@ -13,5 +13,5 @@ mod world;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::run(&[knowing::TESTS, measuring::TESTS, starting::TESTS].concat())
+    harness::run(&[knowing::TESTS, measuring::TESTS, starting::TESTS].concat(), || ())
 }

@@ -6,9 +6,9 @@ use std::io::BufRead;
 use lithify::sensor::reading::{Abi, Argument, Facts, Loss, Seen, Syscall};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::Test;
 use crate::act::{COMPAT_GETPID, MARKERS, REFUSED};
 use crate::container::{Container, World, called, options, session, session_in, within};
+use crate::harness::Test;
 
 pub const TESTS: &[Test] = &[
     ("calls::fifty_markers_of_processes_that_are_gone_at_once_are_all_there_twenty_times", markers),

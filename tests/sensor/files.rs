@@ -4,8 +4,8 @@ use std::fs;
 
 use lithify::sensor::reading::{Facts, Loss, Operation, PathUse};
 
-use crate::Test;
 use crate::container::{Container, World, called, options};
+use crate::harness::Test;
 
 pub const TESTS: &[Test] = &[
     ("files::a_file_that_is_written_and_removed_leaves_a_record_of_both", write_then_remove),

@@ -8,8 +8,8 @@ use lithify::sensor::guard::Rules;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 
-use crate::Test;
 use crate::container::{Container, World, session, session_of};
+use crate::harness::Test;
 
 pub const TESTS: &[Test] = &[
     ("guard::a_foreign_program_never_gets_a_write_out_three_hundred_times_each", foreign),

@@ -8,8 +8,8 @@ use lithify::sensor::guard::{Guarded, Rules};
 use lithify::sensor::owners;
 use lithify::sys::process::{self, Fork};
 
-use crate::Test;
 use crate::container::{Container, World, ctl, session_in, within};
+use crate::harness::Test;
 
 pub const TESTS: &[Test] = &[
     ("guard_life::the_first_container_loads_it_and_the_last_one_unloads_it_whatever_the_sensor_does", first_and_last),

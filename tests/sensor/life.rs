@@ -8,9 +8,9 @@ use lithify::sys::process::{self, Fork};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::Test;
 use crate::act::MARKERS;
 use crate::container::{Container, World, called, ctl, loader, options, within};
+use crate::harness::Test;
 
 pub const TESTS: &[Test] = &[
     ("life::the_first_container_loads_and_the_last_one_unloads", first_and_last),

@@ -4,8 +4,8 @@ use std::io::BufRead;
 
 use lithify::sensor::reading::{Direction, Operation, Peer};
 
-use crate::Test;
 use crate::container::{Container, World, options};
+use crate::harness::Test;
 
 pub const TESTS: &[Test] = &[("network::what_listens_and_what_is_connected_or_sent_to_is_seen", peers)];
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use lithify::sensor::reading::{Origin, Program};
 
-use crate::Test;
 use crate::container::{Container, World, options};
+use crate::harness::Test;
 
 pub const TESTS: &[Test] = &[
     ("programs::a_program_is_told_by_its_path", path),

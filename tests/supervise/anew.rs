@@ -12,7 +12,7 @@ use lithify::supervise::director::{Decided, Director};
 use lithify::supervise::launch::Outcome;
 use serde_json::Value;
 
-use crate::Test;
+use crate::harness::Test;
 use crate::world::{CRUN, RUNC, World};
 
 pub const TESTS: &[Test] = &[

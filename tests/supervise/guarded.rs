@@ -5,7 +5,7 @@ use lithify::policy::{Policy, Response};
 use lithify::record::Phase;
 use lithify::supervise::launch::Outcome;
 
-use crate::Test;
+use crate::harness::Test;
 use crate::world::{RUNC, World};
 
 pub const TESTS: &[Test] = &[

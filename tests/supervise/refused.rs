@@ -8,7 +8,7 @@ use lithify::record::Phase;
 use lithify::supervise::launch::Outcome;
 use serde_json::Value;
 
-use crate::Test;
+use crate::harness::Test;
 use crate::world::{CRUN, RUNC, World};
 
 pub const TESTS: &[Test] = &[

@@ -6,7 +6,7 @@ use lithify::guard::Limits;
 use lithify::policy::{ExecRule, Policy, Response};
 use lithify::supervise::launch::Outcome;
 
-use crate::Test;
+use crate::harness::Test;
 use crate::world::{RUNC, World};
 
 pub const TESTS: &[Test] = &[
