@@ -150,7 +150,7 @@ fn create_runtime(mut config: Config, state: &State, mode: Mode) -> Result<()> {
         return Ok(());
     }
     let rootfs = document.rootfs(bundle)?;
-    let workload = learning::workload(&policy, &names, &document, id);
+    let workload = learning::workload(&policy, &names, &document, &rootfs, id);
     let revision = &identity::of(&document, &annotations, &names, &rootfs, id);
     let container = Container { id, workload: &workload, names: &names, rootfs: &rootfs, revision };
     let Some(subject) = learning::subject(&config, &policy, &container) else { return Ok(()) };

@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::events::EngineNames;
+use crate::identity::note;
 use crate::learn::{self, Purpose, Subject};
-use crate::policy::{Config, Mode, Policy};
+use crate::policy::{self, Config, Mode, Policy};
 use crate::profile::Revision;
 use crate::spec::Document;
 
@@ -70,8 +71,8 @@ pub(super) fn start(
 }
 
 /// What stays the same over updates: the annotation's name, else the engine's for the container and its image, else the
-/// program.
-pub fn workload(policy: &Policy, names: &EngineNames, document: &Document, id: &str) -> String {
+/// program. `rootfs` is the root filesystem as the engine made it: beside it Docker and Podman note the image.
+pub fn workload(policy: &Policy, names: &EngineNames, document: &Document, rootfs: &Path, id: &str) -> String {
     if let Some(name) = &policy.workload {
         return name.clone();
     }
@@ -79,8 +80,13 @@ pub fn workload(policy: &Policy, names: &EngineNames, document: &Document, id: &
     match (&names.namespace, &names.container, &names.image) {
         (Some(namespace), Some(container), _) => format!("{namespace}/{container}"),
         (None, Some(container), _) => container.clone(),
-        (_, None, Some(image)) => image.clone(),
-        (_, None, None) => program.filter(|p| !p.is_empty()).unwrap_or_else(|| id.to_owned()),
+        (_, None, Some(image)) => note::repository(image).unwrap_or(image).to_owned(),
+        (_, None, None) => {
+            // Many images begin with the same program (`docker-entrypoint.sh`): by their names they are told apart.
+            let noted = note::image(rootfs, id).and_then(|image| image.repository);
+            let noted = noted.filter(|name| policy::names::profile(name).is_ok());
+            noted.or(program).filter(|p| !p.is_empty()).unwrap_or_else(|| id.to_owned())
+        }
     }
 }
 
@@ -99,7 +105,7 @@ mod tests {
         let config = Config::default();
         let policy = policy::resolve(&config, &Default::default(), &annotations, names.container.as_deref());
         let document = Document::parse(format!("{{\"process\":{{\"args\":{args}}}}}").as_bytes()).expect("JSON");
-        workload(&policy.expect("a policy"), &names, &document, "the-id")
+        workload(&policy.expect("a policy"), &names, &document, Path::new("/nowhere"), "the-id")
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Seat {
             runtime,
             dir,
         };
-        seat.workload = learning::workload(&seat.chosen()?, &seat.names, document, &seat.id);
+        seat.workload = learning::workload(&seat.chosen()?, &seat.names, document, &seat.rootfs, &seat.id);
         Ok(seat)
     }
 

@@ -7,9 +7,9 @@
 //! | --- | --- |
 //! | `revision.rs` | pure: what makes two containers the same |
 //! | `origin.rs` | where the root filesystem comes from |
-//! | `docker.rs` | which image, where Docker alone knows |
+//! | `note.rs` | which image, where Docker or Podman alone knows |
 
-mod docker;
+pub mod note;
 pub mod origin;
 pub mod revision;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::readlink;
 
-use super::docker;
+use super::note;
 use crate::rootfs::Layers;
 use crate::sys::proc_fd;
 
@@ -24,8 +24,8 @@ pub enum Source {
 impl Source {
     /// By the engine's own note of it, else by what is mounted there.
     pub(super) fn find(rootfs: &Path, container: &str) -> Source {
-        if let Some(id) = docker::image_id(rootfs, container) {
-            return Source::Image(id);
+        if let Some(image) = note::image(rootfs, container) {
+            return Source::Image(image.id);
         }
         let layers =
             std::fs::read("/proc/thread-self/mountinfo").ok().and_then(|table| Layers::of(rootfs, &table).ok());
