@@ -5,7 +5,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::ground::Ground;
@@ -363,7 +362,7 @@ impl Collector {
     }
 
     fn find_profile(&mut self) {
-        match profile_of(&self.ground) {
+        match self.ground.profile() {
             Ok(Some(profile)) => self.profile = Some(profile),
             Ok(None) => {
                 let workload = &self.ground.subject.workload;
@@ -388,21 +387,6 @@ impl Collector {
             }
             Err(error) => self.teller.degraded(&format!("{error:#}")),
         }
-    }
-}
-
-/// The profile to compare with: the one that was named, the revision's own, or the newest of its workload.
-fn profile_of(ground: &Ground) -> Result<Option<Profile>> {
-    let subject = &ground.subject;
-    let data_dir = &subject.data_dir;
-    if let Purpose::Observe { profile: Some(name) } = &subject.purpose {
-        let found = store::named_profile(data_dir, name).with_context(|| format!("failed to find profile {name:?}"))?;
-        let missing = || format!("failed to find profile {name:?}: there is none; see 'lithifyctl profile list'");
-        return found.with_context(missing).map(Some);
-    }
-    match store::read_profile(data_dir, &subject.workload, &ground.subject.revision.digest)? {
-        Some(own) => Ok(Some(own)),
-        None => store::newest_profile(data_dir, &subject.workload),
     }
 }
 
