@@ -10,9 +10,10 @@ use super::{Call, Given, Outcome, plain, text, usage, value};
 use crate::engine::learning;
 use crate::events::EngineNames;
 use crate::harden::{self, Hardening, harden};
+use crate::identity;
 use crate::policy::suggest::quote;
-use crate::policy::{self, Config, RootfsKind, word};
-use crate::profile::{Profile, Progress, store};
+use crate::policy::{self, Config, Policy, RootfsKind, Standing, word};
+use crate::profile::{Profile, Progress, Revision, stages, store};
 use crate::runtime::needs::{self, Needs};
 use crate::spec::Document;
 use crate::supervise::SOCKET;
@@ -24,7 +25,8 @@ Shows what enforcing a workload's profile would change in the config.json of a b
 it. A low-level runtime that is not known yet is measured, as for a container's start.
 
 options:
-  --profile NAME|FILE  WORKLOAD, WORKLOAD@REVISION or a file, instead of the newest profile of the bundle's workload
+  --profile NAME|FILE  WORKLOAD, WORKLOAD@REVISION or a file, instead of the profile that the bundle's container would be
+                       held to
   --runtime PATH       the low-level runtime, instead of the configuration's
   --json               print the edits with their values, the scratch mounts, the limits and the notes as JSON
 ";
@@ -51,10 +53,10 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let bundle = std::path::absolute(&bundle).with_context(|| format!("failed to find {}", bundle.display()))?;
     let document = Document::read(&bundle)?;
     let id = bundle.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let (policy, workload) = policy(&config, &document, &id)?;
-    let profile = match named.or(policy.profile.clone()) {
-        Some(name) => super::profile::resolve(&config.data_dir, &name)?,
-        None => newest(&config.data_dir, &workload)?,
+    let container = Container::of(&config, &document, &bundle, &id)?;
+    let (profile, other) = match named {
+        Some(name) => (super::profile::resolve(&config.data_dir, &name)?, None),
+        None => container.profile(&config.data_dir)?,
     };
     let runtime = match runtime {
         Some(runtime) => runtime,
@@ -65,11 +67,12 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let given = harden::Given {
         profile: &profile,
         document: &document,
-        policy: &policy,
+        policy: &container.policy,
         needs: &needs,
         listener: Some(&listener),
     };
     let mut hardening = harden(&given)?;
+    hardening.notes.extend(other);
     let partial = Progress::of(&profile).partial.into_iter();
     hardening.notes.extend(partial.map(|why| format!("the profile is partial: {why}")));
     if call.json {
@@ -91,26 +94,48 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     Ok(Outcome::Well)
 }
 
-/// What would hold for a container of this bundle, and what its workload is called.
-fn policy(config: &Config, document: &Document, id: &str) -> Result<(policy::Policy, String)> {
-    let annotations = document.annotations()?;
-    let names = EngineNames::from_annotations(&annotations);
-    let mut policy = policy::resolve(config, &Default::default(), &annotations, names.container.as_deref())?;
-    // What the engine's own root would be kept for ends with enforcing.
-    if policy.is_hands_off() {
-        policy.rootfs = RootfsKind::Sealed;
-    }
-    let workload = learning::workload(&policy, &names, document, id);
-    Ok((policy, workload))
+/// What would hold for a container of the bundle, found as its start finds it.
+struct Container {
+    policy: Policy,
+    workload: String,
+    revision: Revision,
 }
 
-fn newest(data_dir: &Path, workload: &str) -> Result<Profile> {
-    match store::newest_profile(data_dir, workload)? {
-        Some(profile) => Ok(profile),
-        None => bail!(
-            "no profile of the bundle's workload {}; learn it first, or name one with --profile ('lithifyctl profile list')",
-            quote(workload)
-        ),
+impl Container {
+    fn of(config: &Config, document: &Document, bundle: &Path, id: &str) -> Result<Container> {
+        let annotations = document.annotations()?;
+        let names = EngineNames::from_annotations(&annotations);
+        let container = names.container.as_deref();
+        let mut policy = policy::settle(config, &Default::default(), &annotations, container, Standing::Enforced)?;
+        // What the engine's own root would be kept for ends with enforcing.
+        if policy.is_hands_off() {
+            policy.rootfs = RootfsKind::Sealed;
+        }
+        let workload = learning::workload(&policy, &names, document, id);
+        let revision = identity::of(document, &annotations, &names, &document.rootfs(bundle)?, id);
+        Ok(Container { policy, workload, revision })
+    }
+
+    /// The profile that would decide; of a revision that has none, the workload's newest, and that it would not.
+    fn profile(&self, data_dir: &Path) -> Result<(Profile, Option<String>)> {
+        let Container { policy, workload, revision } = self;
+        if let Some(own) = store::own_profile(data_dir, policy.profile.as_deref(), workload, &revision.digest)? {
+            return Ok((own, None));
+        }
+        let Some(newest) = store::newest_profile(data_dir, workload)? else {
+            bail!(
+                "no profile of the bundle's workload {}; learn it first, or name one with --profile ('lithifyctl profile \
+                 list')",
+                quote(workload)
+            )
+        };
+        let other = format!(
+            "the bundle's own revision, {}, has no profile yet: nothing of what is shown would be enforced now. It is of \
+             another revision, which differs in: {}",
+            revision.digest,
+            stages::differing(&newest.revision, revision).join(", ")
+        );
+        Ok((newest, Some(other)))
     }
 }
 
@@ -156,4 +181,87 @@ fn show(profile: &Profile, needs: &Needs, hardening: &Hardening) -> String {
     }
     // Newlines between the lines are ours; those within are names'.
     lines.iter().flat_map(|line| line.split('\n')).map(|line| plain(line) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Behaviour, Observation, observation};
+
+    /// What one life of the workload `web` left.
+    fn observation(n: u8, revision: Revision) -> Observation {
+        let at = |minute: u8| format!("2026-01-01T00:{minute:02}:00.000000Z");
+        Observation {
+            version: observation::VERSION,
+            id: format!("{n:032x}"),
+            workload: "web".to_owned(),
+            revision,
+            architecture: std::env::consts::ARCH.to_owned(),
+            node: "n".to_owned(),
+            container: format!("c{n}"),
+            generation: 1,
+            started: at(n),
+            until: at(n + 1),
+            ended: true,
+            window_seconds: 60,
+            windows: 1,
+            unseen: Vec::new(),
+            loss: Default::default(),
+            workload_behaviour: Behaviour::default(),
+            exec_behaviour: Behaviour::default(),
+            forbidden: Default::default(),
+            peaks: Default::default(),
+        }
+    }
+
+    fn container(config: &Config, dir: &Path, image: &str, more: serde_json::Value) -> Container {
+        let mut annotations = json!({
+            "io.kubernetes.cri.container-name": "web",
+            "io.kubernetes.cri.image-name": format!("r/web@sha256:{}", image.repeat(64)),
+        });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            annotations[name] = value.clone();
+        }
+        let value = json!({
+            "ociVersion": "1.0.2", "process": {"args": ["/bin/web"]}, "root": {"path": "rootfs"}, "annotations": annotations,
+        });
+        let document = Document::parse(value.to_string().as_bytes()).expect("a document");
+        Container::of(config, &document, dir, "c").expect("a container")
+    }
+
+    #[test]
+    fn what_is_shown_is_the_profile_of_the_containers_own_revision_or_said_to_be_anothers() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = Config { mode: policy::Mode::Auto, data_dir: dir.path().join("data"), ..Config::default() };
+        let of = |image: &str| container(&config, dir.path(), image, json!({}));
+        let shown = |container: &Container| container.profile(&config.data_dir);
+        let said = shown(&of("a")).expect_err("nothing is learnt").to_string();
+        assert!(said.contains("no profile of the bundle's workload \"web\""), "{said}");
+        let (older, newer) = (of("a").revision, of("b").revision);
+        for (n, revision) in [(1, &older), (5, &newer)] {
+            store::fold_observation(&config.data_dir, &observation(n, revision.clone())).expect("folded");
+        }
+        for revision in [("a", &older), ("b", &newer)] {
+            let (profile, other) = shown(&of(revision.0)).expect("a profile");
+            assert_eq!((&profile.revision, other), (revision.1, None));
+        }
+        let (profile, other) = shown(&of("c")).expect("the newest");
+        let other = other.expect("it is another's");
+        assert_eq!(profile.revision, newer);
+        assert!(other.contains(&of("c").revision.digest) && other.ends_with("differs in: image"), "{other}");
+    }
+
+    #[test]
+    fn a_profile_that_the_container_names_is_the_one_that_is_shown() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = Config { mode: policy::Mode::Enforce, data_dir: dir.path().join("data"), ..Config::default() };
+        let older = container(&config, dir.path(), "a", json!({})).revision;
+        let newer = container(&config, dir.path(), "b", json!({})).revision;
+        for (n, revision) in [(1, &older), (5, &newer)] {
+            store::fold_observation(&config.data_dir, &observation(n, revision.clone())).expect("folded");
+        }
+        let name = json!({"lithify.dev/profile": format!("web@{}", &older.digest[..12])});
+        let named = container(&config, dir.path(), "c", name).profile(&config.data_dir).expect("a profile");
+        assert_eq!((named.0.revision, named.1), (older, None));
+    }
 }

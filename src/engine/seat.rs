@@ -150,14 +150,14 @@ impl Seat {
         if !matches!(mode, Mode::Auto | Mode::Enforce) {
             return Ok(self.plain(chosen, Vec::new()));
         }
-        let (own, mut notes) = self.own(&chosen)?;
+        let data_dir = &self.config.data_dir;
+        let own = store::own_profile(data_dir, chosen.profile.as_deref(), &self.workload, &self.revision.digest)?;
+        let mut notes = Vec::new();
         let sibling = match (&own, mode) {
-            (None, Mode::Auto) => {
-                store::newest_profile(&self.config.data_dir, &self.workload).unwrap_or_else(|error| {
-                    notes.push(format!("{error:#}: what this workload was seen to do before is not known"));
-                    None
-                })
-            }
+            (None, Mode::Auto) => store::newest_profile(data_dir, &self.workload).unwrap_or_else(|error| {
+                notes.push(format!("{error:#}: what this workload was seen to do before is not known"));
+                None
+            }),
             (Some(_), _) | (None, _) => None,
         };
         let replicas = self.replicas();
@@ -214,18 +214,6 @@ impl Seat {
             }
             (Some(Start::Enforce), Some(own)) => self.enforce(&own, notes),
         }
-    }
-
-    /// The profile that decides: the one that somebody named, or its revision's.
-    fn own(&self, chosen: &Policy) -> Result<(Option<Profile>, Vec<String>)> {
-        let data_dir = &self.config.data_dir;
-        let Some(name) = &chosen.profile else {
-            let own = store::read_profile(data_dir, &self.workload, &self.revision.digest)?;
-            return Ok((own, Vec::new()));
-        };
-        let named = store::named_profile(data_dir, name).with_context(|| format!("failed to find profile {name:?}"))?;
-        let missing = || format!("failed to find profile {name:?}: there is none; see 'lithifyctl profile list'");
-        Ok((Some(named.with_context(missing)?), Vec::new()))
     }
 
     fn follow(&self, leader: &str, mut notes: Vec<String>) -> Result<Settled> {

@@ -5,7 +5,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::ground::Ground;
@@ -24,6 +23,14 @@ use crate::sys::{memory, process, socket};
 const END_PATIENCE: Duration = Duration::from_secs(1);
 /// After the bell, what else is new at that moment is waited for, so that a storm of news is one look a second.
 const COMPARE_AFTER: Duration = Duration::from_secs(1);
+/// And a look that takes long is followed by a pause of so many times that: where there is much to look at, most of the
+/// processor is still the workload's.
+const COMPARE_SPARINGLY: u32 = 20;
+/// The bell is not listened to for so long after it rang, unless the table was filling: so that a workload that does new
+/// things all the time wakes nobody more often.
+const LISTEN_AFTER: Duration = Duration::from_millis(100);
+/// The same while the table fills fast.
+const LISTEN_SOON: Duration = Duration::from_millis(10);
 
 /// Serves one container until its end, or the socket's.
 pub(super) fn run(subject: Subject, socket: OwnedFd) {
@@ -39,6 +46,8 @@ pub(super) fn run(subject: Subject, socket: OwnedFd) {
         items_before: None,
         profile: None,
         compare_at: None,
+        look_took: Duration::ZERO,
+        listen_at: None,
         prepared: false,
         unattended,
         closing: false,
@@ -65,8 +74,12 @@ struct Collector {
     items_before: Option<usize>,
     /// What is compared with: of a revision that is learnt, as it stood when this life began.
     profile: Option<Profile>,
-    /// The bell rang: when, since boot, what is new is to be compared. Until then it is not listened to.
+    /// The bell rang: when, since boot, what is new is to be compared.
     compare_at: Option<Duration>,
+    /// The last look at what is new.
+    look_took: Duration,
+    /// The bell rang: from when on, since boot, it is listened to again.
+    listen_at: Option<Duration>,
     /// What earlier collectors left has been seen to, or the profile that somebody named has been looked for.
     prepared: bool,
     unattended: bool,
@@ -108,9 +121,8 @@ impl Collector {
         if let Some(life) = self.life.as_mut().filter(|_| woken.init) {
             life.is_over();
         }
-        if let Some(life) = self.life.as_mut().filter(|_| woken.bell) {
-            life.rang();
-            self.compare_at = Some(now() + COMPARE_AFTER).filter(|_| self.is_observing());
+        if woken.bell {
+            self.rang();
         }
         if woken.socket {
             self.hear();
@@ -118,10 +130,22 @@ impl Collector {
         self.pass();
     }
 
+    /// Something came into the sensor's table: room is made where it fills, and if it may be news it is soon compared.
+    fn rang(&mut self) {
+        let news = self.is_observing() && self.compare_at.is_none();
+        let Some(life) = &mut self.life else { return };
+        let filling = life.rang(news);
+        let now = now();
+        self.listen_at = Some(now + if filling { LISTEN_SOON } else { LISTEN_AFTER });
+        if news {
+            self.compare_at = Some(now + COMPARE_AFTER.max(self.look_took * COMPARE_SPARINGLY));
+        }
+    }
+
     /// Until something happens, the next window begins, or the patience with whoever should say `end` does.
     fn sleep(&self, signals: Option<&SignalFd>) -> Woken {
         let init = self.life.as_ref().and_then(Life::init_ended);
-        let bell = self.life.as_ref().and_then(|life| life.bell(self.is_observing() && self.compare_at.is_none()));
+        let bell = self.life.as_ref().filter(|_| self.listen_at.is_none()).and_then(Life::bell);
         let all = [self.socket.as_ref().map(AsFd::as_fd), signals.map(AsFd::as_fd), init, bell];
         let mut fds: Vec<PollFd<'_>> = all.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
         let timeout = self.deadline().map_or(PollTimeout::NONE, |at| {
@@ -141,7 +165,7 @@ impl Collector {
     fn deadline(&self) -> Option<Duration> {
         let life = self.life.as_ref()?;
         let patience = life.over.map(|over| over + END_PATIENCE);
-        [Some(life.next_window()), patience, self.compare_at].into_iter().flatten().min()
+        [Some(life.next_window()), patience, self.compare_at, self.listen_at].into_iter().flatten().min()
     }
 
     /// What is due by the clock.
@@ -149,6 +173,7 @@ impl Collector {
         let (unattended, interval) = (self.unattended, self.ground.subject.interval);
         let Some(life) = &mut self.life else { return };
         let now = now();
+        self.listen_at = self.listen_at.filter(|at| now < *at);
         if life.over.is_some_and(|over| unattended || now >= over + END_PATIENCE) {
             self.finish_and_tell();
             self.closing = unattended;
@@ -313,9 +338,11 @@ impl Collector {
     }
 
     fn observe(&mut self, look: Look) {
+        let began = now();
         if let Some(observation) = self.look(look) {
             self.compare(&observation);
         }
+        self.look_took = now().saturating_sub(began);
     }
 
     /// Tells what is new beyond the profile.
@@ -335,7 +362,7 @@ impl Collector {
     }
 
     fn find_profile(&mut self) {
-        match profile_of(&self.ground) {
+        match self.ground.profile() {
             Ok(Some(profile)) => self.profile = Some(profile),
             Ok(None) => {
                 let workload = &self.ground.subject.workload;
@@ -360,21 +387,6 @@ impl Collector {
             }
             Err(error) => self.teller.degraded(&format!("{error:#}")),
         }
-    }
-}
-
-/// The profile to compare with: the one that was named, the revision's own, or the newest of its workload.
-fn profile_of(ground: &Ground) -> Result<Option<Profile>> {
-    let subject = &ground.subject;
-    let data_dir = &subject.data_dir;
-    if let Purpose::Observe { profile: Some(name) } = &subject.purpose {
-        let found = store::named_profile(data_dir, name).with_context(|| format!("failed to find profile {name:?}"))?;
-        let missing = || format!("failed to find profile {name:?}: there is none; see 'lithifyctl profile list'");
-        return found.with_context(missing).map(Some);
-    }
-    match store::read_profile(data_dir, &subject.workload, &ground.subject.revision.digest)? {
-        Some(own) => Ok(Some(own)),
-        None => store::newest_profile(data_dir, &subject.workload),
     }
 }
 

@@ -4,10 +4,13 @@
 
 use std::path::Path;
 
+use anyhow::Result;
+
 use super::presence::{Entry, Presence};
-use super::subject::Subject;
+use super::subject::{Purpose, Subject};
 use super::written::Written;
 use crate::events;
+use crate::profile::{Profile, store};
 use crate::sensor::{Place, Sensor};
 
 /// Linux's own range, where it can't be read (ip(7)).
@@ -62,8 +65,21 @@ impl Ground {
     }
 
     /// Nothing more is recorded.
-    pub(super) fn leave(&mut self) -> Option<anyhow::Result<()>> {
+    pub(super) fn leave(&mut self) -> Option<Result<()>> {
         self.sensor.take().map(Sensor::leave)
+    }
+
+    /// The profile to compare with: the one that was named, the revision's own, or the newest of its workload.
+    pub(super) fn profile(&self) -> Result<Option<Profile>> {
+        let Subject { data_dir, workload, revision, purpose, .. } = &self.subject;
+        let named = match purpose {
+            Purpose::Observe { profile } => profile.as_deref(),
+            Purpose::Learn | Purpose::Auto(_) => None,
+        };
+        match store::own_profile(data_dir, named, workload, &revision.digest)? {
+            Some(own) => Ok(Some(own)),
+            None => store::newest_profile(data_dir, workload),
+        }
     }
 
     /// The place of an observation that begins now.

@@ -119,19 +119,32 @@ impl Life {
         self.pidfd.as_ref().filter(|_| self.over.is_none()).map(AsFd::as_fd)
     }
 
-    /// Readable when something was seen for the first time; `always`: not only for the very first thing.
-    pub(super) fn bell(&self, always: bool) -> Option<BorrowedFd<'_>> {
-        self.armed.as_ref().filter(|_| always || !self.looked).and_then(Armed::bell)
+    /// Readable when something came into the sensor's table.
+    pub(super) fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.armed.as_ref().and_then(Armed::bell)
     }
 
-    /// The bell rang: from now on the container's mounts are its own, and a look at them tells its files from others'.
-    pub(super) fn rang(&mut self) {
-        self.looked = true;
+    /// The bell rang: from its first time on the container's mounts are its own, and a look at them tells its files from
+    /// others'; `looks`: any time is one to look. Returns whether the table was filling.
+    pub(super) fn rang(&mut self, looks: bool) -> bool {
+        let first = !std::mem::replace(&mut self.looked, true);
         if let Some(armed) = &self.armed {
             armed.hush();
-            // Only the look counts; what can't be read now is read at the end of the window, and its failure told then.
-            let _ = armed.read();
+            if first || looks {
+                // Only the look counts; what can't be read now is read at the end of the window, and its failure told then.
+                let _ = armed.read();
+            }
         }
+        self.relieve()
+    }
+
+    /// Makes room in the sensor's table where it fills; returns whether it did.
+    fn relieve(&mut self) -> bool {
+        let relieved = self.armed.as_ref().map_or(Ok(false), Armed::relieve);
+        relieved.unwrap_or_else(|error| {
+            self.complain(&format!("{error:#}"));
+            false
+        })
     }
 
     /// Init has ended: the last numbers of its cgroups, before the engine removes them.
@@ -153,6 +166,7 @@ impl Life {
         if now < self.next_window() {
             return (false, false);
         }
+        self.relieve();
         self.window = window_at(now.saturating_sub(self.began), self.windows.seconds);
         if let Some(Err(error)) = self.armed.as_ref().map(|armed| armed.set_window(self.window)) {
             self.complain(&format!("{error:#}"));

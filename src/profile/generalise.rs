@@ -109,21 +109,29 @@ impl Node {
             return names;
         }
         let volatile = VOLATILE.iter().any(|prefix| is_below(at, prefix));
-        let shaped = regroup(names, |name| shape(name, volatile));
-        let mut alike: BTreeMap<String, usize> = BTreeMap::new();
-        for name in shaped.keys() {
-            *alike.entry(numberless(name)).or_default() += 1;
+        let mut grouped = regroup(names, |name| shape(name, volatile));
+        // What company makes is company for others: until nothing changes, or putting the result together with more would
+        // go on from here. Each round but the last leaves fewer names.
+        loop {
+            let mut alike: BTreeMap<String, usize> = BTreeMap::new();
+            for name in grouped.keys() {
+                *alike.entry(numberless(name)).or_default() += 1;
+            }
+            // Kinds are counted, not names: of those, more names never make fewer.
+            if alike.len() >= CROWD || grouped.contains_key("*") {
+                return regroup(grouped, |_| "*".to_owned());
+            }
+            let known: BTreeSet<String> = grouped.keys().filter(|name| name.contains('*')).cloned().collect();
+            let pattern_of = |name: &str| {
+                let pattern = numberless(name);
+                let many = known.contains(&pattern) || alike.get(&pattern).is_some_and(|n| *n >= MANY);
+                if many { pattern } else { name.to_owned() }
+            };
+            if grouped.keys().all(|name| pattern_of(name) == *name) {
+                return grouped;
+            }
+            grouped = regroup(grouped, pattern_of);
         }
-        // Kinds are counted, not names: of those, more names never make fewer.
-        if alike.len() >= CROWD || shaped.contains_key("*") {
-            return regroup(shaped, |_| "*".to_owned());
-        }
-        let known: BTreeSet<String> = shaped.keys().filter(|name| name.contains('*')).cloned().collect();
-        regroup(shaped, |name| {
-            let pattern = numberless(name);
-            let many = known.contains(&pattern) || alike.get(&pattern).is_some_and(|n| *n >= MANY);
-            if many { pattern } else { name.to_owned() }
-        })
     }
 }
 
@@ -156,7 +164,8 @@ pub fn shape(name: &str, volatile: bool) -> String {
     }
     let passing =
         volatile || ["tmp", "temp"].iter().any(|word| name.starts_with(word) || name.contains(&format!(".{word}")));
-    let pattern = replace_runs(&without_uuids(name), |run| is_made_up(run) || passing && is_number(run));
+    let made_up = |run: &str| is_made_up(run) || passing && is_number(run);
+    let pattern = around_escapes(name, |text| replace_runs(&without_uuids(text), made_up));
     match pattern.char_indices().rev().nth(6) {
         Some((at, '.' | '-' | '_')) if volatile && is_mkstemp(&pattern[at + 1..]) => format!("{}*", &pattern[..=at]),
         _ => pattern,
@@ -170,9 +179,13 @@ fn is_mkstemp(end: &str) -> bool {
 
 /// One name, with every number in it as `*`.
 fn numberless(name: &str) -> String {
+    around_escapes(name, without_numbers)
+}
+
+fn without_numbers(text: &str) -> String {
     let mut out = String::new();
     let mut in_number = false;
-    for c in name.chars() {
+    for c in text.chars() {
         let part = c.is_ascii_digit() || in_number && c.is_ascii_hexdigit() && !c.is_ascii_lowercase();
         if part && !in_number {
             out.push('*');
@@ -247,16 +260,25 @@ fn replace_runs(name: &str, is_pattern: impl Fn(&str) -> bool) -> String {
     let mut rest = name;
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
-        // The number of an escape is not one of the name.
-        let escaped = out.ends_with('\\');
         let (run, after) = rest.split_at(end);
-        let wild = !run.is_empty() && !escaped && is_pattern(run);
-        out.push_str(if wild { "*" } else { run });
+        out.push_str(if !run.is_empty() && is_pattern(run) { "*" } else { run });
         let next = after.chars().next().map_or(0, char::len_utf8);
         out.push_str(&after[..next]);
         rest = &after[next..];
     }
     squeeze(&out)
+}
+
+/// A name with what is between its escapes replaced: the number of an escape is not one of the name.
+fn around_escapes(name: &str, replace: impl Fn(&str) -> String) -> String {
+    let mut parts = name.split('\\');
+    let mut out = replace(parts.next().unwrap_or_default());
+    for part in parts {
+        let digits = part.bytes().take(3).take_while(u8::is_ascii_digit).count();
+        let (number, text) = part.split_at(digits);
+        out += &format!("\\{number}{}", replace(text));
+    }
+    out
 }
 
 /// `a**` says no more than `a*`.

@@ -128,6 +128,18 @@ pub fn named_profile(data_dir: &Path, name: &str) -> Result<Option<Profile>> {
     }
 }
 
+/// The profile that a container is held to or compared with: the one that somebody named, else its revision's own; `None`
+/// where that has none yet.
+///
+/// # Errors
+/// As [`named_profile`], when there is none of that name, or [`read_profile`].
+pub fn own_profile(data_dir: &Path, named: Option<&str>, workload: &str, digest: &str) -> Result<Option<Profile>> {
+    let Some(name) = named else { return read_profile(data_dir, workload, digest) };
+    let found = named_profile(data_dir, name).with_context(|| format!("failed to find profile {name:?}"))?;
+    let missing = || format!("failed to find profile {name:?}: there is none; see 'lithifyctl profile list'");
+    found.with_context(missing).map(Some)
+}
+
 /// Every profile of a workload. Unreadable ones come as errors beside the others.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use super::decode::{Collector, Mounts};
 use super::hold::{Hold, namespace};
 use super::kept;
 use super::layout::{KEY_BYTES, RESERVED, Record, Slot, VALUE_BYTES};
+use super::past::Past;
 use super::place::Place;
 use super::reading::{Loss, Origin, Reading};
 use super::script;
@@ -23,9 +24,9 @@ const BELL_BYTES: u32 = 4096;
 /// How a container is armed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// How many arguments, programs, paths and peers are kept; about half a KiB each, taken as they come and
+    /// How many arguments, programs, paths and peers the kernel keeps; about half a KiB each, taken as they come and
     /// charged to the memory cgroup of the process that arms. Past it, loss is
-    /// counted. System calls and capabilities have room beside it.
+    /// counted; see [`Armed::relieve`]. System calls and capabilities have room beside it.
     pub table_entries: u32,
     /// Whether there is a bell: a descriptor that is readable when something new has been seen.
     pub bell: bool,
@@ -40,6 +41,9 @@ pub struct Armed {
     mounts: RefCell<Mounts>,
     /// Where scripts come from, as it was found when they were first read of: they may be gone later.
     scripts: RefCell<BTreeMap<String, Option<Origin>>>,
+    /// What was taken out of the table.
+    past: RefCell<Past>,
+    table_entries: u32,
 }
 
 /// As [`super::Sensor::arm`].
@@ -51,7 +55,8 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
     let bell = options.bell.then(|| Ring::create(BELL_BYTES)).transpose();
     let bell = bell.context("failed to make a bell in the kernel")?;
     let hold = Hold::claim(place, init, &table, bell.as_ref(), Slot { limit, ..Slot::default() })?;
-    Ok(Armed { hold, table, bell, mounts: RefCell::default(), scripts: RefCell::default() })
+    let (mounts, scripts, past) = Default::default();
+    Ok(Armed { hold, table, bell, mounts, scripts, past, table_entries: limit })
 }
 
 impl Armed {
@@ -71,8 +76,11 @@ impl Armed {
     pub fn read(&self) -> Result<Reading> {
         self.look_at_mounts();
         let mut collector = Collector::new(self.mounts.borrow().clone());
-        let all = self.table.for_each(|key, value| collector.take(&Record::parse(key, value)));
+        let past = self.past.borrow();
+        let mut with = past.with();
+        let all = self.table.for_each(|key, value| with.now(key, value, |record| collector.take(record)));
         all.context("failed to read what a container was seen to do")?;
+        with.rest(|record| collector.take(record));
         let state = self.hold.state()?;
         let init = self.hold.init();
         let (mut scripts, mounts) = (self.scripts.borrow_mut(), self.mounts.borrow());
@@ -87,6 +95,35 @@ impl Armed {
         let loss = Loss { table_full: state.table_full, unreadable: state.unreadable, untracked };
         let window = self.hold.row().window;
         Ok(Reading { workload, exec, loss, active_windows: state.active_windows, window, tasks_peak: state.tasks_peak })
+    }
+
+    /// Takes what is in the table out of it and keeps it here, if more than half of it is taken: so that it is full only when
+    /// more comes between two calls than fits. Nothing is lost by it: what is seen again is joined with what is kept, by
+    /// [`Armed::read`]; but the bell rings for it again. Does nothing where no more can be kept: the table fills then, and
+    /// what finds it full is counted. Returns whether anything was taken out.
+    ///
+    /// # Errors
+    /// When the kernel's table can't be read or written.
+    pub fn relieve(&self) -> Result<bool> {
+        let row = self.hold.row();
+        // What was taken out was added to the limit, since the programs count what was ever put in.
+        let taken_out = row.limit - self.table_entries;
+        let present = self.hold.state()?.entries.saturating_sub(taken_out);
+        let mut past = self.past.borrow_mut();
+        if present <= self.table_entries / 2 || !past.has_room(self.table.max_entries() as usize) {
+            return Ok(false);
+        }
+        let mut gone = 0u32;
+        let all = self.table.take_each(|key, value| {
+            gone += u32::from(!Record::parse(key, value).is_bounded());
+            past.keep(key, value);
+        });
+        let limit = row.limit.saturating_add(gone);
+        self.hold
+            .set_row(Slot { limit, ..row })
+            .context("failed to tell the kernel of the room in a container's table")?;
+        all.context("failed to take out what a container was seen to do")?;
+        Ok(true)
     }
 
     /// Whether the programs have been unpinned since: then nobody knows what the container has done from that moment on.

@@ -57,6 +57,8 @@ pub struct State {
     pub untracked: u64,
     pub mnt_ns: u32,
     pub tasks_peak: u32,
+    /// Records of unbounded kinds that were ever put into the table; wraps.
+    pub entries: u32,
     pub active_windows: u32,
 }
 
@@ -78,6 +80,7 @@ impl State {
             untracked: long(bytes, 48),
             mnt_ns: word(bytes, 56),
             tasks_peak: word(bytes, 64),
+            entries: word(bytes, 68),
             active_windows: word(bytes, 76),
         }
     }
@@ -161,6 +164,11 @@ impl<'b> Record<'b> {
     /// Flags of a program: it gains privileges by being executed; it could not be executed.
     pub const PRIVILEGED: u8 = 1;
     pub const KEPT: u8 = 32;
+
+    /// Whether it has room of its own beyond a table's limit.
+    pub fn is_bounded(&self) -> bool {
+        self.kind <= Record::CAPABILITY
+    }
 
     pub fn parse(key: &'b [u8], value: &'b [u8]) -> Record<'b> {
         let byte = |at: usize| key.get(at).copied().unwrap_or_default();

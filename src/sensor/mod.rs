@@ -15,6 +15,7 @@ mod kept;
 mod layout;
 pub mod load;
 pub mod owners;
+mod past;
 pub mod pins;
 pub mod place;
 pub mod reading;

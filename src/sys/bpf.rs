@@ -23,6 +23,7 @@ const NEXT_KEY: i32 = 4;
 const OBJ_GET: i32 = 7;
 const INFO: i32 = 15;
 const LOOKUP_BATCH: i32 = 24;
+const LOOKUP_AND_DELETE_BATCH: i32 = 25;
 const UPDATE_BATCH: i32 = 26;
 
 /// Kinds of map that are made here (`enum bpf_map_type`).
@@ -282,7 +283,21 @@ impl Map {
     ///
     /// # Errors
     /// As the kernel's.
-    pub fn for_each(&self, mut each: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+    pub fn for_each(&self, each: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+        self.batches(LOOKUP_BATCH, each)
+    }
+
+    /// The same, and takes each of them out of the table: under one lock, so that what is given is what was there when it was
+    /// taken out (`BPF_MAP_LOOKUP_AND_DELETE_BATCH`, Linux 5.6). An entry that is inserted meanwhile is given or stays. A
+    /// program that has looked an entry up just before may still write to it: that is in neither.
+    ///
+    /// # Errors
+    /// As the kernel's; what was given by then is out of the table.
+    pub fn take_each(&self, each: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+        self.batches(LOOKUP_AND_DELETE_BATCH, each)
+    }
+
+    fn batches(&self, command: i32, mut each: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
         let mut room: usize = 256;
         let (mut from, mut to) = ([0u8; 8], [0u8; 8]);
         let mut started = false;
@@ -297,8 +312,9 @@ impl Map {
                 map: self.fd.as_raw_fd() as u32,
                 ..BatchAttr::default()
             };
-            // SAFETY: both buffers hold `count` keys and values of the map's sizes; a hash table's position is four bytes.
-            let result = unsafe { call(LOOKUP_BATCH, &mut attr) };
+            // SAFETY: both buffers hold `count` keys and values of the map's sizes, for either command; a hash table's
+            // position is four bytes.
+            let result = unsafe { call(command, &mut attr) };
             let more = match result {
                 Ok(_) => true,
                 Err(e) if e.raw_os_error() == Some(libc::ENOENT) => false,

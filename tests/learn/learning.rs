@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use lithify::events::EventType;
 use lithify::identity;
+use lithify::learn::Subject;
 use lithify::profile::behaviour::{Operation, Origin};
 use lithify::profile::{Behaviour, Observation, Profile};
 use lithify::spec::Document;
@@ -18,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("what_the_baseline_forbids_is_told_once_and_never_learnt", forbidden),
     ("without_a_sensor_files_are_still_recorded_and_it_is_said", without_sensor),
     ("each_generation_is_an_observation_of_its_own", generations),
+    ("a_table_that_is_too_small_for_all_that_a_container_does_leaves_the_profile_that_a_large_one_leaves", small_table),
     ("peaks_are_those_of_the_containers_own_cgroups", peaks),
     ("the_revision_of_a_container_is_found_out_within_a_millisecond", identity_is_quick),
     ("arming_is_answered_within_a_few_milliseconds", arming_is_quick),
@@ -98,6 +100,41 @@ fn twenty_runs() {
         let differs = |a: &[String], b: &[String]| a.iter().filter(|x| !b.contains(x)).cloned().collect::<Vec<_>>();
         assert_eq!((differs(&runs[0], run), differs(run, &runs[0])), (vec![], vec![]));
     }
+}
+
+/// Some hundred paths at a time, and some that come before and after them all.
+const CROWDED: &str = "
+    mkdir /srv/a /srv/b /srv/only
+    echo x > /srv/usual
+    echo x > /srv/only/at-first
+    i=0
+    while [ $i -lt 1200 ]; do
+        echo x > /srv/a/file$i
+        i=$((i + 1))
+        [ $((i % 80)) != 0 ] || sleep 0.2
+    done
+    echo x > /srv/usual
+    echo x > /srv/b/at-last
+    exec sleep 1.2";
+
+fn small_table() {
+    let life = |table_entries: u32| {
+        let world = World::new();
+        let mut container = world.container("c1", CROWDED);
+        let collector = world.collector(Subject { table_entries, ..world.subject("c1") });
+        assert_eq!(collector.arm(&container), Vec::<String>::new());
+        container.run();
+        collector.end();
+        crate::world::reap(collector.hang_up());
+        let observation = world.observations().pop().expect("an observation");
+        assert_eq!(observation.loss, Default::default(), "of {table_entries} entries");
+        let usual = &observation.workload_behaviour.writes["/srv/usual"].seen;
+        assert!(usual.first < usual.last && usual.windows == 2, "in its first and in its last window: {usual:?}");
+        names(&world.profile().expect("a profile"))
+    };
+    let (small, large) = (life(512), life(8192));
+    assert!(large.iter().any(|item| item.contains("/srv/only/at-first")), "{large:?}");
+    assert_eq!(small, large);
 }
 
 fn forbidden() {

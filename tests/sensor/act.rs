@@ -96,6 +96,7 @@ pub fn run(act: &[String]) -> ExitCode {
         ["calls", number, times] => timed(number.parse().unwrap(), times.parse().unwrap()),
         ["tasks", many] => tasks(many.parse().unwrap()),
         ["flood", paths] => flood(paths.parse().unwrap()),
+        ["flood-by-steps", steps, each] => flood_by_steps(steps.parse().unwrap(), each.parse().unwrap()),
         ["writes", dir] => writes(dir),
         ["names", dir] => names(dir),
         ["link-to", link] => drop(OpenOptions::new().append(true).open(link).unwrap()),
@@ -213,6 +214,21 @@ fn tasks(many: usize) {
     }
 }
 
+/// Many paths at each step, and one before and after them; says when a step is done, and waits to be told.
+fn flood_by_steps(steps: u32, each: u32) {
+    let make = |name: String| {
+        let made = nix::unistd::mkdir(format!("/sys/{name}").as_str(), nix::sys::stat::Mode::S_IRWXU);
+        assert_eq!(made, Err(nix::Error::EPERM));
+    };
+    for step in 0..steps {
+        (0..each).for_each(|i| make(format!("{step}-{i}")));
+        make("again".to_owned());
+        say_and_wait(&step.to_string());
+        make("again".to_owned());
+        say_and_wait("again");
+    }
+}
+
 /// Four processes at once, each with children: a bomb, but one that ends. No file system is filled: sysfs takes no folders.
 fn flood(paths: u32) {
     let each = paths / 4;
@@ -324,6 +340,11 @@ fn steps() {
         }
         println!("{line}");
     }
+}
+
+fn say_and_wait(word: &str) {
+    println!("{word}");
+    assert_eq!(nix::unistd::read(std::io::stdin(), &mut [0]), Ok(1), "nobody told it to go on");
 }
 
 fn until_told() {

@@ -1,8 +1,9 @@
 //! Paths: written, made, removed, renamed, changed, and what was refused.
 
 use std::fs;
+use std::io::BufRead;
 
-use lithify::sensor::reading::{Facts, Loss, Operation, PathUse};
+use lithify::sensor::reading::{Abi, Facts, Loss, Operation, PathUse, Syscall};
 
 use crate::container::{Container, World, called, options};
 use crate::harness::Test;
@@ -13,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("files::what_was_opened_through_a_link_is_told_and_not_the_link", through_link),
     ("files::what_a_read_only_mount_refuses_is_seen_with_its_error", refused),
     ("files::a_fork_bomb_and_a_hundred_thousand_paths_are_bounded_and_their_loss_is_counted", flood),
+    ("files::of_more_paths_than_the_table_holds_none_is_lost_if_it_is_relieved_in_between", relieved),
 ];
 
 /// A temporary folder outside /tmp's own rules, by its real path.
@@ -105,5 +107,47 @@ fn flood() {
     assert_eq!(unbounded, limit as usize, "the table is full and no more");
     assert!(reading.loss.table_full > 50_000, "{:?}", reading.loss);
     assert!(called(facts, crate::act::MARKERS[0]), "a call has room that paths can't take");
+    armed.disarm().unwrap();
+}
+
+fn relieved() {
+    let world = World::new();
+    let (limit, steps, each) = (512, 6, 400);
+    let mut container = Container::heard(&["flood-by-steps", &steps.to_string(), &each.to_string()]);
+    let options = lithify::sensor::Options { table_entries: limit, bell: true };
+    let armed = world.sensor().arm(container.pid(), options).unwrap();
+    container.go();
+    let mut output = container.output();
+    for step in 0..steps {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("{step}\n"));
+        // Calls come even now: it begins to wait.
+        let paths = || armed.read().unwrap().workload.paths;
+        let before = paths();
+        assert!(armed.relieve().unwrap(), "more than half of the table is taken in step {step}");
+        assert!(!armed.relieve().unwrap(), "and then nothing is");
+        assert!(paths() == before, "and nothing of what was seen is gone");
+        armed.hush();
+        container.tell("g");
+        output.read_line(&mut String::new()).unwrap();
+        armed.set_window(2 * step + 2).unwrap();
+        container.tell("g");
+    }
+    assert_eq!(container.end(), 0);
+    let reading = armed.read().unwrap();
+    assert_eq!(reading.loss, Loss::default());
+    let of = |name: &str| {
+        let found = reading.workload.paths.iter().find(|(used, _)| used.path == name);
+        found.map(|(_, seen)| (seen.first, seen.last, seen.windows))
+    };
+    for (step, i) in (0..steps).flat_map(|step| (0..each).map(move |i| (step, i))) {
+        assert_eq!(of(&format!("/sys/{step}-{i}")), Some((2 * step, 2 * step, 1)), "path {i} of step {step}");
+    }
+    let all = (0, 2 * (steps - 1), steps);
+    assert_eq!(of("/sys/again"), Some(all), "made before and after each time the table was relieved, it is one");
+    let number = libc::SYS_mkdir as u32;
+    let call = reading.workload.syscalls[&Syscall { abi: Abi::Native, number }];
+    assert_eq!((call.first, call.last, call.windows), all, "and so is a system call");
     armed.disarm().unwrap();
 }

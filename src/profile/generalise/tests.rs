@@ -100,6 +100,37 @@ fn what_stands_for_a_passing_file_stands_for_nothing_else() {
     }
 }
 
+/// Generations put together in one order and in the other.
+fn both_ways(a: &[&str], b: &[&str], c: &[&str]) -> [BTreeSet<String>; 2] {
+    let of = |sets: &[&BTreeSet<String>]| -> BTreeSet<String> {
+        written(sets.iter().flat_map(|set| set.iter()).map(String::as_str)).into_values().collect()
+    };
+    let [a, b, c] = [a, b, c].map(|all| paths(all.iter().copied()).into_values().collect::<BTreeSet<_>>());
+    [of(&[&of(&[&a, &b]), &c]), of(&[&a, &of(&[&b, &c])])]
+}
+
+#[test]
+fn a_pattern_that_company_has_made_takes_in_its_neighbours_at_once_and_not_only_the_next_time() {
+    let [forth, back] = both_ways(&["/a"], &["/ba/0", "/ba/1"], &["/ba/2", "/ba/tmp.aaAAa0A0a0"]);
+    assert_eq!(forth, back);
+    assert_eq!(forth.into_iter().collect::<Vec<_>>(), ["/a", "/ba/*"]);
+    let once: BTreeSet<String> = paths(["/ba/0", "/ba/1", "/ba/2", "/ba/name"]).into_values().collect();
+    assert_eq!(written(once.iter().map(String::as_str)).into_values().collect::<BTreeSet<_>>(), once);
+}
+
+#[test]
+fn the_number_of_an_escape_is_no_number_of_the_name() {
+    let all = ["/srv/*", "/srv/?", "/srv/\\", "/srv/name"];
+    let got = paths(all);
+    let expected = ["/srv/\\052", "/srv/\\077", "/srv/\\134", "/srv/name"];
+    assert_eq!(all.map(|path| got[path].as_str()), expected, "three files that differ in no number");
+    assert_eq!(of("/srv/cache/\\d41d8cd98f00b204e9800998ecf8427e"), "/srv/cache/\\134*");
+    assert_eq!(of("/srv/\\6789-9dad-11d1-80b4-00c04fd430c8"), "/srv/\\1346789-9dad-11d1-80b4-*");
+    let many = ["/srv/a\\1", "/srv/a\\2", "/srv/a\\3"];
+    assert!(paths(many).values().all(|pattern| pattern == "/srv/a\\134*"));
+    assert_eq!(written(["/srv/\\", "/srv/\\x", "/srv/ü\\ü1"]).len(), 3, "what no name is written as is no matter");
+}
+
 #[test]
 fn a_star_in_a_real_name_is_no_pattern() {
     assert_eq!(of("/srv/*"), "/srv/\\052");
