@@ -111,8 +111,9 @@ impl Container {
         if policy.is_hands_off() {
             policy.rootfs = RootfsKind::Sealed;
         }
-        let workload = learning::workload(&policy, &names, document, id);
-        let revision = identity::of(document, &annotations, &names, &document.rootfs(bundle)?, id);
+        let rootfs = document.rootfs(bundle)?;
+        let workload = learning::workload(&policy, &names, document, &rootfs, id);
+        let revision = identity::of(document, &annotations, &names, &rootfs, id);
         Ok(Container { policy, workload, revision })
     }
 
