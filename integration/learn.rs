@@ -147,7 +147,10 @@ fn what_docker_runs_is_learnt() -> Result<()> {
     docker.ok(&[&["exec", id.as_str()][..], &SESSION].concat())?;
     assert_eq!(docker.ok(&["logs", &id])?, "ready");
     docker.ok(&["stop", "--time", "0", &id])?;
-    is_of_the_work(&profile(&setup)?)?;
+    let profile = profile(&setup)?;
+    is_of_the_work(&profile)?;
+    assert_eq!(profile.workload, Image::Busybox.name(), "not by its program, which is sh");
+    assert!(profile.revision.image.starts_with("sha256:"), "{:?}", profile.revision);
     ensure!(setup.journal().of(crate::journal::BREACH, &id)?.is_empty(), "what is learnt is no breach");
     docker.ok(&["rm", &id])?;
     nothing_is_left(&corner, &before)
@@ -181,7 +184,10 @@ fn what_podman_runs_is_learnt_where_an_annotation_says_so() -> Result<()> {
     podman.run(Under::Lithify, &options, Image::Busybox, &["sh", "-c", WORK])?.success()?;
     session_under_podman(&podman, Under::Lithify)?;
     podman.ok(Under::Lithify, &["rm", "--force", "--time", "0", "work"])?;
-    is_of_the_work(&profile(&setup)?)?;
+    let profile = profile(&setup)?;
+    is_of_the_work(&profile)?;
+    assert_eq!(profile.workload, Image::Busybox.name(), "not by its program, which is sh");
+    assert!(profile.revision.image.starts_with("sha256:"), "{:?}", profile.revision);
     nothing_is_left(&corner, &before)
 }
 
