@@ -14,6 +14,7 @@ use super::peaks::Peaks;
 use super::presence::Presence;
 use super::written;
 use crate::events::clock;
+use crate::profile::generalise;
 use crate::profile::observation::{self, Loss, Observation};
 use crate::sensor::{Armed, Options, Reading};
 use crate::sys::process;
@@ -140,7 +141,7 @@ impl Life {
 
     /// Makes room in the sensor's table where it fills; returns whether it did.
     fn relieve(&mut self) -> bool {
-        let relieved = self.armed.as_ref().map_or(Ok(false), Armed::relieve);
+        let relieved = self.armed.as_ref().map_or(Ok(false), |armed| armed.relieve(generalise::alone));
         relieved.unwrap_or_else(|error| {
             self.complain(&format!("{error:#}"));
             false

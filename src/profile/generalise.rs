@@ -55,6 +55,13 @@ pub fn paths<'a>(paths: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, S
     patterns(paths, escape)
 }
 
+/// The pattern that a path has for its shape, whatever its company; `None` if that makes it none, or it may be a [`passing`]
+/// one. Paths of one such pattern are one and the same to [`paths`].
+pub fn alone(path: &str) -> Option<String> {
+    let pattern = paths([path]).remove(path)?;
+    (pattern.contains('*') && passing(path).is_none()).then_some(pattern)
+}
+
 /// The same for paths as documents have them, patterns among them: what several generations wrote, together.
 pub fn written<'a>(paths: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, String> {
     patterns(paths, str::to_owned)

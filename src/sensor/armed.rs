@@ -55,7 +55,8 @@ pub(super) fn arm(place: &Place, init: i32, options: Options) -> Result<Armed> {
     let bell = options.bell.then(|| Ring::create(BELL_BYTES)).transpose();
     let bell = bell.context("failed to make a bell in the kernel")?;
     let hold = Hold::claim(place, init, &table, bell.as_ref(), Slot { limit, ..Slot::default() })?;
-    let (mounts, scripts, past) = Default::default();
+    let past = RefCell::new(Past::beside(table.max_entries() as usize));
+    let (mounts, scripts) = Default::default();
     Ok(Armed { hold, table, bell, mounts, scripts, past, table_entries: limit })
 }
 
@@ -99,18 +100,25 @@ impl Armed {
 
     /// Takes what is in the table out of it and keeps it here, if more than half of it is taken: so that it is full only when
     /// more comes between two calls than fits. Nothing is lost by it: what is seen again is joined with what is kept, by
-    /// [`Armed::read`]; but the bell rings for it again. Does nothing where no more can be kept: the table fills then, and
-    /// what finds it full is counted. Returns whether anything was taken out.
+    /// [`Armed::read`]; but the bell rings for it again. Of files that came and went and whose paths are `alike` (equal in
+    /// what is returned), one comes to stand for all when there are many. Does nothing where no more can be kept: the table
+    /// fills then, and what finds it full is counted. Returns whether anything was taken out.
     ///
     /// # Errors
     /// When the kernel's table can't be read or written.
-    pub fn relieve(&self) -> Result<bool> {
+    pub fn relieve(&self, alike: impl Fn(&str) -> Option<String>) -> Result<bool> {
         let row = self.hold.row();
         // What was taken out was added to the limit, since the programs count what was ever put in.
         let taken_out = row.limit - self.table_entries;
         let present = self.hold.state()?.entries.saturating_sub(taken_out);
         let mut past = self.past.borrow_mut();
-        if present <= self.table_entries / 2 || !past.has_room(self.table.max_entries() as usize) {
+        if present <= self.table_entries / 2 {
+            return Ok(false);
+        }
+        // Where a file was, its own name tells: on the root or on what is mounted there.
+        let mounts = self.mounts.borrow();
+        past.condense(|path| alike(path).filter(|_| mounts.origin(path).is_none()));
+        if !past.has_room() {
             return Ok(false);
         }
         let mut gone = 0u32;

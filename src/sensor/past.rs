@@ -1,27 +1,95 @@
 //! Records that were taken out of a container's table, so that there is room in it for others.
 //!
-//! Owns: keeping them, and joining one with what the kernel has recorded of the same thing since. Must not: read a map.
+//! Owns: keeping them, joining one with what the kernel has recorded of the same thing since, and letting files that came and
+//! went under names like each other's be one. Must not: read a map, or know what makes names alike.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::decode::{operation, path};
 use super::layout::{KEY_BYTES, Record, VALUE_BYTES, word};
+use super::reading::Operation;
 
-/// Most records that are kept: some 15 MB with paths as they are, twice that with the longest.
+/// Most records that are kept beside a table of usual size: some 15 MB with paths as they are, twice that with the longest.
 const MOST: usize = 65_536;
+/// From so many on, those that can be one are made one.
+const MANY: usize = MOST / 4;
+
+/// Where a key's text begins, and how long it is.
+const TEXT_AT: usize = 24;
+const TEXT_BYTES: usize = KEY_BYTES as usize - TEXT_AT;
 
 type Value = [u8; VALUE_BYTES as usize];
+/// A path on one side: sessions', and text.
+type Place = (bool, String);
 
 /// What is known of a container beside its table.
 #[derive(Debug, Default)]
 pub struct Past {
     /// By key, without the zeros at its end.
     records: HashMap<Box<[u8]>, Value>,
+    /// How many were left when they were last made fewer.
+    left: usize,
+    /// How many come at once.
+    table_entries: usize,
 }
 
 impl Past {
-    /// Whether there is room for so many more, whatever they are.
-    pub fn has_room(&self, more: usize) -> bool {
-        self.records.len().saturating_add(more) <= MOST
+    /// Of a container whose table has so many entries.
+    pub fn beside(table_entries: usize) -> Past {
+        Past { table_entries, ..Past::default() }
+    }
+
+    /// Makes records fewer, where there are many more than the last time: of files that were removed or renamed, and whose
+    /// paths are `alike`, the first in order stands for all. What it is for two paths to be alike must depend on them alone,
+    /// and nobody may tell alike paths apart later. A path that a program was run from is not touched.
+    pub fn condense(&mut self, alike: impl Fn(&str) -> Option<String>) {
+        let many = self.records.len() >= MANY.max(self.left.saturating_mul(2)) || !self.has_room();
+        if !many || self.records.len() == self.left {
+            return;
+        }
+        let mut run = HashSet::new();
+        let mut gone: BTreeMap<Place, bool> = BTreeMap::new();
+        each(&self.records, |_, record| match (record.kind, operation(record.what)) {
+            (Record::PROGRAM, _) => drop(run.insert(path(record))),
+            (Record::PATH, Some(operation)) => {
+                let leaves = matches!(operation, Operation::Remove | Operation::Rename) && record.number == 0;
+                *gone.entry((record.exec, path(record))).or_default() |= leaves;
+            }
+            _ => {}
+        });
+        let mut first: HashMap<Place, String> = HashMap::new();
+        let mut stands: HashMap<Place, String> = HashMap::new();
+        for (exec, path) in gone
+            .into_iter()
+            .filter(|((_, path), gone)| *gone && !run.contains(path) && path.len() <= TEXT_BYTES)
+            .map(|(at, _)| at)
+        {
+            if let Some(pattern) = alike(&path) {
+                let one = first.entry((exec, pattern)).or_insert_with(|| path.clone()).clone();
+                stands.insert((exec, path), one);
+            }
+        }
+        let mut fewer: HashMap<Box<[u8]>, Vec<Value>> = HashMap::new();
+        let mut rest = HashMap::new();
+        each(&self.records, |key, record| {
+            let value = self.records[key];
+            match stands.get(&(record.exec, path(record))).filter(|_| record.kind == Record::PATH) {
+                Some(one) => fewer.entry(renamed(key, one)).or_default().push(value),
+                None => drop(rest.insert(key.into(), value)),
+            }
+        });
+        for (key, mut values) in fewer {
+            values.sort_unstable_by_key(|value| (word(value, 0), word(value, 4)));
+            let together = values.into_iter().reduce(|all, value| together(&all, &value));
+            rest.extend(together.map(|value| (key, value)));
+        }
+        self.left = rest.len();
+        self.records = rest;
+    }
+
+    /// Whether there is room for all that the table may hold.
+    pub fn has_room(&self) -> bool {
+        self.records.len() + self.table_entries <= MOST.max(2 * self.table_entries)
     }
 
     /// Keeps a record that was taken out of the table.
@@ -59,13 +127,31 @@ impl With<'_> {
 
     /// All that was not in the table.
     pub fn rest(self, mut take: impl FnMut(&Record<'_>)) {
-        let mut whole = vec![0; KEY_BYTES as usize];
-        for (key, value) in self.past.records.iter().filter(|(key, _)| !self.again.contains(&***key)) {
-            whole.fill(0);
-            whole[..key.len()].copy_from_slice(key);
-            take(&Record::parse(&whole, value));
-        }
+        each(&self.past.records, |key, record| {
+            if !self.again.contains(key) {
+                take(record);
+            }
+        });
     }
+}
+
+/// Every record, with its short key.
+fn each<'r>(records: &'r HashMap<Box<[u8]>, Value>, mut take: impl FnMut(&'r [u8], &Record<'_>)) {
+    let mut whole = vec![0; KEY_BYTES as usize];
+    for (key, value) in records {
+        whole.fill(0);
+        whole[..key.len()].copy_from_slice(key);
+        take(key, &Record::parse(&whole, value));
+    }
+}
+
+/// A path's key with another path in it, which was in a key itself.
+fn renamed(key: &[u8], path: &str) -> Box<[u8]> {
+    let mut whole = vec![0; TEXT_AT];
+    let head = key.len().min(TEXT_AT);
+    whole[..head].copy_from_slice(&key[..head]);
+    whole.extend(path.bytes().take(TEXT_BYTES));
+    short(&whole).into()
 }
 
 /// A key is compared with all of its bytes: what is cut off is always the same.
@@ -87,6 +173,22 @@ fn joined(before: &Value, after: &Value) -> Value {
     // Who did it first stays who did it first.
     let mut value = *before;
     for (at, number) in [(0, first), (4, newest), (8, windows)] {
+        value[at..at + 4].copy_from_slice(&number.to_ne_bytes());
+    }
+    value
+}
+
+/// Records of two things that are one from now on, in the order in which they began. Of windows that both may have been seen
+/// in, no more are counted than one of them has.
+fn together(one: &Value, other: &Value) -> Value {
+    let of = |value: &Value| (word(value, 0), word(value, 4), word(value, 8));
+    let ((_, last, windows), (again, newest, more)) = (of(one), of(other));
+    if again >= last {
+        return joined(one, other);
+    }
+    let mut value = *one;
+    let beyond = u32::from(newest > last);
+    for (at, number) in [(4, newest.max(last)), (8, windows.saturating_add(beyond).max(more))] {
         value[at..at + 4].copy_from_slice(&number.to_ne_bytes());
     }
     value
@@ -167,6 +269,69 @@ mod tests {
         }
     }
 
+    /// `/tmp/NAME` of one who makes names up.
+    fn made_up(path: &str) -> Option<String> {
+        path.starts_with("/tmp/made-").then(|| "/tmp/made-*".to_owned())
+    }
+
+    #[test]
+    fn files_that_came_and_went_under_names_alike_are_one_and_what_is_still_there_or_was_run_is_not() {
+        let with = |what: u8, name: &str| {
+            let mut key = key(name);
+            key[2] = what;
+            key
+        };
+        let (create, remove) = (2, 3);
+        let mut past = Past::beside(MANY);
+        for n in 0..MANY as u32 {
+            let name = format!("/tmp/made-{n:06}");
+            past.keep(&with(create, &name), &value(n / 1000, n / 1000, 1, "w"));
+            past.keep(&with(remove, &name), &value(n / 1000, n / 1000 + 1, 2, "w"));
+        }
+        for name in ["/tmp/made-stays", "/tmp/made-run", "/srv/named"] {
+            past.keep(&with(create, name), &value(1, 1, 1, "w"));
+        }
+        past.keep(&with(remove, "/tmp/made-run"), &value(1, 1, 1, "w"));
+        let mut program = with(2, "/tmp/made-run");
+        program[1] = Record::PROGRAM;
+        past.keep(&program, &value(1, 1, 1, "w"));
+        past.condense(made_up);
+        let last = (MANY as u32 - 1) / 1000;
+        let of = |name: &str, last: u32, windows: u32| {
+            (name.to_owned(), u32::from(name != "/tmp/made-000000"), last, windows, "w".to_owned())
+        };
+        let expected = [
+            of("/srv/named", 1, 1),
+            of("/tmp/made-000000", last, last + 1),
+            of("/tmp/made-000000", last + 1, last + 2),
+            of("/tmp/made-run", 1, 1),
+            of("/tmp/made-run", 1, 1),
+            of("/tmp/made-run", 1, 1),
+            of("/tmp/made-stays", 1, 1),
+        ];
+        assert_eq!(told(&past, &[]), expected);
+        // And on from there: it goes on for as long as it may, and never comes to an end of the room.
+        for n in 0..3 * MOST as u32 {
+            let name = format!("/tmp/made-{:06}", MANY as u32 + n);
+            past.keep(&with(create, &name), &value(50, 50, 1, "w"));
+            past.keep(&with(remove, &name), &value(50, 50, 1, "w"));
+            if n % 4096 == 0 {
+                past.condense(made_up);
+                assert!(past.has_room(), "after {n} files");
+            }
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_made_fewer_is_kept_as_it_is() {
+        let mut past = Past::default();
+        (0..MANY as u32).for_each(|n| past.keep(&key(&format!("/srv/{n}")), &value(0, 0, 1, "w")));
+        let before = told(&past, &[]);
+        past.condense(made_up);
+        past.condense(|_| panic!("nothing has changed since"));
+        assert_eq!(told(&past, &[]), before);
+    }
+
     #[test]
     fn no_bytes_are_too_strange_to_be_kept_and_there_is_an_end_to_it() {
         let mut past = Past::default();
@@ -175,6 +340,10 @@ mod tests {
         past.keep(&[0; KEY_BYTES as usize], &[0xff; VALUE_BYTES as usize]);
         past.keep(&[0; KEY_BYTES as usize], &[0xff; VALUE_BYTES as usize]);
         assert_eq!(told(&past, &[(vec![], vec![])]).len(), 3);
-        assert!(past.has_room(MOST - 2) && !past.has_room(MOST - 1) && !past.has_room(usize::MAX));
+        past.table_entries = 1;
+        (0..MOST as u32 - 3).for_each(|n| past.keep(&key(&n.to_string()), &value(0, 0, 1, "")));
+        assert!(past.has_room());
+        past.keep(&key("one more"), &value(0, 0, 1, ""));
+        assert!(!past.has_room());
     }
 }

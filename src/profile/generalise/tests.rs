@@ -172,6 +172,17 @@ proptest! {
     }
 
     #[test]
+    fn paths_that_are_one_pattern_alone_change_nothing_when_one_stands_for_all(
+        all in proptest::collection::vec(any_path(), 1..120)
+    ) {
+        let mut alike: BTreeSet<String> = BTreeSet::new();
+        let ones: Vec<&String> = all.iter().filter(|path| alone(path).is_none_or(|p| alike.insert(p))).collect();
+        let patterns = |paths: BTreeMap<String, String>| paths.into_values().collect::<BTreeSet<_>>();
+        let (some, every) = (paths(ones.iter().map(|p| p.as_str())), paths(all.iter().map(String::as_str)));
+        prop_assert_eq!(patterns(some), patterns(every));
+    }
+
+    #[test]
     fn the_order_in_which_paths_come_changes_nothing(all in proptest::collection::vec(any_path(), 1..120)) {
         let forth = paths(all.iter().map(String::as_str));
         let back = paths(all.iter().rev().map(String::as_str));
