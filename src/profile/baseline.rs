@@ -223,9 +223,14 @@ pub fn deadly(name: &str) -> bool {
     BASELINE.syscalls.iter().any(|rule| rule.deadly && rule.names.iter().any(|n| n == name))
 }
 
+/// Why somebody is told of this call though it may be learnt; `None`: nobody is.
+pub fn reason_to_tell(name: &str) -> Option<&'static str> {
+    reason_of(&BASELINE.told, name)
+}
+
 /// Whether a refusal of this call is told even where its callers have a way to do without it.
 pub fn told(name: &str) -> bool {
-    forbids_call(name) || reason_of(&BASELINE.told, name).is_some()
+    forbids_call(name) || reason_to_tell(name).is_some()
 }
 
 /// Whether a capability must not be used; why.
