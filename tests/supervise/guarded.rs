@@ -38,7 +38,7 @@ fn writes() {
 fn tidies() {
     let mut world = World::new(RUNC);
     let limits = Limits { listener: false, ..world.limits() };
-    let script = "rm /srv/app.pid; rm -f /srv/app.sock; rmdir /srv/old; echo done >/out/done; while [ ! -e /out/go ]; do sleep 0.1; done; rm /bin/busybox; exec sleep 1000";
+    let script = "b=/bin/busybox; $b unlink /app.pid; $b unlink /bin/app.sock; $b rmdir /app.d; echo done >/out/done; while [ ! -e /out/go ]; do sleep 0.1; done; $b unlink /bin/busybox; exec sleep 1000";
     let config = world.config(script);
     let policy = policy(&world, Response::Restart, Response::Stop);
     assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());

@@ -1,0 +1,51 @@
+//! A program that tidies up after its earlier lives: learnt where all of it could be written, enforced where nothing can.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use crate::bare::{Bundle, Runtime};
+use crate::corner::Corner;
+use crate::journal::{BREACH, RESTARTED};
+use crate::learn::profile;
+use crate::setup::Setup;
+
+/// Removes its stale pid file, socket and folder, as servers do without a look whether they are there. Once there is an
+/// intruder, it removes what the image has.
+const WORK: &str = "busybox unlink /srv/app.pid; busybox unlink /srv/app.sock; busybox rmdir /srv/app.d; \
+                    [ -e /srv/intruder ] && busybox unlink /srv/file; echo worked; exec sleep 2";
+
+#[test]
+fn a_program_that_removes_stale_files_of_its_own_is_not_alarmed_about_and_one_that_removes_the_images_is() -> Result<()>
+{
+    let corner = Corner::new()?;
+    let setup = Setup::new(&corner)?;
+    let before = corner.traces()?;
+    let bundle = Bundle::new(&corner, "tidy", WORK)?;
+    let run = "$R run --bundle $B $ID </dev/null; code=$?; $R delete --force $ID 2>/dev/null; exit $code";
+    for _ in 0..2 {
+        let learnt = bundle.bash(&Runtime::lithify(&setup, &["--mode", "learn"]), run)?.success()?;
+        ensure!(learnt.ends_with("worked"), "{learnt}");
+    }
+    let workload = profile(&setup)?.workload;
+    let lithifyctl = env!("CARGO_BIN_EXE_lithifyctl");
+    let promote = ["profile", "promote", &workload, "--to", "enforcing", "--force"];
+    corner.run(&[&[lithifyctl, "--config", &setup.config][..], &promote].concat())?.success()?;
+
+    let enforced = Runtime::lithify(&setup, &[]);
+    let outcome = bundle.bash(&enforced, run)?;
+    let journal = setup.journal();
+    let alarms = [journal.of(BREACH, "tidy")?, journal.of(RESTARTED, "tidy")?].concat();
+    ensure!(outcome.stdout == "worked\n" && alarms.is_empty(), "{outcome:?}: {alarms:#?}");
+
+    fs::write(bundle.path.join("rootfs/srv/intruder"), "")?;
+    fs::write(bundle.path.join("rootfs/srv/file"), "of the image")?;
+    bundle.bash(&enforced, run)?;
+    let breach = journal.wait_for_breach("tidy", "/srv/file")?;
+    ensure!(breach["data"]["kind"] == "refused-write" && breach["data"]["operation"] == "remove", "{breach}");
+    ensure!(breach["data"]["response"] != "report", "{breach}");
+    let named = journal.of(BREACH, "tidy")?.iter().any(|event| event.to_string().contains("/srv/app."));
+    ensure!(!named, "what was not there is named: {breach}");
+    fs::remove_dir_all(&bundle.path)?;
+    corner.left_nothing_since(&before)
+}
