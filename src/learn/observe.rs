@@ -325,7 +325,9 @@ fn bound(made: &mut Behaviour<Span>) -> u64 {
         + keep(&mut made.denied_syscalls)
         + made.arguments.values_mut().map(keep).sum::<u64>()
         + apart(&mut made.writes, |path, _| baseline::protected(path).or(baseline::kernel_file(path)).is_some())
-        + apart(&mut made.programs, |_, program| program.origins.iter().any(|o| baseline::foreign(*o).is_some()))
+        + apart(&mut made.programs, |path, program| {
+            program.origins.iter().any(|o| baseline::foreign(*o, path).is_some())
+        })
         + keep(&mut made.listens)
         + keep(&mut made.connects)
 }

@@ -8,7 +8,7 @@ use super::subject::Subject;
 use crate::events::{Durability, Event, EventType, Journal, Recorder};
 use crate::profile::beyond::Beyond;
 use crate::profile::steering::Step;
-use crate::profile::{Observation, Profile, moved, stages};
+use crate::profile::{Observation, Profile, doubtful, moved};
 
 /// Most events of one kind that one look leads to; of the rest, how many.
 const MAX_AT_ONCE: usize = 32;
@@ -81,7 +81,7 @@ impl Teller {
             .with("profile", format!("{}/{}", profile.workload, profile.revision.digest))
             .with("items", new.iter().take(MAX_AT_ONCE).map(|item| item.as_str()).collect::<Vec<_>>())
             .with("left-out", new.len().saturating_sub(MAX_AT_ONCE))
-            .with("waits-for", stages::decision_wanted(profile));
+            .with("waits-for", doubtful::decision_wanted(profile));
         self.recorder.record(event, Durability::Synced);
     }
 

@@ -1,6 +1,7 @@
 //! What was seen while observing and is not to become policy by waiting: an intruder can wait as well.
 //!
-//! Owns: which new things somebody has to look at before the profile that has them is enforced. Pure. Must not: keep them, or
+//! Owns: which new things somebody has to look at before the profile that has them is enforced, and
+//! how they are asked to. Pure. Must not: keep them, or
 //! hold up what services differ in from day to day: paths, ordinary calls, addresses.
 //!
 //! | seen by the workload for the first time | why somebody looks |
@@ -65,8 +66,46 @@ pub fn doubtful(before: &Profile, observation: &Observation, auto: &Auto) -> BTr
     all
 }
 
+/// Who is to decide what, in words, with what they can type for it; empty where nothing waits.
+pub fn decision_wanted(profile: &Profile) -> String {
+    let waiting = &profile.steering.waiting;
+    let Some((first, doubt)) = waiting.first_key_value() else { return String::new() };
+    let name = format!("{}@{}", profile.workload, profile.revision.digest.get(..12).unwrap_or_default());
+    let (name, item) = (typed(&name), typed(first));
+    let more = match waiting.len() - 1 {
+        0 => String::new(),
+        more => format!(", and at {more} more that lithifyctl profile show {name} names"),
+    };
+    format!(
+        "somebody to look at {item} ({}){more}; then type: lithifyctl profile allow {name} {item}; or: lithifyctl profile deny \
+         {name} {item}; or, to take all as it was seen: lithifyctl profile promote {name} --to enforcing --force",
+        doubt.why
+    )
+}
+
+/// As a shell takes it for one word, whatever an intruder has called his program.
+fn typed(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "@._-/:".contains(c);
+    match word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
 /// Whether what was seen first in a window belongs to the start-up of its generation.
 fn in_start_up(observation: &Observation, first: &str, auto: &Auto) -> bool {
     let (Some(began), Some(first)) = (clock::parse(&observation.started), clock::parse(first)) else { return false };
     u128::try_from(first.saturating_sub(began)).is_ok_and(|after| after < auto.startup.as_micros())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_typed_is_one_word_to_a_shell_whatever_its_name() {
+        assert_eq!(typed("web@0123"), "web@0123");
+        assert_eq!(typed("program /data/x"), "'program /data/x'");
+        assert_eq!(typed("program /d/$(id)'`x`"), "'program /d/$(id)'\\''`x`'");
+    }
 }

@@ -12,7 +12,7 @@
 
 use super::beyond::{Side, beyond};
 use super::document::{Generation, Profile, Stage};
-use super::doubtful::doubtful;
+use super::doubtful::{decision_wanted, doubtful};
 use super::estimate::{Progress, UNSEEN_EVERYTHING};
 use super::observation::{Loss, Observation};
 use super::revision::Revision;
@@ -153,22 +153,6 @@ pub fn waits_for(profile: &Profile, auto: &Auto) -> Option<String> {
         }
     }
     (!wants.is_empty()).then(|| wants.join(", "))
-}
-
-/// Who is to decide what, in words, with the commands for it.
-pub fn decision_wanted(profile: &Profile) -> String {
-    let waiting = &profile.steering.waiting;
-    let Some((first, doubt)) = waiting.first_key_value() else { return String::new() };
-    let name = format!("{}@{}", profile.workload, profile.revision.digest.get(..12).unwrap_or_default());
-    let more = match waiting.len() - 1 {
-        0 => String::new(),
-        more => format!(" and {more} more, see 'lithifyctl profile show {name}'"),
-    };
-    format!(
-        "somebody to look at {first:?} ({}){more}; then type 'lithifyctl profile allow {name} {first:?}', or 'deny' for 'allow', or \
-         'lithifyctl profile promote {name} --to enforcing --force' to take all as it was seen",
-        doubt.why
-    )
 }
 
 /// A profile after `observation` was folded into it; `before` is what it was. The step that it takes, where it takes one.

@@ -1,6 +1,6 @@
 //! What a profile comes to with what people decided about it.
 //!
-//! Owns: how an allowed, a denied and an item that waits for a decision changes what was learnt. Pure. Must not: change a stored profile.
+//! Owns: how an item that is allowed, denied, or waits for a decision changes what was learnt. Pure. Must not: change a stored profile.
 
 use std::collections::{BTreeMap, BTreeSet};
 

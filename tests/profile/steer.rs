@@ -72,7 +72,7 @@ fn a_profile_in_which_something_waits_for_a_look_is_enforced_only_by_force_or_on
     };
     let node = waits();
     let ran = node.profile(&["promote", "web"]);
-    let typed = "lithifyctl profile allow web@000000000000 \"program /data/x\"";
+    let typed = "lithifyctl profile allow web@000000000000 'program /data/x'";
     assert!(ran.code == 1 && ran.err.contains(typed) && ran.err.contains("--force"), "{}", ran.err);
     let shown = node.profile(&["show", "web"]).out;
     assert!(shown.contains("WAITING for somebody") && shown.contains(typed), "{shown}");

@@ -10,7 +10,7 @@ use crate::events::{Durability, Journal, Recorder, clock};
 use crate::policy::suggest::{quote, remedy};
 use crate::policy::{Config, word};
 use crate::profile::steering::Step;
-use crate::profile::{Profile, Progress, Stage, moved, stages, store};
+use crate::profile::{Profile, Progress, Stage, doubtful, moved, stages, store};
 
 const PROMOTE: &str = "\
 usage: lithifyctl profile promote WORKLOAD[@REVISION] [--to observing|enforcing] [--force] [--why TEXT] [--json]
@@ -105,7 +105,7 @@ pub fn promote(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome
         ensure!(
             to != Stage::Enforcing || profile.steering.waiting.is_empty() || asked.force,
             "it waits for {}",
-            stages::decision_wanted(profile)
+            doubtful::decision_wanted(profile)
         );
         profile.steering.demoted = None;
         Ok(Some(profile.step(to, &why, now)))

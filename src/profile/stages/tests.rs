@@ -160,7 +160,7 @@ fn what_an_intruder_did_while_observing_does_not_become_policy_by_waiting() {
         let (profile, stages) = while_observing(did);
         assert_eq!((stages.last(), waiting(&profile)), (Some(&Stage::Observing), vec![item]));
         let waits = waits_for(&profile, &auto()).expect("it waits");
-        let wanted = format!("'lithifyctl profile allow web@{} {item:?}'", "0".repeat(12));
+        let wanted = format!("lithifyctl profile allow web@{} '{item}'", "0".repeat(12));
         assert!(waits.starts_with("somebody to look at") && waits.contains(&wanted), "{waits}");
         let enforced = profile.steered(&mut Vec::new()).workload_behaviour;
         let name = item.split_once(' ').expect("two words").1;
