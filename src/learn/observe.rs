@@ -175,6 +175,10 @@ impl Maker<'_> {
             match baseline::kernel_file(&normal(&used.path)) {
                 _ if used.on_root => add_use(&mut made, self.pattern(&used.path), used, *seen),
                 Some(place) => add_use(&mut made, place.to_owned(), used, *seen),
+                // A mount that its engine made read-only refuses it when it is enforced, too.
+                None if used.errno == libc::EROFS as u32 => {
+                    add_use(&mut made, generalise::escape(&normal(&used.path)), used, *seen);
+                }
                 None => {}
             }
         }
