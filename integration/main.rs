@@ -36,4 +36,5 @@ mod noalarm;
 mod plain;
 mod sealed;
 mod storm;
+mod tidy;
 mod tripwire;

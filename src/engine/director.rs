@@ -119,7 +119,7 @@ fn in_words(refused: &Refused) -> String {
     match refused {
         Refused::Syscall { name, path: Some(path), .. } => format!("syscall {name} of {path}"),
         Refused::Syscall { name, path: None, .. } => format!("syscall {name}"),
-        Refused::Write { path, operation } => format!("write ({operation}) {path}"),
+        Refused::Write { path, operation, .. } => format!("write ({operation}) {path}"),
         Refused::Capability { name } => format!("capability {name}"),
         Refused::Program { path, origin, .. } => format!("program {path} from {origin}"),
     }

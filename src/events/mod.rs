@@ -69,6 +69,9 @@ pub enum EventType {
     /// A profile has moved towards being enforced.
     #[serde(rename = "dev.lithify.profile.promoted")]
     Promoted,
+    /// Something was seen while observing that somebody has to look at before the profile is enforced.
+    #[serde(rename = "dev.lithify.profile.waiting")]
+    Waiting,
     /// A profile has moved away from being enforced.
     #[serde(rename = "dev.lithify.profile.demoted")]
     Demoted,
@@ -104,7 +107,7 @@ pub const MAX_LINE: usize = 64 << 10;
 
 impl EventType {
     /// Every type.
-    pub const ALL: [EventType; 12] = [
+    pub const ALL: [EventType; 13] = [
         EventType::Started,
         EventType::Breach,
         EventType::Restarted,
@@ -115,6 +118,7 @@ impl EventType {
         EventType::Forbidden,
         EventType::WouldRefuse,
         EventType::Promoted,
+        EventType::Waiting,
         EventType::Demoted,
         EventType::Degraded,
     ];
@@ -132,6 +136,7 @@ impl EventType {
             EventType::Forbidden => "dev.lithify.container.forbidden",
             EventType::WouldRefuse => "dev.lithify.container.would-refuse",
             EventType::Promoted => "dev.lithify.profile.promoted",
+            EventType::Waiting => "dev.lithify.profile.waiting",
             EventType::Demoted => "dev.lithify.profile.demoted",
             EventType::Degraded => "dev.lithify.watch.degraded",
         }

@@ -64,6 +64,9 @@ pub enum Refused {
         path: String,
         /// `write`, `create`, `remove`, `rename`, `attributes`.
         operation: String,
+        /// Nothing was there to be removed or renamed (or, of a name that something was to be renamed to: no such thing was
+        /// there). A writable root would have said so, and nothing would have been done.
+        of_nothing: bool,
     },
     /// A capability that the engine would have given.
     Capability {

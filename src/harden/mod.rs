@@ -19,14 +19,11 @@ use serde_json::Value;
 
 use crate::guard::Limits;
 use crate::policy::{ExecRule, Policy, Scratch};
-use crate::profile::behaviour::Origin;
+use crate::profile::doubtful::runs_scripts;
 use crate::profile::{Behaviour, Profile, baseline, capabilities, estimate, filter, layers};
 use crate::runtime::needs::Needs;
 use crate::spec::Document;
 use engine::EngineFilter;
-
-/// A workload that ran so many programs of its image runs scripts.
-const MANY_PROGRAMS: usize = 8;
 
 /// What a container is hardened by.
 pub struct Given<'a> {
@@ -122,13 +119,6 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     Ok(Hardening { edits, scratch, limits, notes })
 }
 
-/// Whether what a workload runs is up to scripts: those have other programs for their errors, nights and months than learning
-/// saw. A server that runs no other program, or only a few, has none of these.
-fn runs_scripts(profile: &Profile) -> bool {
-    let programs = profile.workload_behaviour.programs.values();
-    programs.filter(|program| program.origins.contains(&Origin::Image)).count() >= MANY_PROGRAMS
-}
-
 struct Filtered {
     edit: Option<Edit>,
     listener: bool,
@@ -197,11 +187,15 @@ fn refused(profile: &Profile) -> BTreeSet<String> {
     sides.iter().flat_map(|side| side.denied_syscalls.keys()).map(|name| bare(name).to_owned()).collect()
 }
 
-/// Calls that are never learnt, and that somebody tried while learning.
+/// Calls that are never learnt, and that somebody tried while learning; not one that nobody has looked at, or that was denied.
 fn tried(profile: &Profile) -> BTreeSet<String> {
     let items = profile.forbidden.keys().map(|item| item.strip_prefix("exec: ").unwrap_or(item));
     let calls = items.filter_map(|item| item.strip_prefix("denied ").unwrap_or(item).strip_prefix("syscall "));
-    calls.map(|name| bare(name).to_owned()).filter(|name| baseline::deadly(name)).collect()
+    let is_open = |name: &str| {
+        let item = format!("syscall {name}");
+        profile.steering.waiting.contains_key(&item) || profile.steering.denied.contains_key(&item)
+    };
+    calls.filter(|name| !is_open(name)).map(bare).filter(|name| baseline::deadly(name)).map(str::to_owned).collect()
 }
 
 fn bare(name: &str) -> &str {

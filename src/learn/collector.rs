@@ -314,11 +314,9 @@ impl Collector {
             let known = store::read_profile(data_dir, &observation.workload, digest).ok().flatten();
             known.map_or(0, |p| p.workload_behaviour.len() + p.exec_behaviour.len())
         });
+        let now = clock::format(clock::now_micros());
         let folded = match &self.ground.subject.purpose {
-            Purpose::Auto(auto) => {
-                let now = clock::format(clock::now_micros());
-                store::fold_by_rules(data_dir, &observation, auto, &now)
-            }
+            Purpose::Auto(auto) => store::fold_by_rules(data_dir, &observation, auto, &now),
             Purpose::Learn | Purpose::Observe { .. } => {
                 store::fold_observation(data_dir, &observation).map(|profile| (profile, None))
             }
@@ -328,6 +326,7 @@ impl Collector {
                 if observation.ended && profile.generations.contains_key(&observation.id) {
                     self.teller.learnt(&observation, &profile, items);
                 }
+                self.teller.waits(&profile, &now);
                 if let Some(step) = step {
                     self.teller.moved(&step, &profile, store::origin(data_dir, &profile).as_ref());
                 }

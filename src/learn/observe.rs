@@ -175,6 +175,10 @@ impl Maker<'_> {
             match baseline::kernel_file(&normal(&used.path)) {
                 _ if used.on_root => add_use(&mut made, self.pattern(&used.path), used, *seen),
                 Some(place) => add_use(&mut made, place.to_owned(), used, *seen),
+                // A mount that its engine made read-only refuses it when it is enforced, too.
+                None if used.errno == libc::EROFS as u32 => {
+                    add_use(&mut made, generalise::escape(&normal(&used.path)), used, *seen);
+                }
                 None => {}
             }
         }
@@ -325,7 +329,9 @@ fn bound(made: &mut Behaviour<Span>) -> u64 {
         + keep(&mut made.denied_syscalls)
         + made.arguments.values_mut().map(keep).sum::<u64>()
         + apart(&mut made.writes, |path, _| baseline::protected(path).or(baseline::kernel_file(path)).is_some())
-        + apart(&mut made.programs, |_, program| program.origins.iter().any(|o| baseline::foreign(*o).is_some()))
+        + apart(&mut made.programs, |path, program| {
+            program.origins.iter().any(|o| baseline::foreign(*o, path).is_some())
+        })
         + keep(&mut made.listens)
         + keep(&mut made.connects)
 }

@@ -8,7 +8,7 @@ use super::subject::Subject;
 use crate::events::{Durability, Event, EventType, Journal, Recorder};
 use crate::profile::beyond::Beyond;
 use crate::profile::steering::Step;
-use crate::profile::{Observation, Profile, moved};
+use crate::profile::{Observation, Profile, doubtful, moved};
 
 /// Most events of one kind that one look leads to; of the rest, how many.
 const MAX_AT_ONCE: usize = 32;
@@ -66,6 +66,22 @@ impl Teller {
     pub(super) fn moved(&mut self, step: &Step, profile: &Profile, origin: Option<&Profile>) {
         let mut event = moved::event(&self.container, step, profile, origin);
         event.data.extend(self.common.clone());
+        self.recorder.record(event, Durability::Synced);
+    }
+
+    /// What somebody has to look at before the profile is enforced, of that what came up `now`.
+    pub(super) fn waits(&mut self, profile: &Profile, now: &str) {
+        let new: Vec<&String> =
+            profile.steering.waiting.iter().filter(|(_, doubt)| doubt.at == now).map(|(item, _)| item).collect();
+        if new.is_empty() {
+            return;
+        }
+        let event = self
+            .event(EventType::Waiting)
+            .with("profile", format!("{}/{}", profile.workload, profile.revision.digest))
+            .with("items", new.iter().take(MAX_AT_ONCE).map(|item| item.as_str()).collect::<Vec<_>>())
+            .with("left-out", new.len().saturating_sub(MAX_AT_ONCE))
+            .with("waits-for", doubtful::decision_wanted(profile));
         self.recorder.record(event, Durability::Synced);
     }
 

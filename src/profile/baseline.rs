@@ -4,7 +4,7 @@
 //! Must not: report, or hold the list itself.
 //!
 //! What was only tried and refused counts as well: nobody tries it in earnest by mistake. Programs from a volume are learnt:
-//! whoever mounts one vouches for it, and plugins and mounted applications live there; so are those of which the kernel does
+//! whoever mounts one vouches for it, and plugins and mounted applications live there (not what engines mount by themselves); so are those of which the kernel does
 //! not tell the layer, since else nothing could be learnt there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,6 +90,9 @@ struct Condition {
 #[serde(deny_unknown_fields)]
 struct Origins {
     origins: BTreeSet<Origin>,
+    /// Only there, and below; empty: anywhere.
+    #[serde(default)]
+    paths: Vec<String>,
     reason: String,
 }
 
@@ -154,12 +157,13 @@ pub fn split(mut behaviour: Behaviour<Sighting>) -> (Behaviour<Sighting>, BTreeM
         None => true,
     });
     behaviour.programs.retain(|path, program| {
-        for rule in &BASELINE.programs {
+        let rules = || BASELINE.programs.iter().filter(|rule| rule.is_of(path));
+        for rule in rules() {
             for origin in program.origins.intersection(&rule.origins) {
                 note(Section::Programs, format!("{path} from {}", origin.name()), &rule.reason, &program.seen);
             }
         }
-        program.origins.retain(|origin| !BASELINE.programs.iter().any(|rule| rule.origins.contains(origin)));
+        program.origins.retain(|origin| !rules().any(|rule| rule.origins.contains(origin)));
         !program.origins.is_empty()
     });
     // No place is made for these, and nobody misses them.
@@ -208,8 +212,8 @@ pub fn tolerates(path: &str) -> bool {
 }
 
 /// Whether programs from there must not be run; why.
-pub fn foreign(origin: Origin) -> Option<&'static str> {
-    let rule = BASELINE.programs.iter().find(|rule| rule.origins.contains(&origin))?;
+pub fn foreign(origin: Origin, path: &str) -> Option<&'static str> {
+    let rule = BASELINE.programs.iter().find(|rule| rule.origins.contains(&origin) && rule.is_of(path))?;
     Some(&rule.reason)
 }
 
@@ -223,9 +227,14 @@ pub fn deadly(name: &str) -> bool {
     BASELINE.syscalls.iter().any(|rule| rule.deadly && rule.names.iter().any(|n| n == name))
 }
 
+/// Why somebody is told of this call though it may be learnt; `None`: nobody is.
+pub fn reason_to_tell(name: &str) -> Option<&'static str> {
+    reason_of(&BASELINE.told, name)
+}
+
 /// Whether a refusal of this call is told even where its callers have a way to do without it.
 pub fn told(name: &str) -> bool {
-    forbids_call(name) || reason_of(&BASELINE.told, name).is_some()
+    forbids_call(name) || reason_to_tell(name).is_some()
 }
 
 /// Whether a capability must not be used; why.
@@ -257,6 +266,12 @@ impl Baseline {
         let places = self.kernel_files.iter().flat_map(|rule| rule.paths.iter().map(move |place| (place, rule)));
         let (place, rule) = places.into_iter().find(|(place, _)| is_below(path, place))?;
         Some((place, &rule.reason))
+    }
+}
+
+impl Origins {
+    fn is_of(&self, path: &str) -> bool {
+        self.paths.is_empty() || self.paths.iter().any(|place| is_below(path, place))
     }
 }
 

@@ -130,6 +130,11 @@ impl Steering {
         if let Some(item) = self.allowed.keys().find(|item| self.denied.contains_key(*item)) {
             bail!("{} is both allowed and denied", quote(item));
         }
+        ensure!(self.waiting.len() <= MAX_DECISIONS, "{} items wait; at most {MAX_DECISIONS}", self.waiting.len());
+        for (item, doubt) in &self.waiting {
+            ensure!((1..=MAX_NAME).contains(&item.len()), "an item that waits has {} bytes", item.len());
+            doubt.check()?;
+        }
         self.demoted.iter().try_for_each(Decision::check)?;
         if let Some(digest) = &self.candidate {
             ensure!(is_id(digest), "candidate {} is not 32 lower-case hex digits", quote(digest));

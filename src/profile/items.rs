@@ -142,6 +142,13 @@ pub fn decided(text: &str) -> Result<String> {
     }
 }
 
+/// An item that was seen, forbidden ones too, as somebody names it to decide about it: `denied syscall mount` as `syscall mount`.
+/// One that nobody can name (a path with control characters, say) stays as it is.
+pub fn as_decided(item: &str) -> String {
+    let item = item.strip_prefix("denied ").unwrap_or(item);
+    decided(item).unwrap_or_else(|_| item.to_owned())
+}
+
 /// Longest name that a decision is about, in bytes.
 const MAX_NAME: usize = 4096;
 

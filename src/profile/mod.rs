@@ -9,6 +9,7 @@ pub mod beyond;
 pub mod capabilities;
 pub mod check;
 pub mod document;
+pub mod doubtful;
 pub mod estimate;
 pub mod export;
 pub mod families;

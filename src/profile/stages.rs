@@ -5,17 +5,18 @@
 //! | from | to | when |
 //! | --- | --- | --- |
 //! | learning | observing | the chance of something new in the next window is within the risk, over enough generations seen in full, and one of them lived through its start-up |
-//! | observing | enforcing | enough generations began after the last new thing, lived through their start-up and showed nothing new; and the first row still holds |
+//! | observing | enforcing | enough generations began after the last new thing, lived through their start-up and showed nothing new; the first row still holds; and nothing waits for somebody to look at it |
 //! | enforcing | observing | a start-up was refused something (once); or somebody says so |
 //!
 //! Each holds from a container's next generation on. What somebody holds, and what was demoted, does not move by itself.
 
 use super::beyond::{Side, beyond};
 use super::document::{Generation, Profile, Stage};
+use super::doubtful::{decision_wanted, doubtful};
 use super::estimate::{Progress, UNSEEN_EVERYTHING};
 use super::observation::{Loss, Observation};
 use super::revision::Revision;
-use super::steering::{Canary, Quiet, Steering, Step};
+use super::steering::{Canary, Decision, Quiet, Steering, Step};
 use crate::events::clock;
 use crate::policy::{Auto, Mode};
 
@@ -124,6 +125,9 @@ pub fn waits_for(profile: &Profile, auto: &Auto) -> Option<String> {
         (_, Some(demoted)) => return Some(format!("somebody to promote it: {}", demoted.why)),
         (Stage::Learning | Stage::Observing, None) => {}
     }
+    if profile.stage == Stage::Observing && !profile.steering.waiting.is_empty() {
+        return Some(decision_wanted(profile));
+    }
     let progress = Progress::of(profile);
     let mut wants = Vec::new();
     let plural = |n: u64, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
@@ -161,6 +165,10 @@ pub fn after_fold(
     now: &str,
 ) -> (Profile, Option<Step>) {
     if profile.stage == Stage::Observing {
+        if let Some(before) = before {
+            let doubts = doubtful(before, observation, auto).into_iter();
+            profile.steering.wait_for(doubts.map(|(item, why)| (item, Decision { at: now.to_owned(), why })).collect());
+        }
         let is_new = before.is_none_or(|before| {
             let all = beyond(before, &observation.workload_behaviour, &observation.exec_behaviour);
             // What people do in sessions follows no law; what is new there becomes part of the profile, and no more.
@@ -180,7 +188,7 @@ pub fn after_fold(
 
 /// The stage that is due, and why.
 fn due(profile: &Profile, auto: &Auto) -> Option<(Stage, String)> {
-    let Steering { held, demoted, quiet, .. } = &profile.steering;
+    let Steering { held, demoted, quiet, waiting, .. } = &profile.steering;
     if *held || demoted.is_some() || !is_complete(profile, auto) {
         return None;
     }
@@ -191,6 +199,9 @@ fn due(profile: &Profile, auto: &Auto) -> Option<(Stage, String)> {
             Some((Stage::Observing, format!("after {count} generations, {sentence}")))
         }
         Stage::Observing => {
+            if !waiting.is_empty() {
+                return None;
+            }
             let quiet = quiet.as_ref().filter(|q| q.generations.len() as u64 >= u64::from(auto.observe_generations))?;
             let count = quiet.generations.len();
             let generations = if count == 1 { "1 generation".to_owned() } else { format!("{count} generations") };
@@ -217,11 +228,13 @@ pub fn candidate(newest: &Profile, revision: Revision, now: &str) -> Profile {
         candidate: Some(newest.revision.digest.clone()),
         allowed: newest.steering.allowed.clone(),
         denied: newest.steering.denied.clone(),
+        waiting: newest.steering.waiting.clone(),
         quiet: Some(Quiet { since: now.to_owned(), ..Quiet::default() }),
         history: vec![step],
         ..Steering::default()
     };
-    Profile { revision, stage: Stage::Observing, forbidden: Default::default(), steering, ..newest.clone() }
+    // What was forbidden before is known as well: it is no news that somebody would have to look at.
+    Profile { revision, stage: Stage::Observing, steering, ..newest.clone() }
 }
 
 /// In what two revisions differ, by the names of their fields.
@@ -243,6 +256,10 @@ impl Profile {
         let step = Step { at: now.to_owned(), from: self.stage, to, why: why.to_owned() };
         self.stage = to;
         self.steering.canary = None;
+        if to == Stage::Enforcing {
+            // Whoever moves it here has looked.
+            self.steering.waiting.clear();
+        }
         self.steering.quiet = (to == Stage::Observing).then(|| Quiet { since: now.to_owned(), ..Quiet::default() });
         self.steering.remember(step.clone());
         step

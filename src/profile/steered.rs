@@ -1,6 +1,6 @@
 //! What a profile comes to with what people decided about it.
 //!
-//! Owns: how an allowed and a denied item changes what was learnt. Pure. Must not: change a stored profile.
+//! Owns: how an item that is allowed, denied, or waits for a decision changes what was learnt. Pure. Must not: change a stored profile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,13 @@ impl Profile {
             if !self.steering.denied.contains_key(item) && !profile.allow(item, seen) {
                 notes.push(format!("what was allowed as {item:?} is nothing that can be allowed"));
             }
+        }
+        // Nobody has looked at these: they hold back the stage, and where somebody enforces all the same, they are refused.
+        for item in
+            self.steering.waiting.keys().filter(|item| item.starts_with("program ") || item.starts_with("syscall "))
+        {
+            profile.deny(item);
+            notes.push(format!("{item:?} was seen while observing, and nobody has looked at it: it is refused"));
         }
         for item in self.steering.denied.keys() {
             if !profile.deny(item) {

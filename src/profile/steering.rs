@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::document::Stage;
+use super::generalise::covers;
 
 /// Steps of its history that a profile keeps, the newest.
 pub const MAX_STEPS: usize = 64;
@@ -28,6 +29,10 @@ pub struct Steering {
     pub allowed: BTreeMap<String, Decision>,
     /// Items denied by hand; a denial holds against what was seen and against what was allowed.
     pub denied: BTreeMap<String, Decision>,
+    /// Seen while observing, by item, and why somebody is to look at it ([`super::doubtful`]). While there is any, the profile
+    /// is not enforced by itself; none of it is allowed before somebody has decided.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub waiting: BTreeMap<String, Decision>,
     /// While observing: since nothing new was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quiet: Option<Quiet>,
@@ -48,6 +53,29 @@ impl Steering {
             if denied { (&mut self.denied, &mut self.allowed) } else { (&mut self.allowed, &mut self.denied) };
         from.remove(&item);
         to.insert(item, decision);
+        self.settle_waiting();
+    }
+
+    /// Whether somebody allowed or denied an item, by itself or by a pattern.
+    pub fn is_decided(&self, item: &str) -> bool {
+        self.allowed.keys().chain(self.denied.keys()).any(|pattern| covers(pattern, item))
+    }
+
+    /// Keeps what somebody is to look at, unless somebody has.
+    pub(super) fn wait_for(&mut self, items: BTreeMap<String, Decision>) {
+        for (item, doubt) in items {
+            self.waiting.entry(item).or_insert(doubt);
+        }
+        self.settle_waiting();
+    }
+
+    fn settle_waiting(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|item, _| !self.is_decided(item));
+        while waiting.len() > MAX_DECISIONS {
+            waiting.pop_last();
+        }
+        self.waiting = waiting;
     }
 
     /// Adds a step to the history, of which the newest are kept.
@@ -96,6 +124,11 @@ impl Steering {
                 self.allowed.insert(item, decision)
             };
         }
+        for (item, doubt) in &other.waiting {
+            let known = self.waiting.entry(item.clone()).or_insert_with(|| doubt.clone());
+            *known = known.clone().min(doubt.clone());
+        }
+        self.settle_waiting();
         self.history.extend(other.history.iter().cloned());
         self.settle();
     }

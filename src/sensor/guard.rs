@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
+use super::absent::Root;
 use super::decode::{self, Mounts};
 use super::hold::Hold;
 use super::kept;
@@ -111,11 +112,13 @@ impl Guard {
             let done = table.set_all(&keys.concat(), &layout::allowance(may_be_foreign));
             done.context("failed to write down the allowed programs")?;
         }
+        // What was refused is asked about later, when its caller may have ended.
+        let root = Root::of(init_pid).ok();
         let ring = Ring::create(RING_BYTES).context("failed to make a ring in the kernel")?;
         let row =
             Slot { limit: MOST, capabilities: rules.capabilities, kill_foreign: rules.kill_foreign, ..Slot::default() };
         let hold = Hold::claim(&self.place, init_pid, &Arc::new(table), Some(&ring), row)?;
-        Ok(Guarded { hold, ring, mounts })
+        Ok(Guarded { hold, ring, mounts, root, renames_nothing: None })
     }
 }
 
@@ -139,14 +142,25 @@ pub struct Guarded {
     ring: Ring,
     /// The container's, as they were when it was armed.
     mounts: Mounts,
+    /// As it was then, too.
+    root: Option<Root>,
+    /// The process that was told last to rename what is not there: the name that it was to have comes next.
+    renames_nothing: Option<i32>,
 }
 
 impl Guarded {
     /// What was refused since the last time, oldest first.
     pub fn take(&mut self) -> Vec<Refusal> {
         let mut taken = Vec::new();
-        let Guarded { hold, ring, mounts } = self;
-        ring.drain(|bytes| taken.extend(refusal(&Told::parse(bytes), hold.init(), mounts)));
+        let Guarded { hold, ring, mounts, root, renames_nothing } = self;
+        ring.drain(|bytes| {
+            let told = Told::parse(bytes);
+            let Some(mut refusal) = refusal(&told, hold.init(), mounts) else { return };
+            if let Refused::Write { of_nothing, .. } = &mut refusal.refused {
+                *of_nothing = is_of_nothing(&told, root.as_ref(), renames_nothing);
+            }
+            taken.push(refusal);
+        });
         taken
     }
 
@@ -195,6 +209,7 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
         Record::PATH => Refused::Write {
             path: if known { decode::path(record) } else { UNKNOWN.into() },
             operation: operation(decode::operation(record.what)?).into(),
+            of_nothing: false,
         },
         // Its caller was killed for it.
         Record::CALL => {
@@ -219,6 +234,24 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
         _ => return None,
     };
     Some(Refusal { refused, pid: told.pid as i32, program: decode::lossy(told.comm), session: record.exec })
+}
+
+/// Whether a refused call would have done nothing: see [`Refused::Write`]. A caller that changes the name that it gave while the
+/// kernel works is told by the later one; so it is wherever names are told.
+fn is_of_nothing(told: &Told<'_>, root: Option<&Root>, renames_nothing: &mut Option<i32>) -> bool {
+    let (record, pid) = (&told.record, told.pid as i32);
+    let path = record.text.split(|byte| *byte == 0).next().unwrap_or_default();
+    let lacks = || record.flags & Record::NO_PATH == 0 && root.is_some_and(|root| root.lacks(path));
+    match decode::operation(record.what) {
+        Some(Operation::Remove) => lacks(),
+        Some(Operation::Rename) => {
+            let nothing = lacks();
+            *renames_nothing = nothing.then_some(pid);
+            nothing
+        }
+        Some(Operation::Create) => renames_nothing.take_if(|renaming| *renaming == pid).is_some(),
+        Some(Operation::Write | Operation::Attributes) | None => false,
+    }
 }
 
 fn operation(operation: Operation) -> &'static str {

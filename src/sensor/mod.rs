@@ -7,6 +7,7 @@
 //! Never seen: what io_uring does without a system call, a call that seccomp answers by killing, x32 calls (counted as loss),
 //! a script of the image (its interpreter is), or one that an interpreter is given as an argument, sendmmsg's addresses after the first.
 
+mod absent;
 mod armed;
 mod decode;
 pub mod guard;

@@ -171,7 +171,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(syscall("mkdir", 1, false), Response::Restart);
         tally.add(syscall("mkdir", 1, true), Response::Report);
-        let write = Refused::Write { path: "/etc/passwd".to_owned(), operation: "write".to_owned() };
+        let write = Refused::Write { path: "/etc/passwd".to_owned(), operation: "write".to_owned(), of_nothing: false };
         tally.add(Refusal { refused: write, ..syscall("", 1, false) }, Response::Report);
         let (groups, _) = tally.take(Duration::ZERO);
         let told: Vec<_> = groups.iter().map(|group| (group.kind, group.session)).collect();

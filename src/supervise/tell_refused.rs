@@ -105,7 +105,7 @@ fn facts(event: Event, met: &Met) -> Event {
                 None => event,
             }
         }
-        Refused::Write { path, operation } => {
+        Refused::Write { path, operation, .. } => {
             event.with("source", "guard").with("path", path.clone()).with("operation", operation.clone())
         }
         Refused::Capability { name } => event.with("source", "guard").with("capability", name.clone()),

@@ -18,10 +18,14 @@ pub(super) fn strength(response: Response) -> u8 {
 }
 
 /// A program of the image in a workload of scripts, whose months have other programs than its minutes: it was not stopped,
-/// and it could only do what was learnt.
+/// and it could only do what was learnt. Or a name for what was not there to be renamed: nobody's write, and told all the same,
+/// because the same name is not told again when it is somebody's.
 pub(super) fn is_only_told(limits: &Limits, refusal: &Refusal) -> bool {
-    let of_image = matches!(&refusal.refused, Refused::Program { origin, killed: false, .. } if origin == "image");
-    limits.runs_scripts && of_image
+    match &refusal.refused {
+        Refused::Program { origin, killed: false, .. } => limits.runs_scripts && origin == "image",
+        Refused::Write { of_nothing, .. } => *of_nothing,
+        Refused::Program { killed: true, .. } | Refused::Syscall { .. } | Refused::Capability { .. } => false,
+    }
 }
 
 /// What is to follow. A session is somebody's who was let in: what it is refused says nothing of the workload.
@@ -36,7 +40,8 @@ pub(super) fn response_to(policy: &Policy, limits: &Limits, refusal: &Refusal) -
     }
 }
 
-/// What learning saw already, or what somebody allowed: no news.
+/// What learning saw already, or what somebody allowed: no news. Nor is that a program tidies up after a life that left nothing:
+/// on a writable root, where it was learnt, that is no write at all.
 pub(super) fn is_known(limits: &Limits, exec: ExecRule, refusal: &Refusal) -> bool {
     let covered = |patterns: &std::collections::BTreeSet<String>, path: &str| {
         let item = generalise::escape(path);
@@ -44,6 +49,7 @@ pub(super) fn is_known(limits: &Limits, exec: ExecRule, refusal: &Refusal) -> bo
     };
     match &refusal.refused {
         Refused::Syscall { .. } | Refused::Program { killed: true, .. } => false,
+        Refused::Write { operation, of_nothing: true, .. } if operation == "remove" || operation == "rename" => true,
         Refused::Write { path, .. } => covered(&limits.known_writes, path),
         Refused::Capability { name } => !limits.withheld_capabilities.contains(name),
         // Where any session is let in, what it runs is the `exec` event's to tell.
@@ -60,6 +66,10 @@ mod tests {
 
     fn refusal(refused: Refused, session: bool) -> Refusal {
         Refusal { refused, pid: 1, program: "/bin/sh".to_owned(), session }
+    }
+
+    fn refused_write(path: &str, operation: &str, of_nothing: bool) -> Refused {
+        Refused::Write { path: path.to_owned(), operation: operation.to_owned(), of_nothing }
     }
 
     fn program(path: &str, killed: bool) -> Refused {
@@ -80,7 +90,7 @@ mod tests {
     #[test]
     fn what_learning_saw_is_silent_and_what_it_did_not_see_is_not() {
         let known = |refused: Refused| is_known(&limits(), ExecRule::Allow, &refusal(refused, false));
-        let write = |path: &str| Refused::Write { path: path.to_owned(), operation: "write".to_owned() };
+        let write = |path: &str| refused_write(path, "write", false);
         assert!(known(write("/app/__pycache__/x.pyc")) && !known(write("/app/__pycache__")) && !known(write("/etc/x")));
         assert!(known(write("/srv/a*b")) && !known(write("/srv/aXb")), "a star in a name is no pattern");
         let capability = |name: &str| Refused::Capability { name: name.to_owned() };
@@ -88,6 +98,26 @@ mod tests {
         assert!(known(program("/usr/bin/id", false)) && !known(program("/srv/sh", false)));
         assert!(!known(program("/usr/bin/id", true)), "what was killed is always told");
         assert!(!known(Refused::Syscall { name: "mkdir".to_owned(), arguments: vec![], path: None }));
+    }
+
+    #[test]
+    fn to_remove_what_is_not_there_is_no_news_and_to_remove_what_is_there_or_to_make_anything_is() {
+        use crate::policy::{Config, resolve};
+        let none = std::collections::BTreeMap::new();
+        let usual =
+            resolve(&Config::default(), &Default::default(), &none, None).expect("a policy without annotations");
+        let policy = Policy { on_refused_write: Response::Restart, ..usual };
+        let judged = |operation: &str, of_nothing: bool| {
+            let refusal = refusal(refused_write("/srv/app.pid", operation, of_nothing), false);
+            let response = response_to(&policy, &limits(), &refusal);
+            (!is_known(&limits(), ExecRule::Allow, &refusal)).then_some(response)
+        };
+        for operation in ["remove", "rename"] {
+            assert_eq!(judged(operation, true), None);
+            assert_eq!(judged(operation, false), Some(Response::Restart));
+        }
+        assert_eq!(judged("create", true), Some(Response::Report), "what was to be renamed to this was not there");
+        assert_eq!(judged("create", false), Some(Response::Restart));
     }
 
     #[test]

@@ -13,6 +13,10 @@ use crate::world::{World, reap};
 pub const TESTS: &[Test] = &[
     ("a_workload_goes_from_nothing_to_enforcing_and_each_step_is_told", goes_all_the_way),
     ("what_is_new_while_observing_is_told_and_learnt_and_a_finished_profile_only_tells_it", new_while_observing),
+    (
+        "what_an_intruder_ran_while_observing_keeps_a_profile_from_being_enforced_and_is_told_with_what_to_type",
+        intruded,
+    ),
     ("nothing_is_promoted_by_lives_that_end_in_their_start_up", short_lives),
 ];
 
@@ -73,6 +77,26 @@ fn new_while_observing() {
     let after = live(&world, "d", other, Purpose::Learn);
     assert!(told(&world).contains(&"write /srv/other".to_owned()), "{:?}", told(&world));
     assert_eq!(after, profile);
+}
+
+fn intruded() {
+    let world = World::new();
+    for id in ["a", "b"] {
+        live(&world, id, USUAL, Purpose::Auto(auto()));
+    }
+    let intruder = "echo x > /srv/usual; cp /bin/busybox /srv/x; /srv/x true; exec sleep 1.2";
+    live(&world, "c", intruder, Purpose::Auto(auto()));
+    for id in ["d", "e", "f"] {
+        assert_eq!(live(&world, id, USUAL, Purpose::Auto(auto())).stage, Stage::Observing, "in life {id}");
+    }
+    let profile = world.profile().expect("a profile");
+    assert!(profile.steering.waiting.contains_key("program /srv/x"), "{:?}", profile.steering.waiting);
+    assert!(!profile.workload_behaviour.programs.contains_key("/srv/x"), "it is never learnt");
+    let events = world.events(EventType::Waiting);
+    let items = |event: &lithify::events::Event| event.data["items"].to_string();
+    assert_eq!(events.iter().filter(|event| items(event).contains("program /srv/x")).count(), 1, "{events:?}");
+    let waits = events[0].data["waits-for"].as_str().unwrap_or_default();
+    assert!(waits.contains("lithifyctl profile allow") && waits.contains("--force"), "{waits}");
 }
 
 fn short_lives() {

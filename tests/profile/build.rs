@@ -74,6 +74,7 @@ pub fn steering() -> Steering {
         demoted: Some(decision(3)),
         allowed: BTreeMap::from([("syscall mkdir".to_string(), decision(1))]),
         denied: BTreeMap::from([("write /srv/*".to_string(), decision(2))]),
+        waiting: BTreeMap::from([("program /data/x".to_string(), decision(5))]),
         quiet: Some(Quiet { since: time(3), generations: BTreeMap::from([(id(1), 4)]) }),
         canary: Some(Canary { container: "c1".to_string(), since: time(4) }),
         history: vec![step(1, Stage::Learning, Stage::Observing), step(2, Stage::Observing, Stage::Enforcing)],

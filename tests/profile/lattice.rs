@@ -85,11 +85,12 @@ fn steering() -> impl Strategy<Value = Steering> {
     let canary =
         (0u64..3, 0u64..3).prop_map(|(n, since)| Canary { container: format!("c{n}"), since: build::time(since) });
     let steps = prop::collection::vec((0u64..9, stage(), stage()), 0..100);
+    let waiting = some(&["syscall mkdir", "write /srv/x", "program /data/x"], decision()).boxed();
     (any::<bool>(), prop::option::of(0u64..3), prop::option::of(decision()), decisions, prop::option::of(quiet))
-        .prop_flat_map(move |known| (Just(known), prop::option::of(canary.clone()), steps.clone()))
-        .prop_map(|((held, candidate, demoted, decisions, quiet), canary, steps)| {
-            let mut steering =
-                Steering { held, candidate: candidate.map(build::id), demoted, quiet, canary, ..Steering::default() };
+        .prop_flat_map(move |known| (Just(known), prop::option::of(canary.clone()), steps.clone(), waiting.clone()))
+        .prop_map(|((held, candidate, demoted, decisions, quiet), canary, steps, waiting)| {
+            let candidate = candidate.map(build::id);
+            let mut steering = Steering { held, candidate, demoted, quiet, canary, waiting, ..Steering::default() };
             for (item, (decision, denied)) in decisions {
                 steering.decide(item, denied, decision);
             }

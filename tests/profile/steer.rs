@@ -59,6 +59,33 @@ fn a_partial_profile_is_promoted_only_by_force() {
 }
 
 #[test]
+fn a_profile_in_which_something_waits_for_a_look_is_enforced_only_by_force_or_once_somebody_has_decided() {
+    let waits = || {
+        let node = learnt();
+        node.profile(&["promote", "web"]);
+        let mut o = build::full(3);
+        let program = build::program(build::seen(3, 3, 1), lithify::profile::behaviour::Origin::Volume);
+        o.workload_behaviour.programs.insert("/data/x".to_string(), program);
+        let easy = Auto { risk_ppm: 1_000_000, ..Auto::default() };
+        store::fold_by_rules(&node.data(), &o, &easy, &build::time(500)).unwrap();
+        node
+    };
+    let node = waits();
+    let ran = node.profile(&["promote", "web"]);
+    let typed = "lithifyctl profile allow web@000000000000 'program /data/x'";
+    assert!(ran.code == 1 && ran.err.contains(typed) && ran.err.contains("--force"), "{}", ran.err);
+    let shown = node.profile(&["show", "web"]).out;
+    assert!(shown.contains("WAITING for somebody") && shown.contains(typed), "{shown}");
+    assert!(node.profile(&["list"]).out.contains("1 WAITING"), "{}", node.profile(&["list"]).out);
+    assert_eq!(node.profile(&["deny", "web", "program /data/x"]).code, 0);
+    assert_eq!(node.json(&["promote", "web"])["stage"], "enforcing");
+    let forced = waits();
+    assert_eq!(forced.json(&["promote", "web", "--force"])["stage"], "enforcing");
+    assert!(forced.stored(1).steering.waiting.is_empty());
+    assert!(forced.stored(1).steered(&mut Vec::new()).workload_behaviour.programs.contains_key("/data/x"));
+}
+
+#[test]
 fn rollback_goes_one_stage_back_and_holds_the_profile_there() {
     let node = learnt();
     node.profile(&["promote", "web", "--to", "enforcing"]);

@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("guard::a_program_of_the_image_is_told_once_for_each_side_unless_it_is_allowed", image),
     ("guard::a_foreign_script_is_told_by_whatever_name_and_killed_by_its_descriptor", scripts),
     ("guard::every_kind_of_refused_write_is_told_with_its_path_and_a_question_is_not", writes),
+    ("guard::what_is_removed_or_renamed_and_was_not_there_is_told_apart_by_no_link_that_could_be_changed", tidy),
     ("guard::a_refused_capability_is_told_if_it_was_taken_and_not_if_it_was_given_away", capability),
     ("guard::a_flood_is_bounded_and_counted_and_leaves_room_for_a_program", flood),
     ("guard::its_descriptor_is_readable_when_something_was_refused_and_only_then", readable),
@@ -210,7 +211,7 @@ fn writes() {
     let told: BTreeSet<(String, String)> = refused
         .iter()
         .filter_map(|r| match &r.refused {
-            Refused::Write { path, operation } => Some((operation.clone(), path.clone())),
+            Refused::Write { path, operation, .. } => Some((operation.clone(), path.clone())),
             _ => None,
         })
         .collect();
@@ -233,6 +234,42 @@ fn writes() {
         wanted.iter().map(|(operation, name)| (operation.to_string(), format!("{path}/{name}"))).collect();
     assert_eq!(told, wanted);
     assert!(refused.iter().all(|r| r.pid > 1 && !r.program.is_empty()), "{refused:?}");
+}
+
+fn tidy() {
+    let (_, refused) = in_overlay(&World::new(), &["guard", "tidy"], &Rules::default());
+    let told: BTreeSet<(&str, &str, bool)> = refused
+        .iter()
+        .filter_map(|r| match &r.refused {
+            Refused::Write { path, operation, of_nothing } => Some((operation.as_str(), path.as_str(), *of_nothing)),
+            _ => None,
+        })
+        .collect();
+    let of_nothing = [
+        ("remove", "/missing"),
+        ("remove", "/way/missing"),
+        ("remove", "/absent"),
+        ("rename", "/old"),
+        ("create", "/new"),
+    ];
+    let of_something = [
+        ("remove", "/scratch/up/missing"),
+        ("remove", "/missing"),
+        ("remove", "/file"),
+        ("remove", "/way"),
+        ("remove", "/odd\u{fffd}"),
+        ("remove", "/target"),
+        ("rename", "/file"),
+        ("create", "/moved"),
+        ("rename", "/program"),
+        ("create", "/hard"),
+        ("create", "/made"),
+    ];
+    let wanted = |all: &[(&'static str, &'static str)], of_nothing| -> Vec<(&str, &str, bool)> {
+        all.iter().map(|(operation, path)| (*operation, *path, of_nothing)).collect()
+    };
+    let wanted: BTreeSet<_> = [wanted(&of_nothing, true), wanted(&of_something, false)].concat().into_iter().collect();
+    assert_eq!(told, wanted, "'/target/../missing' is left to the kernel");
 }
 
 fn capability() {
@@ -267,7 +304,7 @@ fn flood() {
     let writes = refused.iter().filter(|r| matches!(r.refused, Refused::Write { .. })).count();
     assert!((64..=1024).contains(&writes), "{writes} of {TIMES} were told");
     assert!(guarded.lost() >= (TIMES + 1 - writes) as u64, "{} of {TIMES} were lost", guarded.lost());
-    let same = Refused::Write { path: format!("{path}/same"), operation: "create".into() };
+    let same = Refused::Write { path: format!("{path}/same"), operation: "create".into(), of_nothing: false };
     assert_eq!(times(&refused, &same), 1);
     let programs = refused.iter().filter(|r| matches!(r.refused, Refused::Program { .. })).count();
     assert_eq!(programs, 1, "both of its programs are one path");

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
@@ -83,6 +84,7 @@ pub fn run(words: &[&str]) {
             println!("killed {}", usize::from(end == Exit::Signal(9)));
         }
         ["writes", dir] => writes(dir),
+        ["tidy"] => tidy(),
         ["one-write", dir] => drop(fs::create_dir(format!("{dir}/one"))),
         ["flood", dir, times] => flood(dir, times.parse().unwrap()),
         ["capabilities"] => capabilities(),
@@ -234,6 +236,25 @@ fn writes(dir: &str) {
     assert!(file.set_permissions(mode).is_err());
     // What only asks whether it could write is refused the same, and writes nothing.
     assert!(nix::unistd::access("folder", nix::unistd::AccessFlags::W_OK).is_err());
+}
+
+/// Removes and renames what is there and what is not, once the root is read-only.
+fn tidy() {
+    use std::os::unix::fs::symlink;
+    let odd = std::path::Path::new(std::ffi::OsStr::from_bytes(b"/odd\xff"));
+    fs::write(odd, "x").unwrap();
+    symlink("target", "/way").unwrap();
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
+    symlink("/", "/scratch/up").unwrap();
+    let gone = ["/missing", "/way/missing", "/scratch/up/missing", "/target/../missing"];
+    let there = ["/file", "/way", "/target/../file"];
+    for path in gone.iter().chain(&there) {
+        assert_eq!(fs::remove_file(path).unwrap_err().raw_os_error(), Some(libc::EROFS), "{path}");
+    }
+    assert!(fs::remove_file(odd).is_err() && fs::remove_dir("/absent/").is_err() && fs::remove_dir("/target").is_err());
+    assert!(fs::rename("/old", "/new").is_err() && fs::rename("/file", "/moved").is_err());
+    assert!(fs::hard_link("/program", "/hard").is_err() && fs::create_dir("/made").is_err());
 }
 
 fn read_only(dir: &str) {

@@ -10,6 +10,7 @@ use crate::world::{RUNC, World};
 
 pub const TESTS: &[Test] = &[
     ("guarded::a_refused_write_is_told_and_a_known_one_is_not", writes),
+    ("guarded::a_program_that_removes_what_an_earlier_life_may_have_left_is_not_told_and_does_not_begin_again", tidies),
     ("guarded::a_foreign_program_is_killed_and_the_container_begins_again", foreign),
     ("guarded::without_a_loader_the_container_runs_and_says_what_is_missing", unguarded),
 ];
@@ -32,6 +33,22 @@ fn writes() {
     assert!(!world.events().iter().any(|event| event.to_string().contains("known.pyc")), "{:#?}", world.events());
     assert_eq!(world.of("exited").len(), 1);
     assert!(!world.sensor().guard().pins.exists(), "the last container unloads the guard");
+}
+
+fn tidies() {
+    let mut world = World::new(RUNC);
+    let limits = Limits { listener: false, ..world.limits() };
+    let script = "b=/bin/busybox; $b unlink /app.pid; $b unlink /bin/app.sock; $b rmdir /app.d; echo done >/out/done; while [ ! -e /out/go ]; do sleep 0.1; done; $b unlink /bin/busybox; exec sleep 1000";
+    let config = world.config(script);
+    let policy = policy(&world, Response::Restart, Response::Stop);
+    assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
+    world.wait_written("done");
+    assert_eq!((world.of("breach"), world.record().phase), (Vec::new(), Phase::Running));
+    std::fs::write(world.path("out").join("go"), "").expect("a file");
+    let breach = world.wait_for("breach", |data| data["kind"] == "refused-write");
+    assert_eq!((&breach["path"], &breach["response"]), (&"/bin/busybox".into(), &"stop".into()), "{breach}");
+    world.eventually("its end", || (world.record().phase == Phase::Stopped).then_some(()));
+    assert!(!world.events().iter().any(|event| event.to_string().contains("app.")), "{:#?}", world.events());
 }
 
 fn foreign() {

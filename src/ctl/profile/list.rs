@@ -60,6 +60,8 @@ fn row(stored: &Stored<Profile>) -> [String; 9] {
     }
     let steering = &profile.steering;
     notes.extend(steering.demoted.as_ref().map(|d| format!("DEMOTED: {}", d.why)));
+    let waiting = steering.waiting.len();
+    notes.extend((waiting > 0).then(|| format!("{waiting} WAITING for somebody to look")));
     notes.extend(steering.held.then(|| "held".to_string()));
     notes.extend(steering.canary.as_ref().map(|c| format!("canary {}", short(&c.container))));
     let decisions = steering.allowed.len() + steering.denied.len();

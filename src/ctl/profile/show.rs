@@ -129,7 +129,12 @@ fn head(call: &mut Call<'_>, profile: &Profile, progress: &Progress, auto: &Auto
 /// What was decided about it.
 fn steering(call: &mut Call<'_>, profile: &Profile) -> Result<()> {
     let steering = &profile.steering;
-    for (title, items) in [("ALLOWED by hand", &steering.allowed), ("DENIED by hand", &steering.denied)] {
+    let lists = [
+        ("WAITING for somebody to 'allow' or 'deny' it", &steering.waiting),
+        ("ALLOWED by hand", &steering.allowed),
+        ("DENIED by hand", &steering.denied),
+    ];
+    for (title, items) in lists {
         if !items.is_empty() {
             writeln!(call.out, "\n{title} ({})", items.len())?;
         }

@@ -10,17 +10,18 @@ use crate::events::{Durability, Journal, Recorder, clock};
 use crate::policy::suggest::{quote, remedy};
 use crate::policy::{Config, word};
 use crate::profile::steering::Step;
-use crate::profile::{Profile, Progress, Stage, moved, stages, store};
+use crate::profile::{Profile, Progress, Stage, doubtful, moved, stages, store};
 
 const PROMOTE: &str = "\
 usage: lithifyctl profile promote WORKLOAD[@REVISION] [--to observing|enforcing] [--force] [--why TEXT] [--json]
 
 Moves a profile on: from learning to observing, from observing to enforcing, or straight to the stage named. It holds from
-each container's next generation on. A profile that was demoted may be enforced again. One that is known to be partial is
-refused.
+each container's next generation on. A profile that was demoted may be enforced again. One that is known to be partial, or
+in which something waits for somebody to look at it, is refused.
 
   --to STAGE   observing or enforcing; without it, the next stage
-  --force      a partial one, too: what was not seen will be refused
+  --force      a partial one, too: what was not seen will be refused; and one in which something waits for somebody to look
+               at it: what of that may be learnt is allowed then
   --why TEXT   kept in the profile's history
 ";
 
@@ -100,6 +101,11 @@ pub fn promote(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome
             partial.is_empty() || asked.force,
             "it is partial: {}; go on learning, or use --force",
             partial.join("; ")
+        );
+        ensure!(
+            to != Stage::Enforcing || profile.steering.waiting.is_empty() || asked.force,
+            "it waits for {}",
+            doubtful::decision_wanted(profile)
         );
         profile.steering.demoted = None;
         Ok(Some(profile.step(to, &why, now)))

@@ -1,5 +1,6 @@
 //! What may be learnt, and what is reported instead.
 
+use super::super::behaviour::Program;
 use super::super::syscalls;
 use super::*;
 
@@ -77,7 +78,6 @@ fn a_call_goes_with_its_last_allowed_argument_unless_it_has_uses_that_are_not_re
 
 #[test]
 fn a_program_is_learnt_with_the_places_it_may_come_from_and_reported_with_the_others() {
-    use super::super::behaviour::Program;
     let mut b = Behaviour::default();
     for (path, origins) in [
         ("/bin/sh", vec![Origin::Image, Origin::Upper]),
@@ -93,6 +93,22 @@ fn a_program_is_learnt_with_the_places_it_may_come_from_and_reported_with_the_ot
     assert_eq!(learnt.programs["/bin/sh"].origins, [Origin::Image].into());
     let names: Vec<&String> = forbidden.keys().collect();
     assert_eq!(names, ["program /bin/sh from upper", "program /memfd:x from anonymous"]);
+}
+
+#[test]
+fn a_volumes_program_is_learnt_and_one_in_what_engines_mount_by_themselves_is_not() {
+    let behaviour = || {
+        let mut behaviour = Behaviour::default();
+        for path in ["/data/tool", "/etc/hosts", "/dev/termination-log", "/etc/hosts.d/tool"] {
+            let program = Program { seen: seen(), origins: [Origin::Volume].into(), privileged: false };
+            behaviour.programs.insert(path.to_string(), program);
+        }
+        behaviour
+    };
+    let (learnt, forbidden) = split(behaviour());
+    assert_eq!(learnt.programs.keys().collect::<Vec<_>>(), ["/data/tool", "/etc/hosts.d/tool"]);
+    let expected = ["program /dev/termination-log from volume", "program /etc/hosts from volume"];
+    assert_eq!(forbidden.keys().collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::Behaviour;
+use super::super::behaviour::{Origin, Program};
 use super::super::steering::Decision;
 use super::*;
 
@@ -116,6 +117,109 @@ fn what_a_session_does_is_taken_in_and_begins_nothing_anew() {
     let (profile, stages) = through(&all, &auto());
     assert_eq!(stages.last(), Some(&Stage::Enforcing));
     assert!(profile.exec_behaviour.syscalls.contains_key("socket"));
+}
+
+/// Learnt, observed, and one more generation in which `what` was added to what it did.
+fn while_observing(what: impl Fn(&mut Observation)) -> (Profile, Vec<Stage>) {
+    let mut odd = observation(3, 40, 10, &["read"]);
+    what(&mut odd);
+    let quiet = [4, 5].map(|n| observation(n, i64::from(n) * 20, 10, &["read"]));
+    let all = [observation(1, 0, 10, &["read"]), observation(2, 20, 10, &["read"]), odd].into_iter().chain(quiet);
+    through(&all.collect::<Vec<_>>(), &auto())
+}
+
+fn ran(o: &mut Observation, path: &str, origin: Origin, after_minutes: i64) {
+    let first = time(40 + after_minutes);
+    let seen = super::super::Sighting { windows: 1, first: first.clone(), last: first };
+    let program = Program { seen, origins: [origin].into(), privileged: false };
+    o.workload_behaviour.programs.insert(path.to_owned(), program);
+}
+
+fn waiting(profile: &Profile) -> Vec<&str> {
+    profile.steering.waiting.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn what_an_intruder_did_while_observing_does_not_become_policy_by_waiting() {
+    let forbid = |o: &mut Observation, item: &str| {
+        let seen = super::super::Sighting { windows: 1, first: time(41), last: time(41) };
+        let forbidden = super::super::observation::Forbidden { reason: "bad".to_owned(), seen };
+        o.forbidden.insert(item.to_owned(), forbidden);
+    };
+    type Did<'a> = (&'a str, Box<dyn Fn(&mut Observation) + 'a>);
+    let all: [Did<'_>; 7] = [
+        ("program /data/x", Box::new(|o| ran(o, "/data/x", Origin::Volume, 5))),
+        ("program /bin/sh", Box::new(|o| ran(o, "/bin/sh", Origin::Image, 0))),
+        ("program /tmp/x", Box::new(|o| forbid(o, "program /tmp/x from tmpfs"))),
+        ("syscall init_module", Box::new(|o| forbid(o, "denied syscall init_module"))),
+        ("write /etc/passwd", Box::new(|o| forbid(o, "write /etc/passwd"))),
+        ("syscall io_uring_setup", Box::new(|o| *o = observation(3, 40, 10, &["read", "io_uring_setup"]))),
+        ("syscall i386:read", Box::new(|o| *o = observation(3, 40, 10, &["read", "i386:read"]))),
+    ];
+    for (item, did) in all {
+        let (profile, stages) = while_observing(did);
+        assert_eq!((stages.last(), waiting(&profile)), (Some(&Stage::Observing), vec![item]));
+        let waits = waits_for(&profile, &auto()).expect("it waits");
+        let wanted = format!("lithifyctl profile allow web@{} '{item}'", "0".repeat(12));
+        assert!(waits.starts_with("somebody to look at") && waits.contains(&wanted), "{waits}");
+        let enforced = profile.steered(&mut Vec::new()).workload_behaviour;
+        let name = item.split_once(' ').expect("two words").1;
+        let has = enforced.programs.contains_key(name) || enforced.syscalls.contains_key(name);
+        assert!(!has, "{item} is enforced by itself where somebody enforces all the same");
+        // Once somebody has decided, it goes on as before.
+        for denied in [false, true] {
+            let mut decided = profile.clone();
+            decided.steering.decide(item.to_owned(), denied, Decision { at: time(200), why: "seen".to_owned() });
+            let (after, _) = fold(Some(&decided), &observation(6, 220, 10, &["read"]), &auto());
+            assert_eq!((after.stage, waiting(&after).len()), (Stage::Enforcing, 0), "{item}, denied {denied}");
+        }
+    }
+}
+
+#[test]
+fn ordinary_differences_and_what_sessions_do_wait_for_nobody() {
+    let (profile, stages) = while_observing(|o| {
+        *o = observation(3, 40, 10, &["read", "socket", "getrandom"]);
+        let seen = super::super::Sighting { windows: 1, first: time(41), last: time(41) };
+        o.workload_behaviour.connects.insert("tcp 10.0.0.1:5432".to_owned(), seen.clone());
+        o.workload_behaviour.capabilities.insert("CAP_CHOWN".to_owned(), seen.clone());
+        ran(&mut *o, "/srv/tool", Origin::Image, 1);
+        let programs = std::mem::take(&mut o.workload_behaviour.programs);
+        o.exec_behaviour.programs = programs;
+        let reason = "bad".to_owned();
+        o.forbidden.insert("exec: syscall mount".to_owned(), super::super::observation::Forbidden { reason, seen });
+    });
+    assert_eq!((stages.last(), waiting(&profile).len()), (Some(&Stage::Enforcing), 0));
+}
+
+#[test]
+fn what_was_forbidden_while_learning_already_waits_for_nobody_again_also_in_the_next_revision() {
+    let tries = |n, began| {
+        let mut o = observation(n, began, 10, &["read"]);
+        let seen = super::super::Sighting { windows: 1, first: time(began), last: time(began) };
+        let forbidden = super::super::observation::Forbidden { reason: "bad".to_owned(), seen };
+        o.forbidden.insert("denied syscall mount".to_owned(), forbidden);
+        o
+    };
+    let (old, stages) = through(&[tries(1, 0), tries(2, 20), tries(3, 40)], &auto());
+    assert_eq!(stages.last(), Some(&Stage::Enforcing));
+    let new = candidate(&old, revision(2), &time(60));
+    let (after, _) = fold(Some(&new), &Observation { revision: revision(2), ..tries(4, 80) }, &auto());
+    assert_eq!((after.stage, waiting(&after).len()), (Stage::Enforcing, 0));
+}
+
+#[test]
+fn a_new_revision_may_run_other_programs_of_its_image_in_its_start_up_and_not_later() {
+    let (old, _) = through(&[observation(1, 0, 10, &["read"]), observation(2, 20, 10, &["read"])], &auto());
+    let after = |minutes| {
+        let mut o = Observation { revision: revision(2), ..observation(3, 40, 10, &["read"]) };
+        ran(&mut o, "/usr/bin/envsubst", Origin::Image, minutes);
+        fold(Some(&candidate(&old, revision(2), &time(39))), &o, &auto()).0
+    };
+    assert_eq!(waiting(&after(0)), Vec::<&str>::new());
+    assert_eq!(waiting(&after(2)), ["program /usr/bin/envsubst"]);
+    let next = candidate(&after(2), revision(3), &time(60));
+    assert_eq!(waiting(&next), ["program /usr/bin/envsubst"], "an update does not answer the question");
 }
 
 #[test]
