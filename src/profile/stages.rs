@@ -137,7 +137,9 @@ pub fn waits_for(profile: &Profile, auto: &Auto) -> Option<String> {
     }
     let risk = f64::from(auto.risk_ppm) / 1e6;
     if progress.next_window.bound > risk {
-        wants.push(format!("a chance of something new under {} %", risk * 100.0));
+        let windows = plural(progress.next_window.missing(risk), "more window");
+        let length = progress.window_seconds.map_or(String::new(), |seconds| format!(" of {seconds} s"));
+        wants.push(format!("a chance of something new under {} % ({windows}{length} with work in them)", risk * 100.0));
     }
     if !progress.seen_in_full {
         wants.push("all to be seen in full".to_owned());

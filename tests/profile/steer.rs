@@ -29,7 +29,11 @@ fn promote_goes_stage_by_stage_or_straight_to_one_and_each_step_is_kept_and_told
     let node = learnt();
     let ran = node.profile(&["promote", "web"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.out.starts_with("web@000000000000 is observing, and waits for "), "{}", ran.out);
+    assert!(
+        ran.out.starts_with("web@000000000000 is observing, from each container's next start, and waits for "),
+        "{}",
+        ran.out
+    );
     assert_eq!(node.profile(&["promote", "web", "--why", "looked at it"]).code, 0);
     let profile = node.stored(1);
     assert_eq!(profile.stage, Stage::Enforcing);
