@@ -11,7 +11,7 @@ mod privileges;
 mod region;
 mod seccomp;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -20,7 +20,8 @@ use serde_json::Value;
 use crate::guard::Limits;
 use crate::policy::{ExecRule, Policy, Scratch};
 use crate::profile::doubtful::runs_scripts;
-use crate::profile::{Behaviour, Profile, baseline, capabilities, estimate, filter, layers};
+use crate::profile::steering::Decision;
+use crate::profile::{Behaviour, Profile, baseline, capabilities, estimate, filter, items, layers};
 use crate::runtime::needs::Needs;
 use crate::spec::Document;
 use engine::EngineFilter;
@@ -44,7 +45,7 @@ pub struct Given<'a> {
 pub struct Hardening {
     /// Changes of config.json, none of them within another.
     pub edits: Vec<Edit>,
-    /// Scratch mounts beside those of the policy.
+    /// Scratch mounts beside those of the policy, and those of the policy in which programs are to run all the same.
     pub scratch: Vec<Scratch>,
     /// What is refused and watched beside.
     pub limits: Limits,
@@ -91,17 +92,16 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     edits.extend(filtered.edit);
     edits.extend(places::masked(given.document)?);
     edits.extend(places::pids(profile, given.document));
-    let scratch = places::scratch(profile, given.document, given.policy, &mut notes)?;
+    let mut scratch = places::scratch(profile, given.document, given.policy, &mut notes)?;
 
     let blind = |g: &crate::profile::document::Generation| g.unseen.contains(estimate::UNSEEN_EVERYTHING);
     let sessions = Profile { workload_behaviour: Behaviour::default(), ..profile.clone() };
-    let allowed = given.profile.steering.allowed.keys().filter_map(|item| item.strip_prefix("program "));
-    let allowed: BTreeSet<String> =
-        allowed.map(|name| name.split_once(" from ").map_or(name, |(path, _)| path).to_owned()).collect();
-    let denied = given.profile.steering.denied.keys().filter_map(|item| item.strip_prefix("program "));
-    for name in denied {
-        notes.push(format!("program {name:?} was denied by hand: that holds where it is not of the image"));
-    }
+    let by_hand = |items: &BTreeMap<String, Decision>| items.keys().map(|item| items::as_decided(item)).collect();
+    let steering = &given.profile.steering;
+    let (allowed, denied): (BTreeSet<String>, BTreeSet<String>) =
+        (by_hand(&steering.allowed), by_hand(&steering.denied));
+    let programs: BTreeSet<String> = Limits::programs_of(&allowed).map(str::to_owned).collect();
+    places::let_run(&mut scratch, &programs, given.document, given.policy, &mut notes)?;
     let limits = Limits {
         profile: Some(format!("{}/{}", profile.workload, profile.revision.digest)),
         listener: filtered.listener,
@@ -110,9 +110,11 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         withheld_capabilities: held.withheld,
         kill_foreign: !profile.generations.values().any(blind),
         // Those of the image as well: what the workload was never seen to run is news, wherever it comes from.
-        programs: profile.workload_behaviour.programs.keys().cloned().chain(allowed.clone()).collect(),
+        programs: profile.workload_behaviour.programs.keys().cloned().chain(programs.clone()).collect(),
         runs_scripts: runs_scripts(profile),
-        session_programs: profile.exec_behaviour.programs.keys().cloned().chain(allowed).collect(),
+        session_programs: profile.exec_behaviour.programs.keys().cloned().chain(programs).collect(),
+        allowed,
+        denied,
         session_capabilities: capabilities::needed(&sessions, &mut Vec::new()),
         startup_ms: None,
     };

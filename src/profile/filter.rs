@@ -23,6 +23,8 @@ const PERSONA_QUERY: u64 = 0xFFFF_FFFF;
 const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
 const AF_NETLINK: u64 = 16;
+/// The rest of a socket's kind are flags (`SOCK_TYPE_MASK` of linux/net.h).
+const SOCKET_KIND: u64 = 0xF;
 /// TIOCSTI and TIOCLINUX type into a terminal that another program reads.
 const TYPES_INTO_TERMINALS: [u64; 2] = [0x5412, 0x541C];
 /// The kernel takes `ioctl`'s command, an `unsigned int`, from the lower half of a register, whatever the upper one holds.
@@ -153,6 +155,26 @@ pub fn filter<'n>(profile: &Profile, needed: impl Iterator<Item = &'n str>, note
         set.insert(name);
     }
     Filter { compat, allowed: names, conditional, refused, absent, hides_clone3 }
+}
+
+/// Of a refused call, the argument that a filter looks at, as documents have it; `None` where the call itself is what is to be
+/// allowed.
+pub(super) fn argument(name: &str, arguments: &[u64]) -> Option<String> {
+    let first = *arguments.first()?;
+    match name.strip_prefix("i386:").unwrap_or(name) {
+        "socket" => {
+            let [family, kind, protocol, ..] = arguments else { return None };
+            Some(format!("{family},{},{protocol}", kind & SOCKET_KIND))
+        }
+        "clone" => Some(first & CLONE_NAMESPACES).filter(|flags| *flags != 0).map(|flags| flags.to_string()),
+        "unshare" => Some(first & UNSHARE_NAMESPACES).filter(|flags| *flags != 0).map(|flags| flags.to_string()),
+        "personality" | "ptrace" => Some(first.to_string()),
+        "ioctl" => {
+            let command = arguments.get(1)? & LOW_HALF;
+            TYPES_INTO_TERMINALS.contains(&command).then(|| command.to_string())
+        }
+        _ => None,
+    }
 }
 
 fn equal(name: &'static str, value: u64) -> Conditional {

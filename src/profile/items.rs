@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::behaviour::{Behaviour, Program, Write};
+use super::behaviour::{Behaviour, Origin, Program, Write};
 use super::check::is_argument;
+use super::filter::argument;
+use super::generalise::escape;
 use super::syscalls;
+use crate::guard::Refused;
 use crate::policy::suggest::quote;
 
 /// A kind of item: a field of [`Behaviour`].
@@ -147,6 +150,22 @@ pub fn decided(text: &str) -> Result<String> {
 pub fn as_decided(item: &str) -> String {
     let item = item.strip_prefix("denied ").unwrap_or(item);
     decided(item).unwrap_or_else(|_| item.to_owned())
+}
+
+/// What was refused, as somebody names it to allow or deny it; `None` for what nobody can name: a program without a path, a
+/// path that is not known or has control characters.
+pub fn of_refused(refused: &Refused) -> Option<String> {
+    let item = match refused {
+        Refused::Syscall { name, arguments, .. } => match argument(name, arguments) {
+            Some(value) => item_name(Section::Arguments, &format!("{name} {value}")),
+            None => item_name(Section::Syscalls, name),
+        },
+        Refused::Write { path, .. } => item_name(Section::Writes, &escape(path)),
+        Refused::Capability { name } => item_name(Section::Capabilities, name),
+        Refused::Program { origin, .. } if origin == Origin::Anonymous.name() => return None,
+        Refused::Program { path, .. } => item_name(Section::Programs, &escape(path)),
+    };
+    decided(&item).ok()
 }
 
 /// Longest name that a decision is about, in bytes.

@@ -209,11 +209,24 @@ impl<'b> Told<'b> {
     }
 }
 
-/// The value of an allowance: whether a program at that path may come from elsewhere than the image.
-pub fn allowance(may_be_foreign: bool) -> [u8; VALUE_BYTES as usize] {
-    let mut value = [0; VALUE_BYTES as usize];
-    value[..4].copy_from_slice(&u32::from(may_be_foreign).to_ne_bytes());
-    value
+/// What is written down of a program's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The image's program may run.
+    OfImage = 0,
+    /// So may one from elsewhere.
+    MayBeForeign = 1,
+    /// None may, wherever it is from.
+    Denied = 2,
+}
+
+impl Rule {
+    /// As the kernel's programs read it.
+    pub fn value(self) -> [u8; VALUE_BYTES as usize] {
+        let mut value = [0; VALUE_BYTES as usize];
+        value[..4].copy_from_slice(&(self as u32).to_ne_bytes());
+        value
+    }
 }
 
 /// A key of which only kind and text are given; `None` if the text is too long for one.

@@ -12,7 +12,7 @@ use super::caller;
 use super::gate::{Gate, Waiting};
 use super::machine::{Effect, Input, Phase};
 use super::supervisor::Supervisor;
-use super::weight::{is_known, is_only_told, response_to, strength};
+use super::weight::{is_denied, is_known, is_only_told, response_to, strength};
 use crate::guard::{Refusal, Refused};
 use crate::policy::Response;
 use crate::sys::process;
@@ -253,7 +253,9 @@ impl Supervisor {
 
     fn judge(&mut self, refusals: &[Refusal], beyond: bool, now: Duration) -> Vec<Effect> {
         let limits = &self.plan.limits;
-        if let Some(first) = refusals.iter().find(|refusal| !refusal.session && !is_only_told(limits, refusal))
+        let is_sign =
+            |refusal: &&Refusal| !(refusal.session || is_only_told(limits, refusal) || is_denied(limits, refusal));
+        if let Some(first) = refusals.iter().find(is_sign)
             && self.goes_back_to_observing(first)
         {
             return self.machine.step(Input::Anew, now);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::weight::is_of_image;
 use crate::guard::{Refusal, Refused};
 use crate::policy::Response;
 
@@ -95,6 +96,7 @@ pub(super) fn kind(refused: &Refused) -> &'static str {
         Refused::Syscall { .. } => "refused-syscall",
         Refused::Write { .. } => "refused-write",
         Refused::Capability { .. } => "refused-capability",
+        Refused::Program { killed: true, origin, .. } if is_of_image(origin) => "denied-program",
         Refused::Program { killed: true, .. } => "foreign-program",
         Refused::Program { killed: false, .. } => "unknown-program",
     }

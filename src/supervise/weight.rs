@@ -5,7 +5,8 @@
 
 use crate::guard::{Limits, Refusal, Refused};
 use crate::policy::{ExecRule, Policy, Response};
-use crate::profile::generalise;
+use crate::profile::behaviour::Origin;
+use crate::profile::{generalise, items};
 
 /// By containment.
 pub(super) fn strength(response: Response) -> u8 {
@@ -28,6 +29,17 @@ pub(super) fn is_only_told(limits: &Limits, refusal: &Refusal) -> bool {
     }
 }
 
+/// Somebody denied it by hand: that it is refused now is no sign that the profile lacks something.
+pub(super) fn is_denied(limits: &Limits, refusal: &Refusal) -> bool {
+    let item = items::of_refused(&refusal.refused);
+    item.is_some_and(|item| limits.denied.iter().any(|pattern| generalise::covers(pattern, &item)))
+}
+
+/// No foreign program is of these: one that was killed was denied.
+pub(super) fn is_of_image(origin: &str) -> bool {
+    origin == Origin::Image.name() || origin == Origin::Root.name()
+}
+
 /// What is to follow. A session is somebody's who was let in: what it is refused says nothing of the workload.
 pub(super) fn response_to(policy: &Policy, limits: &Limits, refusal: &Refusal) -> Response {
     match &refusal.refused {
@@ -36,6 +48,7 @@ pub(super) fn response_to(policy: &Policy, limits: &Limits, refusal: &Refusal) -
             policy.on_refused_syscall
         }
         Refused::Write { .. } => policy.on_refused_write,
+        Refused::Program { killed: true, origin, .. } if is_of_image(origin) => policy.on_refused_syscall,
         Refused::Program { killed: true, .. } => policy.on_write,
     }
 }

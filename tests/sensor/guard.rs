@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("guard::an_allowed_program_runs_in_silence_and_one_that_a_pattern_may_mean_is_told", allowed),
     ("guard::a_moved_root_or_a_mount_over_a_program_of_the_image_hides_nothing", moved_root),
     ("guard::a_program_of_the_image_is_told_once_for_each_side_unless_it_is_allowed", image),
+    ("guard::a_denied_program_of_the_image_never_begins_but_for_the_one_that_the_container_begins_with", denied),
     ("guard::a_foreign_script_is_told_by_whatever_name_and_killed_by_its_descriptor", scripts),
     ("guard::every_kind_of_refused_write_is_told_with_its_path_and_a_question_is_not", writes),
     ("guard::what_is_removed_or_renamed_and_was_not_there_is_told_apart_by_no_link_that_could_be_changed", tidy),
@@ -134,6 +135,13 @@ fn allowed() {
         let (said, _) = with(&[other], "/scratch");
         assert_eq!(said, "killed 2\n", "with {other}");
     }
+    let by_hand = |path: &str, folder: &str| {
+        let path = vec![path.to_string()];
+        let rules = Rules { allowed: path.clone(), by_hand: path, ..killing() };
+        in_overlay(&world, &["guard", "shout", folder, "2"], &rules).0
+    };
+    assert_eq!(by_hand(SHOUT, "/target"), "xxkilled 0\n", "what was not there was not the image's that was meant");
+    assert_eq!(by_hand("/target/other", "/target"), "killed 2\n", "another one there");
     // On the root, the image's is meant.
     for pattern in [SHOUT, "/target/*"] {
         assert_eq!(with(&[pattern], "/target").0, "killed 2\n", "with {pattern}");
@@ -141,8 +149,10 @@ fn allowed() {
 }
 
 fn moved_root() {
+    let program = vec!["/program".to_string()];
+    let both = Rules { allowed: program.clone(), by_hand: program, ..killing() };
     for act in [["guard", "chroot", "/scratch"], ["guard", "over", "/program"]] {
-        let (said, refused) = in_overlay(&World::new(), &act, &Rules { allowed: vec!["/program".into()], ..killing() });
+        let (said, refused) = in_overlay(&World::new(), &act, &both);
         assert_eq!(said, "killed 1\n", "{refused:?}");
         let told =
             |r: &Refusal| matches!(&r.refused, Refused::Program { origin, killed: true, .. } if origin == "tmpfs");
@@ -178,6 +188,21 @@ fn image() {
     std::fs::create_dir(dir.path().join("c")).unwrap();
     let refused = run(&Rules { allowed: vec!["/program".into()], ..killing() });
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+fn denied() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let mut container = Container::in_overlay(dir.path(), &["until-told"]);
+    let denying = Rules { denied: vec!["/program".into()], ..Rules::default() };
+    let mut guarded = world.guard().arm(container.pid(), &denying).unwrap();
+    container.go();
+    container.until_program();
+    assert_ne!(session_of(&container.namespace(), "/program", &["nothing"]), 0);
+    container.tell("\n");
+    assert_eq!(container.end(), 0, "what it begins with");
+    let refused: Vec<Refused> = guarded.take().into_iter().map(|r| r.refused).collect();
+    assert_eq!(refused, [program("/program", "image", true)]);
+    guarded.disarm().unwrap();
 }
 
 fn scripts() {
