@@ -83,10 +83,12 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
 
     let (no_new_privileges, edit) = privileges::no_new_privileges(process, profile, &mut notes);
     edits.extend(edit);
-    let held = privileges::capabilities(process, &capabilities::needed(profile, &mut notes));
+    let reasons = capabilities::reasons(profile, &mut notes);
+    let held = privileges::capabilities(process, &reasons);
     edits.extend(held.edit);
     for name in &held.lacking {
-        notes.push(format!("{name} was seen in use, and the engine does not give it to this container"));
+        let why = reasons.get(name).map_or("", String::as_str);
+        notes.push(format!("{name} ({why}): the engine does not give it to this container"));
     }
     let filtered = filtered(given, profile, no_new_privileges, &mut notes)?;
     edits.extend(filtered.edit);
@@ -172,14 +174,38 @@ fn filtered(
     let edit = Edit {
         pointer: "/linux/seccomp".into(),
         what: format!("system calls: {} of the {engines} that the engine allows", planned.allowed.len()),
-        why: format!(
-            "what the workload was seen to call, what stands for it, what every process may need, and what {} {} itself \
-             calls ({})",
-            given.needs.program, given.needs.version, given.needs.source
-        ),
+        why: whence(&planned.allowed, profile, &always, given.needs, no_new_privileges),
         value: planned.value,
     };
     Ok(Filtered { edit: Some(edit), listener: planned.listener, deadly: planned.deadly })
+}
+
+/// Where the calls that are allowed come from, in numbers.
+fn whence(
+    allowed: &BTreeSet<String>,
+    profile: &Profile,
+    always: &layers::Layer,
+    needs: &Needs,
+    no_new_privileges: bool,
+) -> String {
+    let always: BTreeSet<&str> = always.names(no_new_privileges).collect();
+    let own: BTreeSet<&str> = needs.names(no_new_privileges).collect();
+    let (mut seen, mut by_hand) = (BTreeSet::new(), BTreeSet::new());
+    for (name, support) in [&profile.workload_behaviour, &profile.exec_behaviour].iter().flat_map(|side| &side.syscalls)
+    {
+        if support.is_seen() { &mut seen } else { &mut by_hand }.insert(bare(name));
+    }
+    let mut counts = [0; 5];
+    for name in allowed.iter().map(String::as_str) {
+        let sources = [seen.contains(name), by_hand.contains(name), always.contains(name), own.contains(name), true];
+        counts[sources.iter().position(|is| *is).unwrap_or_default()] += 1;
+    }
+    let [seen, by_hand, always, own, families] = counts;
+    let Needs { program, version, source, .. } = needs;
+    format!(
+        "{seen} were seen; {families} stand for these (another way to do the same); {always} every process may need; {own} \
+         {program} {version} itself calls ({source}); {by_hand} are allowed by hand"
+    )
 }
 
 /// Calls that the engine's filter refused while the workload was learnt: known, and silent. What is never learnt is not of

@@ -12,8 +12,6 @@ use super::{families, syscalls};
 /// The first of the numbers that all architectures share, of Linux 5.1. Whoever calls one of these or a later one has a
 /// way to do without it, and takes that on ENOSYS only (glibc's `clone3` is the known case).
 const FIRST_WITH_A_FALLBACK: u32 = 424;
-/// Past the last number that either interface uses; the tables have holes.
-const END_OF_TABLE: u32 = 1024;
 /// Every namespace that `clone` can make.
 const CLONE_NAMESPACES: u64 = 0x7E02_0000;
 /// The same for `unshare`, which takes CLONE_NEWTIME as well: for `clone` that bit is part of the exit signal.
@@ -201,7 +199,7 @@ fn all_but(values: &[u64], mask: u64) -> Vec<Compare> {
 fn known(compat: bool) -> BTreeMap<String, u32> {
     let mut all = BTreeMap::new();
     for interface in [false, true].into_iter().filter(|i| compat || !i) {
-        for number in 0..END_OF_TABLE {
+        for number in 0..syscalls::END_OF_TABLE {
             let name = syscalls::name(interface, number);
             let bare = name.strip_prefix("i386:").unwrap_or(&name);
             if !bare.starts_with('#') {

@@ -134,6 +134,19 @@ mod tests {
     }
 
     #[test]
+    fn a_denied_program_of_the_image_is_no_intruders_and_its_end_no_sign_that_the_profile_lacks_it() {
+        use crate::policy::{Config, resolve};
+        let none = std::collections::BTreeMap::new();
+        let usual =
+            resolve(&Config::default(), &Default::default(), &none, None).expect("a policy without annotations");
+        let policy = Policy { on_refused_syscall: Response::Report, on_write: Response::Stop, ..usual };
+        let limits = Limits { denied: ["program /usr/bin/id".to_owned()].into(), ..limits() };
+        let denied = |path: &str| refusal(program(path, true), false);
+        assert_eq!(response_to(&policy, &limits, &denied("/usr/bin/id")), Response::Report);
+        assert!(is_denied(&limits, &denied("/usr/bin/id")) && !is_denied(&limits, &denied("/usr/bin/other")));
+    }
+
+    #[test]
     fn what_a_session_runs_is_news_only_where_sessions_have_a_profile() {
         let known = |exec, path| is_known(&limits(), exec, &refusal(program(path, false), true));
         assert!(known(ExecRule::Allow, "/srv/anything"));
@@ -150,7 +163,8 @@ mod tests {
         let response = |limits: &Limits, refused: Refused| response_to(&policy, limits, &refusal(refused, false));
         assert_eq!(response(&limits(), program("/bin/tail", false)), Response::Restart);
         assert_eq!(response(&scripts, program("/bin/tail", false)), Response::Report);
-        assert_eq!(response(&scripts, program("/tmp/tail", true)), Response::Stop);
+        let killed = Refused::Program { path: "/tmp/tail".to_owned(), origin: "tmpfs".to_owned(), killed: true };
+        assert_eq!(response(&scripts, killed), Response::Stop);
         let foreign = Refused::Program { path: "/data/x".to_owned(), origin: "volume".to_owned(), killed: false };
         assert_eq!(response(&scripts, foreign), Response::Restart, "it is not of the image");
     }
