@@ -34,7 +34,7 @@ Refuses what was seen or allowed, as 'show' and events name it: 'syscall ptrace'
 is an error, which says why: a call that every process or the low-level runtime needs, the only program that was seen to run.
 
 A denied program is killed before its first instruction, one of the image, too, but for the one that the container begins with;
-by the path of its file, to which links to it lead.
+by the path of its file, to which symbolic links lead; another name of the same file (a hard link) is another program.
 
   --why TEXT   kept with it
 ";

@@ -156,12 +156,19 @@ impl Denials {
         let first = "what a container begins with runs all the same";
         let seen = [&self.before.workload_behaviour, &self.before.exec_behaviour];
         let lives = seen.iter().filter_map(|side| side.programs.get(path)).map(|p| p.seen.generations.len()).max();
+        let in_usr = format!("/usr{path}");
+        let is_linked = lives.is_none() && ["/bin/", "/sbin/"].iter().any(|folder| path.starts_with(folder));
+        if is_linked && seen.iter().any(|side| side.programs.contains_key(&in_usr)) {
+            bail!(
+                "program {path} can't be denied: in this image it is {in_usr}, to which a link leads; deny 'program {in_usr}'"
+            );
+        }
         Ok(match lives {
             Some(lives) => format!(
                 "{killed}. It was seen to run in {lives} of {} lives: what needs it there will fail; {first}",
                 self.before.generations.len()
             ),
-            None => format!("{killed}. It was never seen to run by this path; {first}"),
+            None => format!("{killed}. It was never seen to run by this path, which has to be its file's own; {first}"),
         })
     }
 }
