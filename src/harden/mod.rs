@@ -81,6 +81,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let mut edits = Vec::new();
 
     let (no_new_privileges, edit) = privileges::no_new_privileges(process, profile, &mut notes);
+    let withheld_new_privileges = edit.is_some();
     edits.extend(edit);
     let held = privileges::capabilities(process, &capabilities::needed(profile, &mut notes));
     edits.extend(held.edit);
@@ -108,6 +109,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         deadly_syscalls: filtered.deadly,
         known_writes: places::known_writes(profile),
         withheld_capabilities: held.withheld,
+        withheld_new_privileges,
         kill_foreign: !profile.generations.values().any(blind),
         // Those of the image as well: what the workload was never seen to run is news, wherever it comes from.
         programs: profile.workload_behaviour.programs.keys().cloned().chain(allowed.clone()).collect(),

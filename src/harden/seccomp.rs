@@ -90,7 +90,9 @@ pub fn plan(
                 put(&mut rules, &name, refusal.told.unwrap_or(DEFAULT), &place.minus(&ours).map_err(fine)?)
                     .map_err(fine)?;
             } else {
-                put(&mut rules, &name, refusal.instead_of(action), &place).map_err(fine)?;
+                // What we let through, the engine alone refuses, as it would without us: that is nobody's alarm.
+                put(&mut rules, &name, action, &inside).map_err(fine)?;
+                put(&mut rules, &name, refusal.instead_of(action), &place.minus(&ours).map_err(fine)?).map_err(fine)?;
             }
         }
         if !ours.is_empty() && engine.contradicts.contains(&name) {
