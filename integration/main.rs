@@ -35,6 +35,7 @@ mod limits;
 mod noalarm;
 mod plain;
 mod sealed;
+mod sessions;
 mod storm;
 mod tidy;
 mod tripwire;

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::guard::Limits;
 use crate::policy::{ExecRule, Policy, Scratch};
 use crate::profile::doubtful::runs_scripts;
-use crate::profile::{Behaviour, Profile, baseline, capabilities, estimate, filter, layers};
+use crate::profile::{Behaviour, Profile, Support, baseline, capabilities, estimate, filter, layers};
 use crate::runtime::needs::Needs;
 use crate::spec::Document;
 use engine::EngineFilter;
@@ -154,7 +154,12 @@ fn filtered(
         notes
             .push(format!("refused system calls are not told: {program} {version} hands no descriptors to a listener"));
     }
-    let facts = seccomp::Facts { listener, known_refusals: refused(profile), tried: tried(profile) };
+    // What nobody learnt and every filter lets through, the engine alone refuses, as it would without us: no news either.
+    let is_learnt =
+        |name: &&String| sides(profile).any(|side| side.syscalls.keys().any(|learnt| bare(learnt) == *name));
+    let of_layers = filter.allowed.iter().filter(|name| !is_learnt(name)).cloned();
+    let known_refusals = refused(profile).into_iter().chain(of_layers).collect();
+    let facts = seccomp::Facts { listener, known_refusals, tried: tried(profile) };
     let planned = match seccomp::plan(&filter, &engine, &facts, notes) {
         Ok(planned) => planned,
         Err(call) => {
@@ -185,8 +190,11 @@ fn filtered(
 /// Calls that the engine's filter refused while the workload was learnt: known, and silent. What is never learnt is not of
 /// them: it is told each time.
 fn refused(profile: &Profile) -> BTreeSet<String> {
-    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
-    sides.iter().flat_map(|side| side.denied_syscalls.keys()).map(|name| bare(name).to_owned()).collect()
+    sides(profile).flat_map(|side| side.denied_syscalls.keys()).map(|name| bare(name).to_owned()).collect()
+}
+
+fn sides(profile: &Profile) -> impl Iterator<Item = &Behaviour<Support>> {
+    [&profile.workload_behaviour, &profile.exec_behaviour].into_iter()
 }
 
 /// Calls that are never learnt, and that somebody tried while learning; not one that nobody has looked at, or that was denied.

@@ -43,7 +43,8 @@ pub type Rules = BTreeMap<Action, BTreeMap<String, Region>>;
 pub struct Facts<'a> {
     /// Where the listener is; `None`: nobody listens.
     pub listener: Option<&'a Path>,
-    /// Calls that the engine's filter refused while the workload was learnt, without a prefix: known, and nothing to tell.
+    /// Calls that the engine's filter refused while the workload was learnt, or that it alone refuses, without a prefix: known, and
+    /// nothing to tell.
     pub known_refusals: BTreeSet<String>,
     /// Deadly calls that were tried while learning: not so deadly, then.
     pub tried: BTreeSet<String>,
@@ -90,9 +91,7 @@ pub fn plan(
                 put(&mut rules, &name, refusal.told.unwrap_or(DEFAULT), &place.minus(&ours).map_err(fine)?)
                     .map_err(fine)?;
             } else {
-                // What we let through, the engine alone refuses, as it would without us: that is nobody's alarm.
-                put(&mut rules, &name, action, &inside).map_err(fine)?;
-                put(&mut rules, &name, refusal.instead_of(action), &place.minus(&ours).map_err(fine)?).map_err(fine)?;
+                put(&mut rules, &name, refusal.instead_of(action), &place).map_err(fine)?;
             }
         }
         if !ours.is_empty() && engine.contradicts.contains(&name) {

@@ -256,7 +256,7 @@ mod tests {
         let mut profile = learnt();
         let decision =
             crate::profile::steering::Decision { at: "2026-01-01T00:00:00Z".to_owned(), why: "test".to_owned() };
-        profile.steering.decide("syscall accept4".to_owned(), false, decision);
+        profile.steering.decide("syscall accept4".to_owned(), true, decision);
         let enforced = Enforced::new(&profile, ExecRule::Allow).expect("the layers");
         let seen = items(&seen(&["accept4", "openat"], &[], &[]));
         let all = enforced.refuses(&seen.workload, &Behaviour::default());
