@@ -347,11 +347,9 @@ impl Collector {
     /// Tells what enforcing the profile would have refused.
     fn compare(&mut self, observation: &Observation) {
         let Some(profile) = &self.profile else { return };
+        let (workload, exec) = (&observation.workload_behaviour, &observation.exec_behaviour);
         match Enforced::new(profile, self.ground.subject.exec) {
-            Ok(enforced) => {
-                let all = enforced.refuses(&observation.workload_behaviour, &observation.exec_behaviour);
-                self.teller.would_refuse(&all, profile);
-            }
+            Ok(enforced) => self.teller.would_refuse(&enforced.refuses(workload, exec), profile),
             Err(error) => self.teller.degraded(&format!("{error:#}")),
         }
     }
