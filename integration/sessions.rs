@@ -110,3 +110,33 @@ fn the_tools_of_operators_and_probes_alarm_nobody_though_no_session_was_ever_lea
     docker.ok(&["rm", "--force", &id])?;
     Ok(())
 }
+
+#[test]
+fn what_a_session_goes_on_to_be_refused_is_told_again_after_a_minute_with_how_often() -> Result<()> {
+    let corner = Corner::new()?;
+    let setup = Setup::new(&corner)?;
+    let docker = Docker::start(&corner, &setup)?;
+    docker.load(Image::Busybox)?;
+    learn(&corner, &docker, &setup)?;
+    let id = begin(&docker, "lithify")?;
+    let counts = |kind: &str| -> Result<Vec<u64>> {
+        let breaches = setup.journal().of(BREACH, &id)?;
+        let of_kind = breaches.iter().filter(|event| event["data"]["kind"] == kind);
+        Ok(of_kind.filter_map(|event| event["data"]["count"].as_u64()).collect())
+    };
+    let refused = eventually("both to be told again", Duration::from_secs(100), || {
+        docker.cli(&["exec", &id, "sh", "-c", "cp /bin/busybox /tmp/tool; /tmp/tool id; echo >/etc/z"])?;
+        std::thread::sleep(Duration::from_secs(2));
+        let told = [counts("foreign-program")?, counts("refused-write")?];
+        Ok(told.iter().all(|counts| counts.len() > 1).then_some(told))
+    })?;
+    for counts in &refused {
+        ensure!(counts[0] == 1 && counts[1] > 5 && counts.len() == 2, "{refused:?}");
+    }
+    let known = corner.run(&[env!("CARGO_BIN_EXE_lithifyctl"), "--config", &setup.config, "inspect", &id, "--json"])?;
+    let known: serde_json::Value = serde_json::from_str(&known.success()?)?;
+    let met: u64 = refused.iter().flatten().sum();
+    ensure!(known["refusals"].as_u64().is_some_and(|refusals| refusals >= met), "{met} of {}", known["refusals"]);
+    docker.ok(&["rm", "--force", &id])?;
+    Ok(())
+}
