@@ -35,6 +35,7 @@ mod limits;
 mod noalarm;
 mod plain;
 mod sealed;
+mod sessions;
 mod steered;
 mod storm;
 mod tidy;

@@ -21,6 +21,8 @@ pub struct Limits {
     /// Capabilities (`CAP_CHOWN`) that the engine would have given and the profile takes: a check for one of these that
     /// fails is a refusal. What the engine itself withholds is none.
     pub withheld_capabilities: BTreeSet<String>,
+    /// The engine would have let programs gain privileges by being executed, and the profile does not.
+    pub withheld_new_privileges: bool,
     /// A program that is not of the image is killed before its first instruction, unless `programs` has it.
     pub kill_foreign: bool,
     /// Patterns of programs that the workload was seen to run, or that somebody allowed.
@@ -106,4 +108,6 @@ pub struct Refusal {
     pub program: String,
     /// It was in a session that was let in (`exec`), not of the workload.
     pub session: bool,
+    /// How often it was met: the same again is told at intervals only.
+    pub count: u64,
 }

@@ -21,7 +21,7 @@ use crate::guard::Limits;
 use crate::policy::{ExecRule, Policy, Scratch};
 use crate::profile::doubtful::runs_scripts;
 use crate::profile::steering::Decision;
-use crate::profile::{Behaviour, Profile, baseline, capabilities, estimate, filter, items, layers};
+use crate::profile::{Behaviour, Profile, Support, baseline, capabilities, estimate, filter, items, layers};
 use crate::runtime::needs::Needs;
 use crate::spec::Document;
 use engine::EngineFilter;
@@ -82,6 +82,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let mut edits = Vec::new();
 
     let (no_new_privileges, edit) = privileges::no_new_privileges(process, profile, &mut notes);
+    let withheld_new_privileges = edit.is_some();
     edits.extend(edit);
     let reasons = capabilities::reasons(profile, &mut notes);
     let held = privileges::capabilities(process, &reasons);
@@ -110,6 +111,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         deadly_syscalls: filtered.deadly,
         known_writes: places::known_writes(profile),
         withheld_capabilities: held.withheld,
+        withheld_new_privileges,
         kill_foreign: !profile.generations.values().any(blind),
         // Those of the image as well: what the workload was never seen to run is news, wherever it comes from.
         programs: profile.workload_behaviour.programs.keys().cloned().chain(programs.clone()).collect(),
@@ -156,7 +158,12 @@ fn filtered(
         notes
             .push(format!("refused system calls are not told: {program} {version} hands no descriptors to a listener"));
     }
-    let facts = seccomp::Facts { listener, known_refusals: refused(profile), tried: tried(profile) };
+    // What nobody learnt and every filter lets through, the engine alone refuses, as it would without us: no news either.
+    let is_learnt =
+        |name: &&String| sides(profile).any(|side| side.syscalls.keys().any(|learnt| bare(learnt) == *name));
+    let of_layers = filter.allowed.iter().filter(|name| !is_learnt(name)).cloned();
+    let known_refusals = refused(profile).into_iter().chain(of_layers).collect();
+    let facts = seccomp::Facts { listener, known_refusals, tried: tried(profile) };
     let planned = match seccomp::plan(&filter, &engine, &facts, notes) {
         Ok(planned) => planned,
         Err(call) => {
@@ -211,8 +218,11 @@ fn whence(
 /// Calls that the engine's filter refused while the workload was learnt: known, and silent. What is never learnt is not of
 /// them: it is told each time.
 fn refused(profile: &Profile) -> BTreeSet<String> {
-    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
-    sides.iter().flat_map(|side| side.denied_syscalls.keys()).map(|name| bare(name).to_owned()).collect()
+    sides(profile).flat_map(|side| side.denied_syscalls.keys()).map(|name| bare(name).to_owned()).collect()
+}
+
+fn sides(profile: &Profile) -> impl Iterator<Item = &Behaviour<Support>> {
+    [&profile.workload_behaviour, &profile.exec_behaviour].into_iter()
 }
 
 /// Calls that are never learnt, and that somebody tried while learning; not one that nobody has looked at, or that was denied.

@@ -14,7 +14,7 @@ use super::presence;
 use super::subject::{Purpose, Subject};
 use super::tell::Teller;
 use crate::events::clock;
-use crate::profile::beyond::beyond;
+use crate::profile::enforced::Enforced;
 use crate::profile::steering::Steering;
 use crate::profile::{Observation, Profile, Stage, store};
 use crate::sys::signals::SignalFd;
@@ -348,11 +348,14 @@ impl Collector {
         self.look_took = now().saturating_sub(began);
     }
 
-    /// Tells what is new beyond the profile.
+    /// Tells what enforcing the profile would have refused.
     fn compare(&mut self, observation: &Observation) {
         let Some(profile) = &self.profile else { return };
-        let all = beyond(profile, &observation.workload_behaviour, &observation.exec_behaviour);
-        self.teller.would_refuse(&all, profile);
+        let (workload, exec) = (&observation.workload_behaviour, &observation.exec_behaviour);
+        match Enforced::new(profile, self.ground.subject.exec) {
+            Ok(enforced) => self.teller.would_refuse(&enforced.refuses(workload, exec), profile),
+            Err(error) => self.teller.degraded(&format!("{error:#}")),
+        }
     }
 
     /// A profile that learning is over for is what this life is compared with, though it may still grow by it.

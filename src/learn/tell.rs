@@ -123,7 +123,7 @@ impl Teller {
         self.left_out(EventType::Forbidden, left_out);
     }
 
-    /// What goes beyond a profile.
+    /// What enforcing a profile would have refused.
     pub(super) fn would_refuse(&mut self, all: &[Beyond], profile: &Profile) {
         let key = |b: &Beyond| format!("{} {} {}", b.side.name(), b.section.name(), b.item);
         let new: Vec<&Beyond> = all.iter().filter(|b| !self.is_told("beyond", &key(b))).collect();

@@ -1,4 +1,4 @@
-//! What an observation has and a profile has not: what enforcement would have refused.
+//! What an observation has and a profile has not: what is new. Of that, `enforced` says what would have been refused.
 //!
 //! Owns: that comparison. Pure. Must not: widen a profile, or report what the container was refused while it was learnt.
 
@@ -121,7 +121,7 @@ fn any_covers<'a>(mut patterns: impl Iterator<Item = &'a String>, item: &str) ->
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
@@ -130,7 +130,7 @@ mod tests {
 
     const WINDOWS: Windows = Windows { started_micros: 1_700_000_000_000_000, seconds: 60 };
 
-    fn reading(calls: &[u32], paths: &[(&str, u32)], peers: &[&str]) -> Reading {
+    pub fn reading(calls: &[u32], paths: &[(&str, u32)], peers: &[&str]) -> Reading {
         let mut reading = Reading::default();
         let seen = Seen { first: 0, last: 0, windows: 1 };
         let call = |number: &u32| (Syscall { abi: Abi::Native, number: *number }, seen);
@@ -147,12 +147,12 @@ mod tests {
         reading
     }
 
-    fn items(reading: &Reading) -> Items {
+    pub fn items(reading: &Reading) -> Items {
         let found = BTreeMap::new();
         assemble(&Material { reading, found: &found, ephemeral: (32768, 60999), windows: WINDOWS })
     }
 
-    fn profile(items: &Items) -> Profile {
+    pub fn profile(items: &Items) -> Profile {
         let support = |seen: &Sighting| Support {
             generations: BTreeMap::from([("0".repeat(32), seen.windows)]),
             first: seen.first.clone(),

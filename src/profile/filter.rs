@@ -42,6 +42,16 @@ pub enum Compare {
     },
 }
 
+impl Compare {
+    /// Whether a value fits.
+    pub fn fits(self, number: u64) -> bool {
+        match self {
+            Compare::Equal(value) => number == value,
+            Compare::Masked { mask, value } => number & mask == value,
+        }
+    }
+}
+
 /// A call that is allowed when an argument fits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conditional {
@@ -242,10 +252,7 @@ mod tests {
             values in proptest::collection::vec(0u64..64, 1..4), number in 0u64..64, upper in any::<u32>(),
         ) {
             let number = number | u64::from(upper) << 32;
-            let fit = all_but(&values, LOW_HALF).into_iter().filter(|is| match is {
-                Compare::Equal(value) => number == *value,
-                Compare::Masked { mask, value } => number & mask == *value,
-            });
+            let fit = all_but(&values, LOW_HALF).into_iter().filter(|is| is.fits(number));
             prop_assert_eq!(fit.count(), usize::from(!values.contains(&(number & LOW_HALF))));
         }
     }

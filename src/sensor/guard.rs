@@ -1,7 +1,8 @@
 //! The guard: tells what an enforced container was refused, and kills programs that are not of its image.
 //!
 //! Owns: one container's rules in the kernel, its ring, what is read from there. Must not: answer, decide, know profiles.
-//! Every distinct thing is told once in a container's life; a flood is bounded by its table, and what is not told is counted.
+//! Every distinct thing is told at once, and when it goes on after a quiet time, which doubles, with how often it was met; a flood
+//! is bounded by its table, and what is not told is counted.
 //!
 //! A foreign script with a `#!` line is told and not killed: its interpreter, of the image, is what the kernel executes. One
 //! that is given by its descriptor is killed.
@@ -61,6 +62,8 @@ pub struct Rules {
     pub denied: Vec<String>,
     /// Capabilities (bits by number) of which a refusal is told.
     pub capabilities: u64,
+    /// What was told is told again when it is met after so many seconds, then after twice as many, up to 64 times as many; 0: never.
+    pub quiet_seconds: u32,
 }
 
 /// The guard, loaded.
@@ -127,8 +130,13 @@ impl Guard {
             done.context("failed to write down the programs that are allowed or denied")?;
         }
         let ring = Ring::create(RING_BYTES).context("failed to make a ring in the kernel")?;
-        let row =
-            Slot { limit: MOST, capabilities: rules.capabilities, kill_foreign: rules.kill_foreign, ..Slot::default() };
+        let row = Slot {
+            limit: MOST,
+            capabilities: rules.capabilities,
+            kill_foreign: rules.kill_foreign,
+            quiet: rules.quiet_seconds,
+            ..Slot::default()
+        };
         let hold = Hold::claim(&self.place, init_pid, &Arc::new(table), Some(&ring), row)?;
         Ok(Guarded { hold, ring, mounts, root, renames_nothing: None })
     }
@@ -246,7 +254,8 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
         }
         _ => return None,
     };
-    Some(Refusal { refused, pid: told.pid as i32, program: decode::lossy(told.comm), session: record.exec })
+    let (pid, program, count) = (told.pid as i32, decode::lossy(told.comm), u64::from(told.count.max(1)));
+    Some(Refusal { refused, pid, program, session: record.exec, count })
 }
 
 /// Whether a refused call would have done nothing: see [`Refused::Write`]. A caller that changes the name that it gave while the

@@ -22,6 +22,9 @@ use crate::sys::spawn::Child;
 /// How long a start waits for the node's guard to be loaded; that has been under way since before `create`.
 const LOAD_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The same refusal is told again after this, then after twice as long, and so on: an hour at most.
+const QUIET_SECONDS: u32 = 60;
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Guarding {
@@ -74,6 +77,7 @@ fn rules(limits: &Limits) -> Rules {
         by_hand: Limits::programs_of(&limits.allowed).map(str::to_owned).collect(),
         denied: Limits::programs_of(&limits.denied).map(str::to_owned).collect(),
         capabilities: numbers.fold(0, |set, number| set | 1 << number),
+        quiet_seconds: QUIET_SECONDS,
     }
 }
 

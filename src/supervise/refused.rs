@@ -147,6 +147,7 @@ impl Supervisor {
                 pid: who.pid,
                 program: who.program,
                 session: waiting.session,
+                count: 1,
             }),
             None if waiting.session => inbox.beyond.1 += 1,
             None => inbox.beyond.0 += 1,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
+use std::time::{Duration, Instant};
 
 use lithify::guard::{Refusal, Refused};
 use lithify::sensor::guard::Rules;
@@ -27,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ("guard::what_is_removed_or_renamed_and_was_not_there_is_told_apart_by_no_link_that_could_be_changed", tidy),
     ("guard::a_refused_capability_is_told_if_it_was_taken_and_not_if_it_was_given_away", capability),
     ("guard::a_flood_is_bounded_and_counted_and_leaves_room_for_a_program", flood),
+    ("guard::what_goes_on_is_told_again_after_a_quiet_time_that_doubles_with_how_often_it_was_met", again),
     ("guard::its_descriptor_is_readable_when_something_was_refused_and_only_then", readable),
 ];
 
@@ -333,6 +335,35 @@ fn flood() {
     assert_eq!(times(&refused, &same), 1);
     let programs = refused.iter().filter(|r| matches!(r.refused, Refused::Program { .. })).count();
     assert_eq!(programs, 1, "both of its programs are one path");
+    guarded.disarm().unwrap();
+}
+
+fn again() {
+    let world = World::new();
+    let mut container = Container::heard(&["until-told"]);
+    let rules = Rules { quiet_seconds: 2, ..Rules::default() };
+    let mut guarded = world.guard().arm(container.pid(), &rules).unwrap();
+    container.go();
+    container.until_program();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap().to_owned();
+    let began = Instant::now();
+    let (mut sessions, mut counts) = (0, Vec::new());
+    // Told at once, once after two seconds, once after four more.
+    while began.elapsed() < Duration::from_secs(9) {
+        let act = if sessions == 0 { "writes" } else { "writes-again" };
+        assert_eq!(session(&container, &["guard", act, &path]), 0);
+        sessions += 1;
+        let all = guarded.take();
+        let made = |r: &&Refusal| matches!(&r.refused, Refused::Write { path, .. } if path.ends_with("/new"));
+        counts.push(all.iter().filter(made).map(|r| r.count).next());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let told: Vec<u64> = counts.iter().flatten().copied().collect();
+    assert_eq!((told.len(), told[0]), (3, 1), "{counts:?}");
+    assert!(told[1] > 1 && told[2] > told[1] && told.iter().sum::<u64>() <= sessions, "{counts:?} of {sessions}");
+    container.tell("\n");
+    assert_eq!(container.end(), 0);
     guarded.disarm().unwrap();
 }
 
