@@ -22,7 +22,7 @@ pub struct Steering {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub candidate: Option<String>,
     /// A healthy start-up was refused this while enforcing, at this time (RFC 3339): it does not enforce by itself again
-    /// before somebody has looked at it.
+    /// before somebody has looked at it. A new revision's profile that begins with this one has it, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demoted: Option<Decision>,
     /// Items allowed by hand, as `show` names them: `syscall mkdir`, `capability CAP_CHOWN`, `write /var/x`, `program /bin/x`.

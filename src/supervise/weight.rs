@@ -6,7 +6,7 @@
 use crate::guard::{Limits, Refusal, Refused};
 use crate::policy::{ExecRule, Policy, Response};
 use crate::profile::behaviour::Origin;
-use crate::profile::{generalise, items};
+use crate::profile::{baseline, generalise, items};
 
 /// By containment.
 pub(super) fn strength(response: Response) -> u8 {
@@ -50,6 +50,23 @@ pub(super) fn response_to(policy: &Policy, limits: &Limits, refusal: &Refusal) -
         Refused::Write { .. } => policy.on_refused_write,
         Refused::Program { killed: true, origin, .. } if is_of_image(origin) => policy.on_refused_syscall,
         Refused::Program { killed: true, .. } => policy.on_write,
+    }
+}
+
+/// Whether an honest start-up might need what it was refused, one that has changed since it was learnt: an ordinary call or
+/// capability, a write of its own, another program of its image. What the baseline forbids or tells is none of these, nor is
+/// what is not of the image, or another interface of the kernel than the native one.
+pub(super) fn may_be_honest(refused: &Refused) -> bool {
+    match refused {
+        Refused::Syscall { name, arguments, .. } => {
+            let is_native = !name.contains(':') && !name.starts_with('#');
+            is_native && !baseline::told(name) && baseline::forbids_arguments(name, arguments).is_none()
+        }
+        Refused::Write { path, .. } => {
+            path.starts_with('/') && baseline::protected(path).is_none() && baseline::kernel_file(path).is_none()
+        }
+        Refused::Capability { name } => baseline::capability(name).is_none(),
+        Refused::Program { origin, killed, .. } => !killed && (origin == "image" || origin == "root"),
     }
 }
 
@@ -172,6 +189,53 @@ mod tests {
         assert!(known(ExecRule::Allow, "/srv/anything"));
         assert!(known(ExecRule::Profile, "/bin/probe") && !known(ExecRule::Profile, "/srv/anything"));
     }
+
+    #[test]
+    fn what_no_honest_start_up_needs_is_told_from_what_one_may_need() {
+        let call = |name: &str, arguments: &[u64]| {
+            let arguments = arguments.to_vec();
+            may_be_honest(&Refused::Syscall { name: name.to_owned(), arguments, path: None })
+        };
+        let (new_user, packet, traceme, attach) = (0x1000_0000, 17, 0, 16);
+        for (name, arguments) in [
+            ("mkdir", [1, 2, 3]),
+            ("socket", [2, 0x8_0001, 6]),
+            ("clone", [0x11, 0, 0]),
+            ("ptrace", [traceme, 0, 0]),
+            ("ioctl", [0, 0x5401, 0]),
+        ] {
+            assert!(call(name, &arguments), "{name}");
+        }
+        for (name, arguments) in [
+            ("mount", [0; 3]),
+            ("pidfd_getfd", [0; 3]),
+            ("keyctl", [0; 3]),
+            ("io_uring_setup", [0; 3]),
+            ("init_module", [0; 3]),
+            ("ptrace", [attach, 1, 0]),
+            ("socket", [packet, 3, 0]),
+            ("socket", [2, 0x8_0003, 1]),
+            ("unshare", [new_user, 0, 0]),
+            ("clone", [new_user | 0x11, 0, 0]),
+            ("ioctl", [0, 0x5412, 0]),
+            ("i386:mkdir", [0; 3]),
+            ("#1073741907", [0; 3]),
+        ] {
+            assert!(!call(name, &arguments), "{name} {arguments:?}");
+        }
+        let write = |path: &str| may_be_honest(&refused_write(path, "write", false));
+        assert!(write("/var/cache/app/x") && write("/srv/x"));
+        for path in ["/proc/1/mem", "/etc/crontab", "/usr/bin/id", "/proc/sys/kernel/core_pattern", "nowhere"] {
+            assert!(!write(path), "{path}");
+        }
+        let program = |origin: &str, killed| {
+            may_be_honest(&Refused::Program { path: "/x".to_owned(), origin: origin.to_owned(), killed })
+        };
+        assert!(program("image", false) && !program("image", true) && !program("volume", false));
+        let capability = |name: &str| may_be_honest(&Refused::Capability { name: name.to_owned() });
+        assert!(capability("CAP_CHOWN") && !capability("CAP_SYS_ADMIN"));
+    }
+
     #[test]
     fn another_program_of_the_image_is_only_told_where_scripts_run_and_one_that_was_killed_is_answered() {
         use crate::policy::{Config, resolve};
