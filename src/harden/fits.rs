@@ -56,7 +56,7 @@ fn instructions(rules: &Rules, compat: bool) -> Result<usize> {
 
 /// Shortens a filter until it fits, the call that takes most first: at first what a refused call is answered (then it is
 /// answered as nobody knows it), then which arguments are allowed, where the engine allows the call whatever they are (`plain`).
-/// What was widened is added to `notes`.
+/// Each is added to `notes`.
 ///
 /// # Errors
 /// When it does not fit even so.
@@ -83,6 +83,9 @@ pub fn shorten(
             each.max_by_key(|(_, _, rules)| rules.len()).map(|(action, name, _)| (action, name.clone()))
         };
         if let Some((action, name)) = conditional(true) {
+            notes.push(format!(
+                "{name} with arguments that are not allowed gets ENOSYS, and is not told: the filter would be too long"
+            ));
             rules.entry(action).or_default().remove(&name);
         } else if let Some((action, name)) = conditional(false) {
             rules.values_mut().for_each(|calls| drop(calls.remove(&name)));

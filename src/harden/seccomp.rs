@@ -162,7 +162,9 @@ impl Call {
             match region.rules() {
                 Ok(mut rules) => {
                     // Numbers of more than 32 bits are none in the 32-bit interface, to which the same rules apply.
+                    let all = rules.len();
                     rules.retain(|rule| !(compat && rule.iter().any(|condition| condition.is_wide())));
+                    exact &= rules.len() == all || !action.makes();
                     said.push((action, rules));
                 }
                 Err(TooFine) => exact = false,
