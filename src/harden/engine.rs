@@ -167,6 +167,10 @@ impl EngineFilter {
                     Cut::HighFirst => &high_first,
                     cut => &region(&args, cut),
                 };
+                // Nothing that is told later makes it clear.
+                if action.as_ref().is_ok_and(|action| *action == Action::Allow) && untold.contains_key(&name) {
+                    continue;
+                }
                 let parts = rules.entry(name.clone()).or_default();
                 let why = match (&action, region) {
                     (Ok(action), Ok(region)) => match add(parts, region, *action) {
@@ -180,13 +184,15 @@ impl EngineFilter {
                     (Err(why), _) | (_, Err(why)) => why.to_string(),
                 };
                 untold.insert(name.clone(), why);
-                match action {
+                let refusal = match action {
                     // Whatever it would have allowed is as what it does not know.
-                    Ok(Action::Allow) => {}
+                    Ok(Action::Allow) => continue,
                     // Whatever it would have refused might be any of it.
-                    Ok(action) if !action.makes() => *parts = vec![(Region::all(cut(&name)), action)],
-                    _ => *parts = vec![(Region::all(cut(&name)), UNTOLD)],
-                }
+                    Ok(action) if !action.makes() => action,
+                    _ => UNTOLD,
+                };
+                let (all, refusal) = (Region::all(cut(&name)), refusal.max(default));
+                *parts = add(parts, &all, refusal).map_or_else(|TooFine| vec![(all, refusal)], |(parts, _)| parts);
             }
         }
         let listener = raw.listener_path.filter(|path| !path.is_empty()).map(|path| (path, raw.listener_metadata));

@@ -34,12 +34,12 @@ enum Tree {
 }
 
 impl Tree {
-    fn ask(argument: usize, mut parts: Vec<(Values, Tree)>) -> Result<Tree, TooFine> {
+    fn ask(argument: usize, mut parts: Vec<(Values, Tree)>, budget: &mut Budget) -> Result<Tree, TooFine> {
         parts.sort_by(|(_, a), (_, b)| a.cmp(b));
         let mut merged: Vec<(Values, Tree)> = Vec::new();
         for (values, rest) in parts {
             match merged.last_mut() {
-                Some((known, same)) if *same == rest => *known = known.or(&values, &mut Budget::new())?,
+                Some((known, same)) if *same == rest => *known = known.or(&values, budget)?,
                 _ => merged.push((values, rest)),
             }
         }
@@ -64,7 +64,7 @@ impl Tree {
                     for (values, rest) in parts {
                         both.push((values.clone(), rest.and(later, budget)?));
                     }
-                    return Tree::ask(*first, both);
+                    return Tree::ask(*first, both, budget);
                 }
                 for (values, rest) in parts {
                     for (other_values, other_rest) in others {
@@ -74,7 +74,7 @@ impl Tree {
                         }
                     }
                 }
-                Tree::ask(*a, both)
+                Tree::ask(*a, both, budget)
             }
         }
     }
