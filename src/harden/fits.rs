@@ -54,9 +54,7 @@ fn instructions(rules: &Rules, compat: bool) -> Result<usize> {
     Ok(count)
 }
 
-/// Shortens a filter until it fits, the call that takes most first: at first what a refused call is answered (then it is
-/// answered as nobody knows it), then which arguments are allowed, where the engine allows the call whatever they are (`plain`).
-/// Each is added to `notes`.
+/// Shortens a filter until it fits, step by step, and in each the call that takes most first. Each is added to `notes`.
 ///
 /// # Errors
 /// When it does not fit even so.
@@ -67,32 +65,57 @@ pub fn shorten(
     compat: bool,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    loop {
-        let Err(error) = instructions(rules, compat) else { return Ok(()) };
-        let conditional = |refused: bool| {
-            let of_kind = rules.iter().filter(move |(action, _)| match action {
-                Action::Errno(_) | Action::Notify => refused != is_made(**action, listened),
-                Action::Allow => !refused,
-                // What ends a process, and what the engine logs, stays.
-                Action::Log | Action::Trap | Action::Kill | Action::KillThread | Action::KillProcess => false,
+    while let Err(error) = instructions(rules, compat) {
+        let longest = |step: &Step| {
+            let all = rules.iter().flat_map(|(action, calls)| calls.iter().map(|(name, said)| (*action, name, said)));
+            let it = all.filter(|(action, name, said)| {
+                !is_whole(said) && step.is_for(*action, listened) && (*step != Step::Widen || plain.contains(*name))
             });
-            let each = of_kind.flat_map(|(action, calls)| calls.iter().map(|(name, rules)| (*action, name, rules)));
-            let each = each.filter(|(action, name, rules)| {
-                !is_whole(rules) && (refused || *action == Action::Allow && plain.contains(*name))
-            });
-            each.max_by_key(|(_, _, rules)| rules.len()).map(|(action, name, _)| (action, name.clone()))
+            it.max_by_key(|(_, _, said)| said.len()).map(|(action, name, _)| (action, name.clone()))
         };
-        if let Some((action, name)) = conditional(true) {
-            notes.push(format!(
-                "{name} with arguments that are not allowed gets ENOSYS, and is not told: the filter would be too long"
-            ));
-            rules.entry(action).or_default().remove(&name);
-        } else if let Some((action, name)) = conditional(false) {
-            rules.values_mut().for_each(|calls| drop(calls.remove(&name)));
-            notes.push(format!("{name} is allowed with all its arguments, as the engine allows it: those that were learnt are too many for a filter"));
-            rules.entry(action).or_default().insert(name, vec![Vec::new()]);
-        } else {
+        let steps = [Step::Untell, Step::Spare, Step::Widen, Step::Refuse];
+        let Some((step, (action, name))) = steps.iter().find_map(|step| Some((step, longest(step)?))) else {
             return Err(error);
+        };
+        rules.entry(action).or_default().remove(&name);
+        if *step == Step::Widen {
+            rules.values_mut().for_each(|calls| drop(calls.remove(&name)));
+            rules.entry(action).or_default().insert(name.clone(), vec![Vec::new()]);
+        }
+        notes.push(format!("the filter would be too long for the kernel: {name} {}", step.words()));
+    }
+    Ok(())
+}
+
+/// What is given up for a shorter filter, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Refused calls are answered as what nobody knows.
+    Untell,
+    /// The same of calls for which the engine would have ended the caller.
+    Spare,
+    /// Calls are allowed whatever their arguments, as the engine allows them.
+    Widen,
+    /// Calls are refused.
+    Refuse,
+}
+
+impl Step {
+    fn is_for(self, action: Action, listened: bool) -> bool {
+        let refuses = !is_made(action, listened);
+        match self {
+            Step::Untell => matches!(action, Action::Errno(_) | Action::Notify) && refuses,
+            Step::Spare => refuses,
+            Step::Widen => action == Action::Allow,
+            Step::Refuse => !refuses,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Step::Untell | Step::Spare => "gets ENOSYS with arguments that are not allowed, and that is not told",
+            Step::Widen => "is allowed with all its arguments, as the engine allows it, beyond those that were learnt",
+            Step::Refuse => "is refused with arguments that were learnt",
         }
     }
 }

@@ -13,9 +13,9 @@ pub struct TooFine;
 pub struct Budget(usize);
 
 impl Budget {
-    /// Two hundred numbers that have nothing in common, and their likes.
+    /// A hundred numbers that have nothing in common, and their likes.
     pub fn new() -> Budget {
-        Budget(1 << 14)
+        Budget(1 << 13)
     }
 
     /// Takes nodes off.
