@@ -10,6 +10,7 @@ mod places;
 mod privileges;
 mod region;
 mod seccomp;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -69,7 +70,8 @@ pub struct Edit {
 /// Hardens a container by its profile.
 ///
 /// # Errors
-/// When the document has another shape than the runtime specification's, or the filter is larger than the kernel takes.
+/// When the document has another shape than the runtime specification's, the engine's filter says what is not of it, or the
+/// filter is larger than the kernel takes: nothing of the profile would hold then.
 pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let mut notes = Vec::new();
     let mut profile = given.profile.steered(&mut notes);
@@ -137,17 +139,14 @@ fn filtered(
     no_new_privileges: bool,
     notes: &mut Vec<String>,
 ) -> Result<Filtered> {
-    let kept = |notes: &mut Vec<String>, why: &str| {
-        notes.push(format!("the engine's filter is kept whole, and holds alone: {why}"));
-        Ok(Filtered { edit: None, listener: false, deadly: BTreeSet::new() })
-    };
+    let workload = &profile.workload;
     let asked = &given.document.value()["linux"]["seccomp"];
     let engine = match asked {
         Value::Null => EngineFilter::none(),
-        asked => match EngineFilter::parse(asked) {
-            Ok(engine) => engine,
-            Err(why) => return kept(notes, &why),
-        },
+        // A filter that holds alone, in place of the profile's, would be far more than was learnt.
+        asked => EngineFilter::parse(asked).with_context(|| {
+            format!("failed to read the engine's own system call filter of {workload}; use mode \"observe\" for it")
+        })?,
     };
     let always = layers::always()?;
     let needed = always.names(no_new_privileges).chain(given.needs.names(no_new_privileges));
@@ -164,17 +163,9 @@ fn filtered(
     let of_layers = filter.allowed.iter().filter(|name| !is_learnt(name)).cloned();
     let known_refusals = refused(profile).into_iter().chain(of_layers).collect();
     let facts = seccomp::Facts { listener, known_refusals, tried: tried(profile) };
-    let planned = match seccomp::plan(&filter, &engine, &facts, notes) {
-        Ok(planned) => planned,
-        Err(call) => {
-            let why = "can't be said together with the profile's in few enough conditions";
-            return kept(notes, &format!("what it says of {call} {why}"));
-        }
-    };
-    fits::instructions(&planned.rules, filter.compat).with_context(|| {
+    let planned = seccomp::plan(&filter, &engine, &facts, notes).with_context(|| {
         format!(
-            "failed to plan the filter of {}; use mode \"observe\" for it, and 'lithifyctl profile show' to see its arguments",
-            profile.workload
+            "failed to plan the filter of {workload}; use mode \"observe\" for it, and 'lithifyctl profile show' to see its arguments"
         )
     })?;
     let engines = planned.allowed.len() + planned.taken;
