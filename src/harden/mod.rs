@@ -96,6 +96,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let filtered = filtered(given, profile, no_new_privileges, &mut notes)?;
     edits.extend(filtered.edit);
     edits.extend(places::masked(given.document)?);
+    edits.extend(places::read_only(profile, given.document)?);
     edits.extend(places::pids(profile, given.document));
     let mut scratch = places::scratch(profile, given.document, given.policy, &mut notes)?;
 
