@@ -37,6 +37,8 @@ pub struct Limits {
     /// What somebody denied by hand, likewise. A program that is denied by its path is killed before its first instruction,
     /// one of the image as well, but for the one that the container begins with.
     pub denied: BTreeSet<String>,
+    /// Of what was denied, what the container was seen to do by itself: that it tries is no news, and only told.
+    pub denied_habits: BTreeSet<String>,
     /// Capabilities (`CAP_CHOWN`) that sessions were seen to use.
     pub session_capabilities: BTreeSet<String>,
     /// A workload that was healthy and is refused something this soon after its start returns to observing, in

@@ -107,6 +107,9 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let (allowed, denied): (BTreeSet<String>, BTreeSet<String>) =
         (by_hand(&steering.allowed), by_hand(&steering.denied));
     let programs: BTreeSet<String> = Limits::programs_of(&allowed).map(str::to_owned).collect();
+    let sides = [&given.profile.workload_behaviour, &given.profile.exec_behaviour];
+    let habits = sides.iter().flat_map(|side| side.items()).map(|(section, name, _)| items::item_name(section, &name));
+    let denied_habits = habits.filter(|item| denied.contains(item)).collect();
     places::let_run(&mut scratch, &programs, given.document, given.policy, &mut notes)?;
     let limits = Limits {
         profile: Some(format!("{}/{}", profile.workload, profile.revision.digest)),
@@ -122,6 +125,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         session_programs: profile.exec_behaviour.programs.keys().cloned().chain(programs).collect(),
         allowed,
         denied,
+        denied_habits,
         session_capabilities: capabilities::needed(&sessions, &mut Vec::new()),
         startup_ms: None,
     };

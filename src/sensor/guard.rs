@@ -1,4 +1,4 @@
-//! The guard: tells what an enforced container was refused, and kills programs that are not of its image.
+//! The guard: tells what an enforced container was refused, and kills programs that are not of its image, or denied by hand.
 //!
 //! Owns: one container's rules in the kernel, its ring, what is read from there. Must not: answer, decide, know profiles.
 //! Every distinct thing is told at once, and when it goes on after a quiet time, which doubles, with how often it was met; a flood

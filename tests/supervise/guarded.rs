@@ -104,11 +104,15 @@ fn foreign() {
 fn denied() {
     let mut world = World::new(RUNC);
     let item = "program /bin/busybox";
-    let limits =
-        Limits { denied: [item.to_owned()].into(), listener: false, startup_ms: Some(60_000), ..world.limits() };
+    let limits = Limits {
+        denied: [item.to_owned()].into(),
+        denied_habits: [item.to_owned()].into(),
+        listener: false,
+        ..world.limits()
+    };
     nix::unistd::mkfifo(&world.path("out").join("never"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     let config = world.config("/bin/busybox touch /out/made; echo $? >/out/status; read x </out/never");
-    let policy = policy(&world, Response::Restart, Response::Report);
+    let policy = policy(&world, Response::Restart, Response::Restart);
     assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
     assert_eq!((world.wait_written("status"), world.written("made")), ("137\n".to_owned(), None));
     let breach = world.wait_for("breach", |data| data["kind"] == "denied-program");
