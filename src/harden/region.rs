@@ -252,3 +252,76 @@ impl Condition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fits(condition: &Condition, arguments: &[u64; 3]) -> bool {
+        let number = arguments[condition.argument];
+        match condition.is {
+            Compare::Equal(value) => number == value,
+            Compare::Not(value) => number != value,
+            Compare::AtLeast(value) => number >= value,
+            Compare::Below(value) => number < value,
+            Compare::Masked { mask, value } => number & mask == value,
+        }
+    }
+
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![0u64..12, Just(16), Just(40), Just(0x7E02_0000), Just(1 << 32 | 2)]
+    }
+
+    /// Rules of up to two conditions, and whether arguments fit one.
+    type Parts = Vec<Vec<(u8, usize, u64)>>;
+
+    fn parts() -> impl Strategy<Value = Parts> {
+        let condition = (0u8..4, 0usize..3, number());
+        proptest::collection::vec(proptest::collection::vec(condition, 1..3), 0..4)
+    }
+
+    fn region(cut: Cut, parts: &Parts) -> Region {
+        let one = |&(kind, argument, value): &(u8, usize, u64)| match kind {
+            0 => Region::equal(cut, argument, value),
+            1 => Region::equal(cut, argument, value).not(),
+            2 => Region::greater(cut, argument, value).unwrap(),
+            _ => Region::masked(cut, argument, value, value),
+        };
+        let rules = parts.iter().map(|rule| rule.iter().fold(Region::all(cut), |all, it| all.and(&one(it)).unwrap()));
+        rules.fold(Region::none(cut), |all, rule| all.or(&rule).unwrap())
+    }
+
+    fn is_in(parts: &Parts, arguments: &[u64; 3]) -> bool {
+        let fits = |&(kind, i, value): &(u8, usize, u64)| match kind {
+            0 => arguments[i] == value,
+            1 => arguments[i] != value,
+            2 => arguments[i] > value,
+            _ => arguments[i] & value == value,
+        };
+        parts.iter().any(|rule| rule.iter().all(fits))
+    }
+
+    proptest! {
+        #[test]
+        fn sets_hold_what_they_say_and_each_argument_fits_one_rule_of_theirs(a in parts(), b in parts(), at in [number(), number(), number()]) {
+            let cut = Cut::HighFirst;
+            let (set, other) = (region(cut, &a), region(cut, &b));
+            let (in_a, in_b) = (is_in(&a, &at), is_in(&b, &at));
+            for (set, inside) in [
+                (set.and(&other).unwrap(), in_a && in_b),
+                (set.minus(&other).unwrap(), in_a && !in_b),
+                (set.or(&other).unwrap(), in_a || in_b),
+            ] {
+                // Three arguments in many pieces each take too many rules.
+                let Ok(rules) = set.rules() else { continue };
+                prop_assert!(rules.iter().all(|rule| rule.windows(2).all(|two| two[0].argument < two[1].argument)));
+                let count = rules.iter().filter(|rule| rule.iter().all(|condition| fits(condition, &at))).count();
+                prop_assert_eq!(count, usize::from(inside));
+            }
+            prop_assert_eq!(set.minus(&set), Ok(Region::none(cut)));
+            prop_assert_eq!(set.or(&set.not()), Ok(Region::all(cut)));
+        }
+    }
+}

@@ -13,9 +13,9 @@ pub struct TooFine;
 pub struct Budget(usize);
 
 impl Budget {
-    /// A hundred numbers that have nothing in common, and their likes.
+    /// Two hundred numbers that have nothing in common, and their likes.
     pub fn new() -> Budget {
-        Budget(1 << 13)
+        Budget(1 << 14)
     }
 
     /// Takes nodes off.
@@ -285,14 +285,18 @@ mod tests {
                     _ => (Values::greater(cut, a).unwrap(), at > a),
                 };
                 let budget = &mut Budget::new();
-                (set, inside) = if out {
-                    (set.and(&part.not(), budget).unwrap(), inside && !is)
+                let (next, is) = if out {
+                    (set.and(&part.not(), budget), inside && !is)
                 } else {
-                    (set.or(&part, budget).unwrap(), inside || is)
+                    (set.or(&part, budget), inside || is)
                 };
+                // Half numbers and whole ones in many pieces may take too much: nothing is said of them then.
+                let Ok(next) = next else { return Ok(()) };
+                (set, inside) = (next, is);
             }
-            let count = set.comparisons(cut).unwrap().iter().filter(|is| fits(is, at)).count();
-            prop_assert_eq!(count, usize::from(inside), "{:x?}", set.comparisons(cut));
+            let Ok(said) = set.comparisons(cut) else { return Ok(()) };
+            let count = said.iter().filter(|is| fits(is, at)).count();
+            prop_assert_eq!(count, usize::from(inside), "{:x?}", said);
         }
     }
 
