@@ -17,6 +17,7 @@ use nix::sys::mman::{MapFlags, ProtFlags};
 use nix::sys::stat::Mode;
 
 use crate::act::{WORD, bare, compat, execute, filter};
+use crate::guard_filtered;
 
 /// A whole program that needs no loader: it writes an `x` to its standard output, and ends. Its first instruction begins
 /// the call.
@@ -99,8 +100,8 @@ pub fn run(words: &[&str]) {
             });
             assert_eq!(killed, Exit::Signal(libc::SIGSYS));
         }
-        ["killed"] => killed(),
-        ["namespaces"] => namespaces(),
+        ["killed"] => guard_filtered::killed(),
+        ["namespaces"] => guard_filtered::namespaces(),
         ["commands"] => {
             File::open(COMMAND).unwrap();
             OpenOptions::new().write(true).open(COMMAND).unwrap();
@@ -149,64 +150,6 @@ pub fn run(words: &[&str]) {
 
 /// A file by which a container commands its node, that every kernel has.
 pub const COMMAND: &str = "/proc/sys/kernel/core_pattern";
-
-/// A call by the x32 interface, and one of x86-64's own, for which a filter kills: the whole process, beside a thread that waits,
-/// and a thread alone. Then an end by nobody's filter.
-fn killed() {
-    let kills = |number: u32, answer: u32, call: fn()| {
-        let end = child(|| {
-            std::thread::spawn(std::thread::park);
-            std::thread::spawn(move || {
-                filter(0, number, answer);
-                call();
-            })
-            .join()
-            .unwrap();
-        });
-        assert_eq!(end, Exit::Signal(libc::SIGSYS));
-    };
-    kills(X32_GETPID, libc::SECCOMP_RET_KILL_PROCESS, x32);
-    kills(libc::SYS_getppid as u32, libc::SECCOMP_RET_KILL_PROCESS, || bare(libc::SYS_getppid));
-    let alone = child(|| {
-        let thread = std::thread::spawn(|| {
-            filter(0, libc::SYS_getuid as u32, libc::SECCOMP_RET_KILL_THREAD);
-            bare(libc::SYS_getuid);
-        });
-        // Nobody tells of its end but the kernel.
-        while fs::read_dir("/proc/self/task").unwrap().count() > 1 {
-            std::thread::yield_now();
-        }
-        std::mem::forget(thread);
-    });
-    assert_eq!(alone, Exit::Code(0));
-    let signalled = child(|| {
-        let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::SIGSYS);
-    });
-    assert_eq!(signalled, Exit::Signal(libc::SIGSYS));
-}
-
-/// `getpid` with `__X32_SYSCALL_BIT`.
-const X32_GETPID: u32 = 0x4000_0000 | libc::SYS_getpid as u32;
-
-fn x32() {
-    // SAFETY: getpid takes no arguments and touches no memory.
-    unsafe {
-        std::arch::asm!("syscall", inout("rax") u64::from(X32_GETPID) => _, out("rcx") _, out("r11") _);
-    }
-}
-
-/// What a filter answers that knows no clone3: to one that asks for a namespace, to one that does not, to a question.
-fn namespaces() {
-    filter(0, libc::SYS_clone3 as u32, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
-    let clone3 = |flags: u64| {
-        let arguments = [flags, 0, 0, 0, libc::SIGCHLD as u64, 0, 0, 0];
-        // SAFETY: whole arguments that outlive the call (clone(2)), which the filter refuses.
-        unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) }
-    };
-    assert_eq!((clone3(libc::CLONE_NEWUSER as u64), Errno::last()), (-1, Errno::ENOSYS));
-    assert_eq!((clone3(libc::CLONE_PIDFD as u64), clone3(0)), (-1, -1));
-    bare(libc::SYS_clone3);
-}
 
 /// Runs the program that shouts, from a folder or from nowhere; prints how many times it was killed.
 fn shouts(place: &str, times: usize) {
@@ -264,7 +207,7 @@ fn drop_shout(path: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn child(act: impl FnOnce()) -> Exit {
+pub fn child(act: impl FnOnce()) -> Exit {
     match process::fork().unwrap() {
         Fork::Parent(pid) => process::wait_pid(pid).unwrap(),
         Fork::Child => {

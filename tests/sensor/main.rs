@@ -11,7 +11,9 @@ mod container;
 mod files;
 mod guard;
 mod guard_acts;
+mod guard_filtered;
 mod guard_life;
+mod guard_told;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod life;
@@ -30,7 +32,15 @@ fn main() -> ExitCode {
         measure::run();
         return ExitCode::SUCCESS;
     }
-    let tests =
-        [calls::TESTS, files::TESTS, guard::TESTS, guard_life::TESTS, life::TESTS, network::TESTS, programs::TESTS];
+    let tests = [
+        calls::TESTS,
+        files::TESTS,
+        guard::TESTS,
+        guard_life::TESTS,
+        guard_told::TESTS,
+        life::TESTS,
+        network::TESTS,
+        programs::TESTS,
+    ];
     harness::run(&tests.concat(), || ())
 }
