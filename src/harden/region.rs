@@ -282,15 +282,15 @@ mod tests {
         proptest::collection::vec(proptest::collection::vec(condition, 1..3), 0..4)
     }
 
-    fn region(cut: Cut, parts: &Parts) -> Region {
+    fn region(cut: Cut, parts: &Parts) -> Result<Region, TooFine> {
         let one = |&(kind, argument, value): &(u8, usize, u64)| match kind {
-            0 => Region::equal(cut, argument, value),
-            1 => Region::equal(cut, argument, value).not(),
-            2 => Region::greater(cut, argument, value).unwrap(),
-            _ => Region::masked(cut, argument, value, value),
+            0 => Ok(Region::equal(cut, argument, value)),
+            1 => Ok(Region::equal(cut, argument, value).not()),
+            2 => Region::greater(cut, argument, value),
+            _ => Ok(Region::masked(cut, argument, value, value)),
         };
-        let rules = parts.iter().map(|rule| rule.iter().fold(Region::all(cut), |all, it| all.and(&one(it)).unwrap()));
-        rules.fold(Region::none(cut), |all, rule| all.or(&rule).unwrap())
+        let rule = |rule: &Vec<(u8, usize, u64)>| rule.iter().try_fold(Region::all(cut), |all, it| all.and(&one(it)?));
+        parts.iter().try_fold(Region::none(cut), |all, it| all.or(&rule(it)?))
     }
 
     fn is_in(parts: &Parts, arguments: &[u64; 3]) -> bool {
@@ -307,21 +307,22 @@ mod tests {
         #[test]
         fn sets_hold_what_they_say_and_each_argument_fits_one_rule_of_theirs(a in parts(), b in parts(), at in [number(), number(), number()]) {
             let cut = Cut::HighFirst;
-            let (set, other) = (region(cut, &a), region(cut, &b));
+            // Masks and whole numbers in three arguments may take too much: nothing is said of them then.
+            let (Ok(set), Ok(other)) = (region(cut, &a), region(cut, &b)) else { return Ok(()) };
             let (in_a, in_b) = (is_in(&a, &at), is_in(&b, &at));
             for (set, inside) in [
-                (set.and(&other).unwrap(), in_a && in_b),
-                (set.minus(&other).unwrap(), in_a && !in_b),
-                (set.or(&other).unwrap(), in_a || in_b),
+                (set.and(&other), in_a && in_b),
+                (set.minus(&other), in_a && !in_b),
+                (set.or(&other), in_a || in_b),
             ] {
-                // Three arguments in many pieces each take too many rules.
-                let Ok(rules) = set.rules() else { continue };
+                let Ok(rules) = set.and_then(|set| set.rules()) else { continue };
                 prop_assert!(rules.iter().all(|rule| rule.windows(2).all(|two| two[0].argument < two[1].argument)));
                 let count = rules.iter().filter(|rule| rule.iter().all(|condition| fits(condition, &at))).count();
                 prop_assert_eq!(count, usize::from(inside));
             }
-            prop_assert_eq!(set.minus(&set), Ok(Region::none(cut)));
-            prop_assert_eq!(set.or(&set.not()), Ok(Region::all(cut)));
+            for (same, want) in [(set.minus(&set), Region::none(cut)), (set.or(&set.not()), Region::all(cut))] {
+                prop_assert!(same.is_err() || same == Ok(want));
+            }
         }
     }
 }
