@@ -43,7 +43,8 @@ pub type Rules = BTreeMap<Action, BTreeMap<String, Region>>;
 pub struct Facts<'a> {
     /// Where the listener is; `None`: nobody listens.
     pub listener: Option<&'a Path>,
-    /// Calls that the engine's filter refused while the workload was learnt, without a prefix: known, and nothing to tell.
+    /// Calls that the engine's filter refused while the workload was learnt, or that it alone refuses, without a prefix: known, and
+    /// nothing to tell.
     pub known_refusals: BTreeSet<String>,
     /// Deadly calls that were tried while learning: not so deadly, then.
     pub tried: BTreeSet<String>,

@@ -10,6 +10,7 @@ pub mod capabilities;
 pub mod check;
 pub mod document;
 pub mod doubtful;
+pub mod enforced;
 pub mod estimate;
 pub mod export;
 pub mod families;

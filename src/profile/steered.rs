@@ -73,19 +73,19 @@ impl Profile {
         match kind {
             "syscall" => {
                 let Some(name) = syscalls::canonical(name) else { return false };
-                side.syscalls.insert(name, seen);
+                side.syscalls.entry(name).or_insert(seen);
             }
             "argument" => {
                 let Some((call, value)) = name.split_once(' ') else { return false };
                 let Some(call) = syscalls::canonical(call) else { return false };
-                side.syscalls.insert(call.clone(), seen.clone());
-                side.arguments.entry(call).or_default().insert(value.to_owned(), seen);
+                side.syscalls.entry(call.clone()).or_insert_with(|| seen.clone());
+                side.arguments.entry(call).or_default().entry(value.to_owned()).or_insert(seen);
             }
             "capability" => {
                 if syscalls::capability_number(name).is_none() {
                     return false;
                 }
-                side.capabilities.insert(name.to_owned(), seen);
+                side.capabilities.entry(name.to_owned()).or_insert(seen);
             }
             "write" => {
                 let write = Write {

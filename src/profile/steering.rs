@@ -61,6 +61,15 @@ impl Steering {
         self.allowed.keys().chain(self.denied.keys()).any(|pattern| covers(pattern, item))
     }
 
+    /// Whether somebody allowed an item, by itself or by a pattern, and did not deny it; a call also by one of its arguments,
+    /// without which there would be no use of that.
+    pub fn allows(&self, item: &str) -> bool {
+        let denied = self.denied.keys().any(|pattern| covers(pattern, item));
+        let argument = item.strip_prefix("syscall ").map(|call| format!("argument {call} "));
+        let by_argument = |allowed: &String| argument.as_ref().is_some_and(|call| allowed.starts_with(call));
+        !denied && self.allowed.keys().any(|allowed| covers(allowed, item) || by_argument(allowed))
+    }
+
     /// Keeps what somebody is to look at, unless somebody has.
     pub(super) fn wait_for(&mut self, items: BTreeMap<String, Decision>) {
         for (item, doubt) in items {

@@ -12,7 +12,7 @@ use super::caller;
 use super::gate::{Gate, Waiting};
 use super::machine::{Effect, Input, Phase};
 use super::supervisor::Supervisor;
-use super::weight::{is_known, is_only_told, may_be_honest, response_to, strength};
+use super::weight::{is_denied, is_known, is_only_told, may_be_honest, response_to, strength};
 use crate::guard::{Refusal, Refused};
 use crate::policy::Response;
 use crate::sys::process;
@@ -85,6 +85,7 @@ impl Inbox {
                 pid,
                 program,
                 session: waiting.session,
+                count: 1,
             }),
             None if waiting.session => self.beyond.1 += 1,
             None => self.beyond.0 += 1,
@@ -133,7 +134,8 @@ impl Supervisor {
             (caller::look(call.tid), caller::path(call, &name), pidfd)
         });
         if !inbox.gate.waits(waiting) {
-            // It was killed, and its number may be another's: what was read is not told. Or a signal interrupted the call, which
+            // It was killed (who is killed before the call is taken leaves no trace with the kernel), and its number may be
+            // another's: what was read is not told. Or a signal interrupted the call, which
             // may be made again, and then counts again. Either way it was not let through.
             let is_runtimes = match &looked {
                 Some((who, _, _)) if self.is_runtimes_own(waiting, who) => true,
@@ -276,7 +278,7 @@ impl Supervisor {
     fn judge(&mut self, refusals: &[Refusal], beyond: bool, now: Duration) -> Vec<Effect> {
         let limits = &self.plan.limits;
         let mut of_workload = refusals.iter().filter(|refusal| !refusal.session && !is_only_told(limits, refusal));
-        let first = of_workload.clone().next();
+        let first = of_workload.clone().find(|refusal| !is_denied(limits, refusal));
         if of_workload.any(|refusal| !may_be_honest(&refusal.refused)) {
             self.machine.note_attack();
         }

@@ -58,6 +58,9 @@ fn report(runtime: &'static str, no_new_privileges: bool) {
     assert_eq!(world.exec("mkdir /out/session"), Some(1));
     let session = world.wait_for("breach", |data| is_mkdir(data) && data["session"] == true);
     assert_eq!((&session["path"], &session["response"]), (&"/out/session".into(), &"report".into()), "{session}");
+    for event in [&breach, &session] {
+        assert_eq!(event["item"].as_str(), event["syscall"].as_str().map(|call| format!("syscall {call}")).as_deref());
+    }
     let record = world.eventually("the record", || Some(world.record()).filter(|record| record.refusals == 2));
     assert_eq!((record.phase, record.generation), (Phase::Running, 1));
     let last = record.last_refusal.expect("the newest refusal");

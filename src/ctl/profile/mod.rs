@@ -4,6 +4,7 @@
 
 mod decide;
 mod diff;
+mod effect;
 mod export;
 mod finish;
 mod gc;

@@ -62,6 +62,14 @@ fn podmans_errors_are_kept_where_they_mean_something_and_its_filter_is_never_wid
 }
 
 #[test]
+fn what_every_filter_lets_through_and_the_engine_alone_refuses_is_no_news() {
+    let plan = hardened(&profile(&["openat"]), &document(&engine(DOCKER)), true);
+    // As ps and top call it at their start.
+    assert_eq!(say(&plan, "get_mempolicy", 0), "ERRNO 1");
+    assert_eq!(say(&plan, "mbind", 0), "NOTIFY");
+}
+
+#[test]
 fn what_learning_saw_refused_is_refused_in_silence_and_what_is_never_learnt_is_told_each_time() {
     let learnt = changed(|o| {
         for name in ["keyctl", "init_module", "mincore", "clone3", "get_mempolicy"] {
