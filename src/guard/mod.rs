@@ -37,6 +37,8 @@ pub struct Limits {
     /// What somebody denied by hand, likewise. A program that is denied by its path is killed before its first instruction,
     /// one of the image as well, but for the one that the container begins with.
     pub denied: BTreeSet<String>,
+    /// Of what was denied, what the container was seen to do by itself: that it tries is no news, and only told.
+    pub denied_habits: BTreeSet<String>,
     /// Capabilities (`CAP_CHOWN`) that sessions were seen to use.
     pub session_capabilities: BTreeSet<String>,
     /// A workload that was healthy and is refused something this soon after its start returns to observing, in
@@ -62,17 +64,19 @@ impl Limits {
 pub enum Refused {
     /// A system call, by its name.
     Syscall {
-        /// As profiles have it: `mkdir`, `i386:open`, `#463`.
+        /// As profiles have it: `mkdir`, `i386:open`, `#463`; or `x32:mount`.
         name: String,
-        /// Its six arguments, as the kernel had them.
+        /// Its six arguments, as the kernel had them; none where it was killed for, and of a clone3 the namespaces that it
+        /// asked for.
         arguments: Vec<u64>,
         /// A path that it was given, where it takes one and it could be read; the caller may since have changed it.
         path: Option<String>,
     },
-    /// A write to what can't be written (EROFS), or to a process's memory by its file (`/proc/17/mem`): nothing refuses that
-    /// one, and what follows from it has to be a response.
+    /// A write to what can't be written (EROFS), or to a process's memory by its file (`/proc/17/mem`), or to one by which a
+    /// container commands its node: nothing refuses those, and what follows has to be a response. Or so many that they could
+    /// not be told one by one.
     Write {
-        /// Path inside the container.
+        /// Path inside the container; `(unknown)`; `(beginning of) /a/b` where it is too long.
         path: String,
         /// `write`, `create`, `remove`, `rename`, `attributes`.
         operation: String,

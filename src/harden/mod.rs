@@ -10,6 +10,7 @@ mod places;
 mod privileges;
 mod region;
 mod seccomp;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -69,7 +70,8 @@ pub struct Edit {
 /// Hardens a container by its profile.
 ///
 /// # Errors
-/// When the document has another shape than the runtime specification's, or the filter is larger than the kernel takes.
+/// When the document has another shape than the runtime specification's, the engine's filter says what is not of it, or the
+/// filter is larger than the kernel takes: nothing of the profile would hold then.
 pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let mut notes = Vec::new();
     let mut profile = given.profile.steered(&mut notes);
@@ -94,6 +96,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let filtered = filtered(given, profile, no_new_privileges, &mut notes)?;
     edits.extend(filtered.edit);
     edits.extend(places::masked(given.document)?);
+    edits.extend(places::read_only(profile, given.document)?);
     edits.extend(places::pids(profile, given.document));
     let mut scratch = places::scratch(profile, given.document, given.policy, &mut notes)?;
 
@@ -104,6 +107,9 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let (allowed, denied): (BTreeSet<String>, BTreeSet<String>) =
         (by_hand(&steering.allowed), by_hand(&steering.denied));
     let programs: BTreeSet<String> = Limits::programs_of(&allowed).map(str::to_owned).collect();
+    let sides = [&given.profile.workload_behaviour, &given.profile.exec_behaviour];
+    let habits = sides.iter().flat_map(|side| side.items()).map(|(section, name, _)| items::item_name(section, &name));
+    let denied_habits = habits.filter(|item| denied.contains(item)).collect();
     places::let_run(&mut scratch, &programs, given.document, given.policy, &mut notes)?;
     let limits = Limits {
         profile: Some(format!("{}/{}", profile.workload, profile.revision.digest)),
@@ -119,6 +125,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         session_programs: profile.exec_behaviour.programs.keys().cloned().chain(programs).collect(),
         allowed,
         denied,
+        denied_habits,
         session_capabilities: capabilities::needed(&sessions, &mut Vec::new()),
         startup_ms: None,
     };
@@ -137,17 +144,14 @@ fn filtered(
     no_new_privileges: bool,
     notes: &mut Vec<String>,
 ) -> Result<Filtered> {
-    let kept = |notes: &mut Vec<String>, why: &str| {
-        notes.push(format!("the engine's filter is kept whole, and holds alone: {why}"));
-        Ok(Filtered { edit: None, listener: false, deadly: BTreeSet::new() })
-    };
+    let workload = &profile.workload;
     let asked = &given.document.value()["linux"]["seccomp"];
     let engine = match asked {
         Value::Null => EngineFilter::none(),
-        asked => match EngineFilter::parse(asked) {
-            Ok(engine) => engine,
-            Err(why) => return kept(notes, &why),
-        },
+        // A filter that holds alone, in place of the profile's, would be far more than was learnt.
+        asked => EngineFilter::parse(asked).with_context(|| {
+            format!("failed to read the engine's own system call filter of {workload}; use mode \"observe\" for it")
+        })?,
     };
     let always = layers::always()?;
     let needed = always.names(no_new_privileges).chain(given.needs.names(no_new_privileges));
@@ -164,17 +168,9 @@ fn filtered(
     let of_layers = filter.allowed.iter().filter(|name| !is_learnt(name)).cloned();
     let known_refusals = refused(profile).into_iter().chain(of_layers).collect();
     let facts = seccomp::Facts { listener, known_refusals, tried: tried(profile) };
-    let planned = match seccomp::plan(&filter, &engine, &facts, notes) {
-        Ok(planned) => planned,
-        Err(call) => {
-            let why = "can't be said together with the profile's in few enough conditions";
-            return kept(notes, &format!("what it says of {call} {why}"));
-        }
-    };
-    fits::instructions(&planned.rules, filter.compat).with_context(|| {
+    let planned = seccomp::plan(&filter, &engine, &facts, notes).with_context(|| {
         format!(
-            "failed to plan the filter of {}; use mode \"observe\" for it, and 'lithifyctl profile show' to see its arguments",
-            profile.workload
+            "failed to plan the filter of {workload}; use mode \"observe\" for it, and 'lithifyctl profile show' to see its arguments"
         )
     })?;
     let engines = planned.allowed.len() + planned.taken;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Edit;
 use crate::policy::{Policy, RootfsKind, Scratch};
 use crate::profile::export::places::places;
-use crate::profile::{Profile, baseline};
+use crate::profile::{Profile, baseline, commanded, generalise};
 use crate::spec::Document;
 use crate::spec::seal::clean;
 
@@ -109,7 +109,9 @@ pub fn let_run(
 /// (a read-only root does before permissions are looked at), and those that any program lives without.
 pub fn known_writes(profile: &Profile) -> BTreeSet<String> {
     let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
-    let tried = sides.iter().flat_map(|side| &side.writes).filter(|(_, write)| !write.succeeded);
+    // What is written there though nothing refuses it was allowed by somebody.
+    let is_silent = |path: &str, succeeded: bool| !succeeded || baseline::kernel_file(path).is_some();
+    let tried = sides.iter().flat_map(|side| &side.writes).filter(|(path, write)| is_silent(path, write.succeeded));
     tried.map(|(path, _)| path.clone()).chain(baseline::tolerated().map(str::to_owned)).collect()
 }
 
@@ -138,6 +140,40 @@ pub fn masked(document: &Document) -> Result<Option<Edit>> {
         value: json!(all),
         what: format!("masked: {}", added.join(", ")),
         why: "engines of today mask these; the one that made this container masks less".into(),
+    }))
+}
+
+/// Makes read-only what of /proc commands the node, where the workload does not write and the engine mounts nothing.
+///
+/// # Errors
+/// When the engine's mounts can't be read.
+pub fn read_only(profile: &Profile, document: &Document) -> Result<Option<Edit>> {
+    let given = &document.value()["linux"]["readonlyPaths"];
+    let given: Vec<&str> = given.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let masked = &document.value()["linux"]["maskedPaths"];
+    let refused: Vec<&str> =
+        masked.as_array().into_iter().flatten().filter_map(Value::as_str).chain(given.clone()).collect();
+    let mounted: BTreeSet<PathBuf> = document.mounts()?.iter().map(|m| clean(m.destination())).collect();
+    let is_done = |path: &Path| {
+        refused.iter().any(|done| path.starts_with(clean(Path::new(done))))
+            || mounted.iter().any(|mount| mount.starts_with(path))
+    };
+    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
+    let written: Vec<&String> =
+        sides.iter().flat_map(|side| &side.writes).filter(|(_, write)| write.succeeded).map(|(path, _)| path).collect();
+    // Somebody may have allowed a file of a part.
+    let is_in = |pattern: &str, place| generalise::covers(pattern, place) || commanded::part(pattern) == Some(place);
+    let places = commanded::without(|place| written.iter().any(|pattern| is_in(pattern, place)));
+    let added: Vec<&str> = places.into_iter().filter(|place| !is_done(Path::new(place))).collect();
+    if added.is_empty() {
+        return Ok(None);
+    }
+    let all: Vec<&str> = given.into_iter().chain(added.iter().copied()).collect();
+    Ok(Some(Edit {
+        pointer: "/linux/readonlyPaths".into(),
+        value: json!(all),
+        what: format!("read-only: {}", added.join(", ")),
+        why: "these command the node's kernel, and the workload was not seen to write there".into(),
     }))
 }
 

@@ -8,7 +8,7 @@ use super::addresses;
 use crate::events::clock;
 use crate::profile::behaviour::{MAX_ITEMS, MAX_WRITERS, Operation, Origin, Program, Write};
 use crate::profile::generalise;
-use crate::profile::{Behaviour, Sighting, baseline, syscalls};
+use crate::profile::{Behaviour, Sighting, baseline, commanded, syscalls};
 use crate::sensor::reading::{self, Abi, Argument, Direction, Facts, PathUse, Peer, Seen, Syscall};
 
 /// Longest path or address, in bytes; written with escapes, it may be four times as long.
@@ -178,6 +178,12 @@ impl Maker<'_> {
                 // A mount that its engine made read-only refuses it when it is enforced, too.
                 None if used.errno == libc::EROFS as u32 => {
                     add_use(&mut made, generalise::escape(&normal(&used.path)), used, *seen);
+                }
+                // These are made read-only where nobody writes.
+                None if used.errno == 0 => {
+                    if let Some(part) = commanded::part(&normal(&used.path)) {
+                        add_use(&mut made, part.to_owned(), used, *seen);
+                    }
                 }
                 None => {}
             }

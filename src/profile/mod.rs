@@ -8,6 +8,7 @@ pub mod behaviour;
 pub mod beyond;
 pub mod capabilities;
 pub mod check;
+pub mod commanded;
 pub mod document;
 pub mod doubtful;
 pub mod enforced;

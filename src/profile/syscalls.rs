@@ -28,6 +28,18 @@ pub fn name(compat: bool, number: u32) -> String {
     }
 }
 
+/// In a number, beside x86-64's own: by the x32 interface (`__X32_SYSCALL_BIT`).
+const X32: u32 = 0x4000_0000;
+
+/// What events call a call that nobody has learnt: as [`name`], and `x32:mount` through that interface, of which documents keep
+/// the bare number.
+pub fn called(compat: bool, number: u32) -> String {
+    match compat || number & X32 == 0 {
+        true => name(compat, number),
+        false => format!("x32:{}", name(false, number & !X32)),
+    }
+}
+
 /// The inverse of [`name`]: whether it is of the 32-bit interface, and its number there. A number that has a name is
 /// understood, too: an older version may not have known it. `None`: there is no such call.
 pub fn parse(text: &str) -> Option<(bool, u32)> {
@@ -99,6 +111,12 @@ mod tests {
         assert_eq!((name(false, 400), name(true, 9999)), ("#400".to_string(), "i386:#9999".to_string()));
         // The x32 interface's bit makes another number.
         assert_eq!(name(false, 0x4000_0000), "#1073741824");
+    }
+
+    #[test]
+    fn an_event_calls_a_call_of_the_x32_interface_by_its_name() {
+        assert_eq!((called(false, 0x4000_00a5), called(false, 165)), ("x32:mount".to_string(), "mount".to_string()));
+        assert_eq!((called(false, 0x4000_0207), called(true, 21)), ("x32:#519".to_string(), "i386:mount".to_string()));
     }
 
     #[test]

@@ -1,15 +1,17 @@
-//! The guard: tells what an enforced container was refused, and kills programs that are not of its image.
+//! The guard: tells what an enforced container was refused, and kills programs that are not of its image, or denied by hand.
 //!
 //! Owns: one container's rules in the kernel, its ring, what is read from there. Must not: answer, decide, know profiles.
 //! Every distinct thing is told at once, and when it goes on after a quiet time, which doubles, with how often it was met; a flood
-//! is bounded by its table, and what is not told is counted.
+//! is bounded by its table, each kind's by its own part of it. That something was lost is told by itself, as a refused write whose
+//! path is not known: what was in the flood, nobody knows.
 //!
 //! A foreign script with a `#!` line is told and not killed: its interpreter, of the image, is what the kernel executes. One
 //! that is given by its descriptor is killed.
 //!
 //! What a mount keeps from running (`noexec`) is told as what was killed: it did nothing. So is a process's memory that is
-//! opened for writing, which nothing refuses, and a call by an interface that the filter does not have, whose caller the
-//! kernel kills.
+//! opened for writing, or one of the files by which a container commands its node: nothing refuses those, and each time counts
+//! (it is told again at powers of two, and in another second). So is a call for which the filter kills, and a clone3 that asks
+//! for namespaces.
 //!
 //! Never seen: a program that the dynamic loader is given as an argument (`ld.so /tmp/x`) and a library that is foreign
 //! (`LD_PRELOAD`) where their mount lets them run, a script that an interpreter is given as an argument (`sh /tmp/x`), writes
@@ -34,16 +36,21 @@ use crate::profile::syscalls::{self, capability_name};
 use crate::sys::bpf::{self, Kind, Map};
 use crate::sys::ring::Ring;
 
-/// Refused writes that are told of one container, and programs; as many again, and no more.
+/// Refused writes that are told of one container, beside those that are known.
 const MOST: u32 = 1024;
-/// Refused capabilities, each by its program; `CAPABILITIES` in `bpf/tell.h`.
-const CAPABILITIES: u32 = 256;
-/// Bytes of a container's ring: some 800 refusals between two looks.
-const RING_BYTES: u32 = 64 << 10;
+/// What else it may tell: programs, capabilities, files that no one may write, calls that are killed for, and losses of both
+/// sides; `bpf/tell.h` has the same.
+const OTHERS: u32 = 1024 + 256 + 256 + 64 + 2;
+/// Bytes of a container's ring: some 800 refused writes between two looks, and a quarter of it for what is worse.
+const RING_BYTES: u32 = 128 << 10;
+/// Known refusals that take up room before it is made anew: what is met again after that is read again.
+const MOST_KNOWN: usize = MOST as usize / 4;
 /// Most programs that a rule may allow.
 const MOST_ALLOWED: usize = 4096;
-/// A path whose file could not be told: it was too long, or gone from the caller's memory.
+/// A path whose file could not be told: it was too deep, or gone from the caller's memory.
 const UNKNOWN: &str = "(unknown)";
+/// Before a path of which only the beginning could be told: by that alone it is no path that anybody knows.
+const BEGINNING: &str = "(beginning of) ";
 
 /// What a container is held to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,9 +116,10 @@ impl Guard {
             ruled <= MOST_ALLOWED,
             "failed to guard process {init_pid}: its profile has {ruled} programs, and there is room for {MOST_ALLOWED}"
         );
-        let entries = 2 * MOST + CAPABILITIES + ruled as u32;
+        let entries = MOST + OTHERS + ruled as u32;
         let table = Map::create(Kind::Hash, KEY_BYTES, VALUE_BYTES, entries, bpf::NO_PREALLOC)
             .context("failed to make a container's table in the kernel")?;
+        let table = Arc::new(table);
         let mounts =
             std::fs::read(format!("/proc/{init_pid}/mountinfo")).map(|b| Mounts::parse(&b)).unwrap_or_default();
         // What was refused is asked about later, when its caller may have ended.
@@ -137,8 +145,9 @@ impl Guard {
             quiet: rules.quiet_seconds,
             ..Slot::default()
         };
-        let hold = Hold::claim(&self.place, init_pid, &Arc::new(table), Some(&ring), row)?;
-        Ok(Guarded { hold, ring, mounts, root, renames_nothing: None })
+        let hold = Hold::claim(&self.place, init_pid, &table, Some(&ring), row)?;
+        let losing = Losing::default();
+        Ok(Guarded { hold, table, ring, mounts, root, renames_nothing: None, known: Vec::new(), losing })
     }
 }
 
@@ -159,6 +168,7 @@ fn allowance(pattern: &str) -> Option<Vec<u8>> {
 #[derive(Debug)]
 pub struct Guarded {
     hold: Hold,
+    table: Arc<Map>,
     ring: Ring,
     /// The container's, as they were when it was armed.
     mounts: Mounts,
@@ -166,22 +176,74 @@ pub struct Guarded {
     root: Option<Root>,
     /// The process that was told last to rename what is not there: the name that it was to have comes next.
     renames_nothing: Option<i32>,
+    /// Keys of known writes in the table.
+    known: Vec<Vec<u8>>,
+    losing: Losing,
+}
+
+/// What is known of losses.
+#[derive(Debug, Default)]
+struct Losing {
+    /// Refusals for which there was no room, as far as that was told.
+    told: u64,
+    /// Of any kind.
+    all: u64,
+    /// The last loss was a session's.
+    session: bool,
 }
 
 impl Guarded {
     /// What was refused since the last time, oldest first.
     pub fn take(&mut self) -> Vec<Refusal> {
+        self.take_news(|_| false)
+    }
+
+    /// The same, without what `is_known`: that takes no room away from what is news.
+    pub fn take_news(&mut self, is_known: impl Fn(&Refusal) -> bool) -> Vec<Refusal> {
         let mut taken = Vec::new();
-        let Guarded { hold, ring, mounts, root, renames_nothing } = self;
+        let Guarded { hold, ring, mounts, root, renames_nothing, known, losing, .. } = self;
+        let mut lost_by = None;
         ring.drain(|bytes| {
             let told = Told::parse(bytes);
+            if told.record.kind == Record::LOSS {
+                losing.session = told.record.exec;
+                lost_by = Some((told.pid as i32, decode::lossy(told.comm)));
+                return;
+            }
             let Some(mut refusal) = refusal(&told, hold.init(), mounts) else { return };
             if let Refused::Write { of_nothing, .. } = &mut refusal.refused {
                 *of_nothing = is_of_nothing(&told, root.as_ref(), renames_nothing);
             }
-            taken.push(refusal);
+            if !is_known(&refusal) {
+                taken.push(refusal);
+            } else if told.record.kind == Record::PATH {
+                known.push(Told::key(bytes));
+            }
         });
+        let state = self.hold.state().unwrap_or_default();
+        self.losing.all = state.table_full + state.unreadable + state.untracked;
+        // The kernel says when; where its ring was too full for that, its count does.
+        if lost_by.is_some() || state.table_full > 2 * self.losing.told {
+            self.losing.told = state.table_full;
+            taken.push(lost(lost_by.unwrap_or_default(), self.losing.session));
+        }
+        if self.known.len() >= MOST_KNOWN {
+            self.forget_known();
+        }
         taken
+    }
+
+    /// Whether anything was lost, as of the last [`Guarded::take`].
+    pub fn has_lost(&self) -> bool {
+        self.losing.all > 0
+    }
+
+    /// Gives the room back that known writes have taken. Where that fails it stays taken, and when none is left it is told.
+    fn forget_known(&mut self) {
+        let given = self.known.drain(..).filter(|key| self.table.remove(key).unwrap_or(false)).count();
+        let row = self.hold.row();
+        // What was ever put in is what the programs count.
+        let _ = self.hold.set_row(Slot { limit: row.limit.saturating_add(given as u32), ..row });
     }
 
     /// How many refusals were not told since it was armed: too many at once, too many in all, by a process that could
@@ -226,15 +288,20 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
     let record = &told.record;
     let known = record.flags & Record::NO_PATH == 0;
     let refused = match record.kind {
-        Record::PATH => Refused::Write {
-            path: if known { decode::path(record) } else { UNKNOWN.into() },
+        Record::PATH | Record::OPENED => Refused::Write {
+            path: match record.flags & Record::CUT {
+                _ if !known => UNKNOWN.into(),
+                0 => decode::path(record),
+                _ => format!("{BEGINNING}{}", decode::path(record)),
+            },
             operation: operation(decode::operation(record.what)?).into(),
             of_nothing: false,
         },
-        // Its caller was killed for it.
+        // Its caller was killed for it, or it has flags that are refused.
         Record::CALL => {
             let (compat, number) = (record.number & layout::COMPAT != 0, record.number & !layout::COMPAT);
-            Refused::Syscall { name: syscalls::name(compat, number), arguments: Vec::new(), path: None }
+            let arguments = Some(record.a).filter(|flags| *flags != 0).into_iter().collect();
+            Refused::Syscall { name: syscalls::called(compat, number), arguments, path: None }
         }
         Record::CAPABILITY => Refused::Capability { name: capability_name(record.number) },
         Record::PROGRAM if record.what == layout::NAMED && known => {
@@ -258,12 +325,18 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
     Some(Refusal { refused, pid, program, session: record.exec, count })
 }
 
+/// What tells that there is more than was told.
+fn lost((pid, program): (i32, String), session: bool) -> Refusal {
+    let refused = Refused::Write { path: UNKNOWN.into(), operation: "write".into(), of_nothing: false };
+    Refusal { refused, pid, program, session, count: 1 }
+}
+
 /// Whether a refused call would have done nothing: see [`Refused::Write`]. A caller that changes the name that it gave while the
 /// kernel works is told by the later one; so it is wherever names are told.
 fn is_of_nothing(told: &Told<'_>, root: Option<&Root>, renames_nothing: &mut Option<i32>) -> bool {
     let (record, pid) = (&told.record, told.pid as i32);
     let path = record.text.split(|byte| *byte == 0).next().unwrap_or_default();
-    let lacks = || record.flags & Record::NO_PATH == 0 && root.is_some_and(|root| root.lacks(path));
+    let lacks = || record.flags & (Record::NO_PATH | Record::CUT) == 0 && root.is_some_and(|root| root.lacks(path));
     match decode::operation(record.what) {
         Some(Operation::Remove) => lacks(),
         Some(Operation::Rename) => {

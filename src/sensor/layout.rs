@@ -66,7 +66,7 @@ pub struct State {
 
 impl State {
     /// Bytes of the whole.
-    pub const BYTES: usize = 96;
+    pub const BYTES: usize = 104;
 
     pub fn fresh(id: u64) -> Vec<u8> {
         let mut bytes = id.to_ne_bytes().to_vec();
@@ -156,6 +156,9 @@ impl<'b> Record<'b> {
     /// The guard's own, which user space writes: a program's path; a folder.
     pub const ALLOWED: u8 = 8;
     pub const ALLOWED_BELOW: u8 = 9;
+    /// The guard's own: a file that no one may write is open for it; something was lost.
+    pub const OPENED: u8 = 10;
+    pub const LOSS: u8 = 11;
     /// Flags of a path.
     pub const ON_ROOT: u8 = 1;
     pub const BY_TEXT: u8 = 2;
@@ -166,6 +169,8 @@ impl<'b> Record<'b> {
     /// Flags of a program: it gains privileges by being executed; it could not be executed.
     pub const PRIVILEGED: u8 = 1;
     pub const KEPT: u8 = 32;
+    /// The path is longer than what is told of it.
+    pub const CUT: u8 = 64;
 
     /// Whether it has room of its own beyond a table's limit.
     pub fn is_bounded(&self) -> bool {
@@ -211,6 +216,13 @@ impl<'b> Told<'b> {
             comm: bytes.get(8..24).unwrap_or_default(),
             record: Record::parse(bytes.get(24..).unwrap_or_default(), &[]),
         }
+    }
+
+    /// The key that its record has in the table.
+    pub fn key(bytes: &[u8]) -> Vec<u8> {
+        let mut key = bytes.get(24..).unwrap_or_default().to_vec();
+        key.resize(KEY_BYTES as usize, 0);
+        key
     }
 }
 

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 const CONFIG: [&str; 6] = ["root", "mounts", "process", "linux", "hooks", "annotations"];
 const ROOT: [&str; 2] = ["path", "readonly"];
 const MOUNT: [&str; 4] = ["destination", "type", "source", "options"];
-const LINUX: [&str; 6] = ["namespaces", "rootfsPropagation", "cgroupsPath", "seccomp", "maskedPaths", "resources"];
+const LINUX: [&str; 7] =
+    ["namespaces", "rootfsPropagation", "cgroupsPath", "seccomp", "maskedPaths", "readonlyPaths", "resources"];
 const SECCOMP: [&str; 7] =
     ["defaultAction", "defaultErrnoRet", "architectures", "flags", "listenerPath", "listenerMetadata", "syscalls"];
 const SYSCALL: [&str; 4] = ["names", "action", "errnoRet", "args"];

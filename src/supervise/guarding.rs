@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 
 use super::supervisor::Supervisor;
+use super::weight::is_known;
 use crate::guard::{Limits, Refusal};
 use crate::profile::syscalls::capability_number;
 use crate::sensor::Place;
@@ -132,19 +133,26 @@ impl Supervisor {
     /// What the guard has to tell.
     pub(super) fn take_guarded(&mut self) -> Vec<Refusal> {
         let Some(guarded) = &mut self.guarding.guarded else { return Vec::new() };
-        guarded.take()
+        let (limits, exec) = (&self.plan.limits, self.plan.policy.exec);
+        let taken = guarded.take_news(|refusal| is_known(limits, exec, refusal));
+        if guarded.has_lost() {
+            self.tell_lost();
+        }
+        taken
     }
 
-    /// Says it where the guard could not tell all. Asking costs more than most refusals do: once a generation, and with
-    /// what is told.
+    /// Says it where the guard has gone meanwhile. Asking costs more than most refusals do: once a generation.
     pub(super) fn check_guard(&mut self) {
-        let Some(guarded) = &self.guarding.guarded else { return };
-        if guarded.lost() > 0 {
-            self.tell_failures(vec![
-                "the guard could not tell all that was refused in a generation: it was too much, or the guard is gone"
-                    .to_owned(),
-            ]);
+        if self.guarding.guarded.as_ref().is_some_and(|guarded| guarded.lost() > 0) {
+            self.tell_lost();
         }
+    }
+
+    fn tell_lost(&mut self) {
+        self.tell_failures(vec![
+            "the guard could not tell all that was refused in a generation: it was too much, or the guard is gone"
+                .to_owned(),
+        ]);
     }
 
     /// The generation is over, and all that was refused has been taken. Another follows, and does not wait for this.

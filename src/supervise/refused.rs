@@ -12,7 +12,7 @@ use super::caller;
 use super::gate::{Gate, Waiting};
 use super::machine::{Effect, Input, Phase};
 use super::supervisor::Supervisor;
-use super::weight::{is_denied, is_known, is_only_told, may_be_honest, response_to, strength};
+use super::weight::{is_denied, is_denied_habit, is_known, is_only_told, may_be_honest, response_to, strength};
 use crate::guard::{Refusal, Refused};
 use crate::policy::Response;
 use crate::sys::process;
@@ -36,7 +36,7 @@ pub(super) struct Inbox {
     /// Calls for which the generation is to end as soon as it can, and since when the first of them has waited.
     held: Vec<Waiting>,
     held_since: Option<Instant>,
-    /// Calls of the workload, and of sessions, of which only the number was kept.
+    /// Calls that are answered, and those that are only told (of sessions, say), of which only the number was kept.
     beyond: (u64, u64),
     /// Calls that the low-level runtime's own init was refused, by name.
     runtimes: Vec<String>,
@@ -78,7 +78,7 @@ impl Inbox {
     }
 
     /// Keeps a call to be judged; only that there was one, where its caller was not looked at, or too many wait.
-    fn keep(&mut self, waiting: &Waiting, name: String, looked: Option<Looked>) {
+    fn keep(&mut self, waiting: &Waiting, name: String, looked: Option<Looked>, only_told: bool) {
         match looked.filter(|_| self.met.len() < MAX_WAITING) {
             Some(Looked { pid, program, path }) => self.met.push(Refusal {
                 refused: Refused::Syscall { name, arguments: waiting.call.arguments.to_vec(), path },
@@ -87,7 +87,7 @@ impl Inbox {
                 session: waiting.session,
                 count: 1,
             }),
-            None if waiting.session => self.beyond.1 += 1,
+            None if only_told => self.beyond.1 += 1,
             None => self.beyond.0 += 1,
         }
     }
@@ -143,7 +143,7 @@ impl Supervisor {
                 _ => !waiting.session && self.machine.phase != Phase::Running,
             };
             if !is_runtimes && !self.ending.get() {
-                inbox.keep(waiting, name, Some(Looked { pid: call.tid, ..Looked::default() }));
+                inbox.keep(waiting, name, Some(Looked { pid: call.tid, ..Looked::default() }), waiting.session);
             }
             return;
         }
@@ -160,7 +160,9 @@ impl Supervisor {
         if let Some(pidfd) = killed {
             let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
         }
-        match self.verdict(waiting.session) {
+        let refused = Refused::Syscall { name: name.clone(), arguments: call.arguments.to_vec(), path: None };
+        let only_told = waiting.session || is_denied_habit(&self.plan.limits, &refused);
+        match self.verdict(only_told) {
             Verdict::Refuse => inbox.gate.refuse(waiting),
             Verdict::Kill => {
                 // Without an answer: nobody is left to do anything with it.
@@ -174,7 +176,7 @@ impl Supervisor {
             Verdict::Hold => inbox.gate.refuse(waiting),
         }
         let looked = looked.map(|(who, path, _)| Looked { pid: who.pid, program: who.program, path });
-        inbox.keep(waiting, name, looked);
+        inbox.keep(waiting, name, looked, only_told);
     }
 
     /// The low-level runtime's own init, which has the filter already and is not the workload yet. Once the workload has
@@ -189,9 +191,9 @@ impl Supervisor {
     }
 
     /// What is done with a call at once.
-    fn verdict(&self, session: bool) -> Verdict {
+    fn verdict(&self, only_told: bool) -> Verdict {
         let early = match self.machine.phase {
-            _ if session => return Verdict::Refuse,
+            _ if only_told => return Verdict::Refuse,
             Phase::Running => false,
             // The workload's first instruction may be out before the loop has heard of it.
             Phase::Created | Phase::Backoff(_) => true,

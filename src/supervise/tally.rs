@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::weight::is_of_image;
 use crate::guard::{Refusal, Refused};
 use crate::policy::Response;
+use crate::profile::baseline;
 
 /// Distinct refusals that are named in a window; the rest is counted.
 const NAMED: usize = 32;
@@ -51,6 +52,11 @@ impl Tally {
             }
         } else if self.met.len() < NAMED {
             self.met.push(Met { count: refusal.count, refusal, response });
+        } else if is_grave(&refusal)
+            && let Some(lesser) = self.met.iter().rposition(|met| !is_grave(&met.refusal))
+        {
+            self.unnamed += self.met.remove(lesser).count;
+            self.met.push(Met { count: refusal.count, refusal, response });
         } else {
             self.unnamed += refusal.count;
         }
@@ -87,6 +93,14 @@ impl Tally {
             }
         }
         (groups, std::mem::take(&mut self.unnamed))
+    }
+}
+
+/// Whether a flood of refused writes must not keep it from being named: it is no refused write, or no write that was refused.
+fn is_grave(refusal: &Refusal) -> bool {
+    match &refusal.refused {
+        Refused::Write { path, .. } => !path.starts_with('/') || baseline::kernel_file(path).is_some(),
+        Refused::Syscall { .. } | Refused::Capability { .. } | Refused::Program { .. } => true,
     }
 }
 
@@ -154,6 +168,25 @@ mod tests {
         assert_eq!(groups.len(), 1);
         assert_eq!((groups[0].named[0].count, groups[0].named.len()), (500, NAMED));
         assert_eq!(groups[0].named.iter().map(|met| met.count).sum::<u64>() + unnamed, 600);
+    }
+
+    #[test]
+    fn a_flood_of_refused_writes_keeps_nothing_worse_from_being_named() {
+        let write = |path: String| {
+            let refused = Refused::Write { path, operation: "write".to_owned(), of_nothing: false };
+            Refusal { refused, ..syscall("", 1, false) }
+        };
+        let mut tally = Tally::default();
+        (0..100).for_each(|n| tally.add(write(format!("/etc/{n}")), Response::Report));
+        tally.add(write("/proc/7/mem".to_owned()), Response::Report);
+        tally.add(write("(unknown)".to_owned()), Response::Report);
+        tally.add(syscall("mount", 1, false), Response::Report);
+        let (groups, unnamed) = tally.take(Duration::ZERO);
+        let named: Vec<&Met> = groups.iter().flat_map(|group| &group.named).collect();
+        for grave in ["/proc/7/mem", "(unknown)", "mount"] {
+            assert!(named.iter().any(|met| text(&met.refusal.refused) == grave), "{grave}");
+        }
+        assert_eq!((named.len(), named.len() as u64 + unnamed), (NAMED, 103));
     }
 
     #[test]

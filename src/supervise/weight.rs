@@ -23,6 +23,7 @@ pub(super) fn strength(response: Response) -> u8 {
 /// because the same name is not told again when it is somebody's.
 pub(super) fn is_only_told(limits: &Limits, refusal: &Refusal) -> bool {
     match &refusal.refused {
+        refused if is_denied_habit(limits, refused) => true,
         Refused::Program { origin, killed: false, .. } => limits.runs_scripts && origin == "image",
         Refused::Write { of_nothing, .. } => *of_nothing,
         Refused::Program { killed: true, .. } | Refused::Syscall { .. } | Refused::Capability { .. } => false,
@@ -33,6 +34,12 @@ pub(super) fn is_only_told(limits: &Limits, refusal: &Refusal) -> bool {
 pub(super) fn is_denied(limits: &Limits, refusal: &Refusal) -> bool {
     let item = items::of_refused(&refusal.refused);
     item.is_some_and(|item| limits.denied.iter().any(|pattern| generalise::covers(pattern, &item)))
+}
+
+/// Somebody denied what the workload was known to do: it will go on trying.
+pub(super) fn is_denied_habit(limits: &Limits, refused: &Refused) -> bool {
+    !limits.denied_habits.is_empty()
+        && items::of_refused(refused).is_some_and(|item| limits.denied_habits.contains(&item))
 }
 
 /// No foreign program is of these: one that was killed was denied.
@@ -180,6 +187,10 @@ mod tests {
         let limits = Limits { denied: ["program /usr/bin/id".to_owned()].into(), ..limits() };
         let denied = |path: &str| refusal(program(path, true), false);
         assert_eq!(response_to(&policy, &limits, &denied("/usr/bin/id")), Response::Report);
+        let answered = Policy { on_refused_syscall: Response::Restart, ..policy.clone() };
+        assert_eq!(response_to(&answered, &limits, &denied("/usr/bin/id")), Response::Restart, "never seen before");
+        let habit = Limits { denied_habits: limits.denied.clone(), ..limits.clone() };
+        assert_eq!(response_to(&answered, &habit, &denied("/usr/bin/id")), Response::Report, "it is known to try");
         assert!(is_denied(&limits, &denied("/usr/bin/id")) && !is_denied(&limits, &denied("/usr/bin/other")));
     }
 

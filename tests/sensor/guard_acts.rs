@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use caps::{CapSet, Capability};
 use lithify::sys::process::{self, Exit, Fork};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::mman::{MapFlags, ProtFlags};
@@ -98,6 +99,37 @@ pub fn run(words: &[&str]) {
             });
             assert_eq!(killed, Exit::Signal(libc::SIGSYS));
         }
+        ["killed"] => killed(),
+        ["namespaces"] => namespaces(),
+        ["commands"] => {
+            File::open(COMMAND).unwrap();
+            OpenOptions::new().write(true).open(COMMAND).unwrap();
+            // Others of that file system change the container's own.
+            OpenOptions::new().write(true).open("/proc/sys/kernel/domainname").unwrap();
+        }
+        ["long", dir] => {
+            read_only(dir);
+            for end in ["a", "b"] {
+                let path = format!("{dir}/{}{}{end}", "./".repeat(200), "/".repeat(600));
+                assert_eq!(nix::unistd::mkdir(path.as_str(), Mode::S_IRWXU), Err(Errno::EROFS));
+            }
+        }
+        ["memory", "created"] => {
+            let how = OFlag::O_CREAT | OFlag::O_TRUNC;
+            assert!(nix::fcntl::open("/proc/self/mem", how, Mode::empty()).is_ok(), "for reading");
+            // SAFETY: the path ends with a zero.
+            assert!(unsafe { libc::creat(c"/proc/self/mem".as_ptr(), 0o600) } > 0);
+        }
+        ["memory", "steps"] => {
+            for line in std::io::stdin().lines().map_while(Result::ok) {
+                OpenOptions::new().write(true).open("/proc/self/mem").unwrap();
+                println!("{line}");
+            }
+        }
+        ["memory", "after", dir, times] => {
+            flood(dir, times.parse().unwrap());
+            OpenOptions::new().write(true).open("/proc/self/mem").unwrap();
+        }
         ["memory", how] => {
             OpenOptions::new().read(true).write(*how == "write").open("/proc/self/mem").unwrap();
             // Others of that file system, and others of that name, are nobody's memory.
@@ -113,6 +145,67 @@ pub fn run(words: &[&str]) {
         }
         _ => panic!("no such act: {words:?}"),
     }
+}
+
+/// A file by which a container commands its node, that every kernel has.
+pub const COMMAND: &str = "/proc/sys/kernel/core_pattern";
+
+/// A call by the x32 interface, and one of x86-64's own, for which a filter kills: the whole process, beside a thread that waits,
+/// and a thread alone. Then an end by nobody's filter.
+fn killed() {
+    let kills = |number: u32, answer: u32, call: fn()| {
+        let end = child(|| {
+            std::thread::spawn(std::thread::park);
+            std::thread::spawn(move || {
+                filter(0, number, answer);
+                call();
+            })
+            .join()
+            .unwrap();
+        });
+        assert_eq!(end, Exit::Signal(libc::SIGSYS));
+    };
+    kills(X32_GETPID, libc::SECCOMP_RET_KILL_PROCESS, x32);
+    kills(libc::SYS_getppid as u32, libc::SECCOMP_RET_KILL_PROCESS, || bare(libc::SYS_getppid));
+    let alone = child(|| {
+        let thread = std::thread::spawn(|| {
+            filter(0, libc::SYS_getuid as u32, libc::SECCOMP_RET_KILL_THREAD);
+            bare(libc::SYS_getuid);
+        });
+        // Nobody tells of its end but the kernel.
+        while fs::read_dir("/proc/self/task").unwrap().count() > 1 {
+            std::thread::yield_now();
+        }
+        std::mem::forget(thread);
+    });
+    assert_eq!(alone, Exit::Code(0));
+    let signalled = child(|| {
+        let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::SIGSYS);
+    });
+    assert_eq!(signalled, Exit::Signal(libc::SIGSYS));
+}
+
+/// `getpid` with `__X32_SYSCALL_BIT`.
+const X32_GETPID: u32 = 0x4000_0000 | libc::SYS_getpid as u32;
+
+fn x32() {
+    // SAFETY: getpid takes no arguments and touches no memory.
+    unsafe {
+        std::arch::asm!("syscall", inout("rax") u64::from(X32_GETPID) => _, out("rcx") _, out("r11") _);
+    }
+}
+
+/// What a filter answers that knows no clone3: to one that asks for a namespace, to one that does not, to a question.
+fn namespaces() {
+    filter(0, libc::SYS_clone3 as u32, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+    let clone3 = |flags: u64| {
+        let arguments = [flags, 0, 0, 0, libc::SIGCHLD as u64, 0, 0, 0];
+        // SAFETY: whole arguments that outlive the call (clone(2)), which the filter refuses.
+        unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) }
+    };
+    assert_eq!((clone3(libc::CLONE_NEWUSER as u64), Errno::last()), (-1, Errno::ENOSYS));
+    assert_eq!((clone3(libc::CLONE_PIDFD as u64), clone3(0)), (-1, -1));
+    bare(libc::SYS_clone3);
 }
 
 /// Runs the program that shouts, from a folder or from nowhere; prints how many times it was killed.

@@ -10,6 +10,8 @@ use crate::world::{RUNC, World};
 
 pub const TESTS: &[Test] = &[
     ("guarded::a_refused_write_is_told_and_a_known_one_is_not", writes),
+    ("guarded::after_a_flood_of_known_writes_another_is_told_or_that_something_was_lost_is", known_flood),
+    ("guarded::a_flood_of_refused_writes_is_told_as_a_loss_while_it_lasts", flood),
     ("guarded::a_program_that_removes_what_an_earlier_life_may_have_left_is_not_told_and_does_not_begin_again", tidies),
     ("guarded::a_foreign_program_is_killed_and_the_container_begins_again", foreign),
     ("guarded::a_denied_program_of_the_image_is_killed_and_told_by_its_item_and_the_container_goes_on", denied),
@@ -35,6 +37,37 @@ fn writes() {
     assert!(!world.events().iter().any(|event| event.to_string().contains("known.pyc")), "{:#?}", world.events());
     assert_eq!(world.of("exited").len(), 1);
     assert!(!world.sensor().guard().pins.exists(), "the last container unloads the guard");
+}
+
+/// Tries to make so many files, by a shell alone.
+fn floods(world: &World, name: &str) -> serde_json::Value {
+    let script = "i=0; while [ $i -lt 3000 ]; do command : 2>/dev/null >/NAME$i; i=$((i+1)); done; touch /unheard; echo done >/out/done; exec sleep 1000";
+    world.config(&script.replace("NAME", name))
+}
+
+fn known_flood() {
+    let mut world = World::new(RUNC);
+    let limits = Limits { known_writes: ["/known*".to_owned()].into(), listener: false, ..world.limits() };
+    let config = floods(&world, "known");
+    let policy = policy(&world, Response::Restart, Response::Report);
+    assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
+    let told = |data: &serde_json::Value| ["/unheard", "(unknown)"].iter().any(|path| data.to_string().contains(path));
+    let breach = world.wait_for("breach", told);
+    assert_eq!((&breach["kind"], &breach["response"]), (&"refused-write".into(), &"report".into()), "{breach}");
+    world.end();
+}
+
+fn flood() {
+    let mut world = World::new(RUNC);
+    let limits = Limits { listener: false, ..world.limits() };
+    let config = floods(&world, "news");
+    let policy = policy(&world, Response::Restart, Response::Report);
+    assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
+    world.wait_for("breach", |data| data.to_string().contains("(unknown)"));
+    let lost = |data: &serde_json::Value| data["reason"].as_str().is_some_and(|r| r.contains("could not tell all"));
+    world.wait_for("degraded", lost);
+    assert_eq!(world.of("exited").len(), 0, "it is told while the container runs");
+    world.end();
 }
 
 fn tidies() {
@@ -71,11 +104,15 @@ fn foreign() {
 fn denied() {
     let mut world = World::new(RUNC);
     let item = "program /bin/busybox";
-    let limits =
-        Limits { denied: [item.to_owned()].into(), listener: false, startup_ms: Some(60_000), ..world.limits() };
+    let limits = Limits {
+        denied: [item.to_owned()].into(),
+        denied_habits: [item.to_owned()].into(),
+        listener: false,
+        ..world.limits()
+    };
     nix::unistd::mkfifo(&world.path("out").join("never"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     let config = world.config("/bin/busybox touch /out/made; echo $? >/out/status; read x </out/never");
-    let policy = policy(&world, Response::Restart, Response::Report);
+    let policy = policy(&world, Response::Restart, Response::Restart);
     assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
     assert_eq!((world.wait_written("status"), world.written("made")), ("137\n".to_owned(), None));
     let breach = world.wait_for("breach", |data| data["kind"] == "denied-program");

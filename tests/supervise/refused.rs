@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("refused::crun_reported_and_refused_and_the_workload_goes_on", || report(CRUN, false)),
     ("refused::crun_reported_and_refused_with_no_new_privileges", || report(CRUN, true)),
     ("refused::restart_comes_before_the_caller_has_its_answer", restart),
+    ("refused::a_call_that_was_denied_though_it_is_a_habit_is_told_and_nothing_follows", habit),
     ("refused::a_restart_limit_counts_refusals_and_escalates", escalate),
     ("refused::pause_freezes_and_the_workload_goes_on_when_it_is_resumed", pause),
     ("refused::a_deadly_call_kills_its_caller_and_nobody_else", deadly),
@@ -103,6 +104,17 @@ fn restart() {
         world.end();
         assert_eq!(world.of("exited").len(), 1);
     }
+}
+
+fn habit() {
+    let mut world = World::new(RUNC);
+    let policy = answered(&world, Response::Restart);
+    let habits = MKDIR.map(|call| format!("syscall {call}"));
+    let limits = Limits { denied: habits.clone().into(), denied_habits: habits.into(), ..world.limits() };
+    begun(&mut world, "mkdir /out/made; echo after >/out/after; exec sleep 1000", &MKDIR, policy, limits);
+    world.wait_written("after");
+    let breach = world.wait_for("breach", is_mkdir);
+    assert_eq!((&breach["response"], world.record().generation), (&"report".into(), 1), "{breach}");
 }
 
 fn escalate() {

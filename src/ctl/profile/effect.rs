@@ -151,8 +151,7 @@ impl Denials {
                    containers begin with"
             );
         }
-        let killed = "it is killed before it begins, and told; answered as on-refused-syscall says, or on-write where it is not \
-                      of the image";
+        let killed = "it is killed before it begins, and told";
         let first = "what a container begins with runs all the same";
         let seen = [&self.before.workload_behaviour, &self.before.exec_behaviour];
         let lives = seen.iter().filter_map(|side| side.programs.get(path)).map(|p| p.seen.generations.len()).max();
@@ -168,7 +167,10 @@ impl Denials {
                 "{killed}. It was seen to run in {lives} of {} lives: what needs it there will fail; {first}",
                 self.before.generations.len()
             ),
-            None => format!("{killed}. It was never seen to run by this path, which has to be its file's own; {first}"),
+            None => format!(
+                "{killed}, and answered as on-refused-syscall says, or on-write where it is not of the image. It was never \
+                 seen to run by this path, which has to be its file's own; {first}"
+            ),
         })
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::super::behaviour::{Behaviour, Operation, Write};
 use super::super::document::{Profile, Support};
 use crate::policy::values::{MAX_SIZE_BYTES, is_protected};
+use crate::profile::commanded;
 
 /// Smallest tmpfs.
 const MIN_SIZE_BYTES: u64 = 16 << 20;
@@ -55,7 +56,7 @@ pub fn places(profile: &Profile, notes: &mut Vec<String>) -> Vec<Place> {
     let writes: BTreeMap<String, &Write<Support>> = sides
         .iter()
         .flat_map(|side| &side.writes)
-        .filter(|(_, write)| write.succeeded)
+        .filter(|(path, write)| write.succeeded && commanded::part(path).is_none())
         .map(|(path, write)| (plain(path), write))
         .collect();
     let mut holders = BTreeSet::new();

@@ -37,11 +37,15 @@ static __noinline bool on_others(struct room *r, struct tracked *t, u64 as)
 static __noinline void refused_write(struct pt_regs *regs, struct task_struct *me, struct tracked *t)
 {
 	u32 nr = regs->orig_ax, as = nr, look;
+	struct subject s = { .task = t };
 	bool compat = is_compat(me), told;
 	struct room *r = room(IN_EXIT);
 
-	if (!r || nr >= CALLS)
+	if (!r || nr >= CALLS || !aim(t->slot, t->id, &s))
 		return;
+	/* For what can't be read at all. */
+	blank(r, &s, PATH)->what = WRITE;
+	r->end = LOST;
 	if (compat)
 		as = same_as[nr & (CALLS - 1)];
 	look = calls[as & (CALLS - 1)].look;
@@ -83,37 +87,102 @@ static __noinline void refused_code(struct pt_regs *regs, struct task_struct *me
 	note(r, t);
 }
 
-/* Whether the call has opened something, and not for reading alone. The i386 ones are left to the filter. */
-static __always_inline bool opens_for_writing(struct pt_regs *regs, long ret)
-{
-	u32 nr = regs->orig_ax;
+/* Which argument of a call that opens says how, by number: of x86-64's own calls below, of i386's above. */
+enum { SECOND = 1, THIRD, WRITES, OF_I386 = 4 };
+static const u8 opening[CALLS] = {
+	[2] = SECOND,                       /* open */
+	[85] = WRITES,                      /* creat */
+	[257] = THIRD,                      /* openat */
+	[304] = THIRD,                      /* open_by_handle_at */
+	[437] = WRITES | WRITES << OF_I386, /* openat2: flags by pointer */
+	[5] = SECOND << OF_I386,            /* open */
+	[8] = WRITES << OF_I386,            /* creat */
+	[295] = THIRD << OF_I386,           /* openat */
+	[342] = THIRD << OF_I386,           /* open_by_handle_at */
+};
 
-	if (nr == NR_OPENAT)
-		return ret >= 0 && regs->dx & O_ACCMODE;
-	if (nr == NR_OPEN)
-		return ret >= 0 && regs->si & O_ACCMODE;
-	return nr == NR_OPENAT2 && ret >= 0;
+/* Whether what a call has opened may be open for more than reading. */
+static __always_inline bool for_writing(struct task_struct *me, struct pt_regs *regs, u8 by)
+{
+	bool compat = is_compat(me);
+
+	by = compat ? by >> OF_I386 : by & ((1 << OF_I386) - 1);
+	if (by == SECOND)
+		return (compat ? regs->cx : regs->si) & O_ACCMODE;
+	return by == WRITES || (by == THIRD && regs->dx & O_ACCMODE);
 }
 
-/* A process's memory, which nothing can make read-only: what is written there goes past every protection of a page. */
+/* Whether a name, of sixteen bytes with its zeros, is this word, of fifteen at most. */
+#define IS(name, word) is(name, word, sizeof(word))
+static __always_inline bool is(const char *name, const char *word, u32 bytes)
+{
+	for (u32 i = 0; i < bytes; i++)
+		if (name[i] != word[i])
+			return false;
+	return true;
+}
+
+/* Files that no one may write, though nothing but a mount could keep from it: a process's memory, which is written past every
+ * protection of a page, and those by which a container commands its node (`kernel-files` in seccomp-profiles/baseline.json).
+ */
+static __always_inline bool reaches_out(u64 magic, const char *name)
+{
+	switch (magic) {
+	case PROC_MAGIC:
+		return IS(name, "mem") || IS(name, "core_pattern") || IS(name, "modprobe") || IS(name, "hotplug") ||
+		       IS(name, "sysrq-trigger");
+	case SYSFS_MAGIC:
+		return IS(name, "uevent_helper");
+	case CGROUP_MAGIC:
+		return IS(name, "release_agent");
+	case BINFMT_MAGIC:
+	case DEBUGFS_MAGIC:
+	case SECURITYFS_MAGIC:
+		return true;
+	}
+	return false;
+}
+
 static __noinline void opened(struct task_struct *me, struct tracked *t, u32 fd)
 {
 	struct subject s = { .task = t };
 	struct file *file = file_of(me, fd);
 	struct room *r = room(IN_EXIT);
 	struct path path = {};
-	char name[4] = {};
+	char name[16] = {};
 
-	if (!r || !file || BPF_CORE_READ(file, f_inode, i_sb, s_magic) != PROC_MAGIC ||
-	    !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE) || !aim(t->slot, t->id, &s))
+	if (!r || !file || !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE) || !aim(t->slot, t->id, &s))
 		return;
 	BPF_CORE_READ_INTO(&path, file, f_path);
-	bpf_probe_read_kernel(name, sizeof(name), BPF_CORE_READ(path.dentry, d_name.name));
-	if (name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || name[3])
+	bpf_probe_read_kernel_str(name, sizeof(name), BPF_CORE_READ(path.dentry, d_name.name));
+	if (!reaches_out(BPF_CORE_READ(file, f_inode, i_sb, s_magic), name))
 		return;
-	blank(r, &s, PATH)->what = WRITE;
+	blank(r, &s, OPENED)->what = WRITE;
 	if (!walk(r, path.dentry, path.mnt) || !text(r))
 		unknown(r);
+	note(r, t);
+}
+
+/* The filter says of clone3 that there is none, whatever it is asked for, since its callers do without: who asked for a
+ * namespace is told all the same.
+ */
+static __noinline void refused_namespaces(struct pt_regs *regs, struct task_struct *me, struct tracked *t)
+{
+	struct subject s = { .task = t };
+	struct room *r = room(IN_EXIT);
+	bool compat = is_compat(me);
+	u64 flags = 0;
+	struct key *k;
+
+	if (!r || !aim(t->slot, t->id, &s))
+		return;
+	arguments(r, regs, compat);
+	if (bpf_probe_read_user(&flags, sizeof(flags), (void *)r->args[0]) || !(flags & CLONE_NEW_ALL))
+		return;
+	k = blank(r, &s, CALL);
+	k->number = NR_CLONE3 | (compat ? COMPAT_BIT : 0);
+	k->a = flags & CLONE_NEW_ALL;
+	r->line_bytes = 0;
 	note(r, t);
 }
 
@@ -122,17 +191,25 @@ int BPF_PROG(leave, struct pt_regs *regs, long ret)
 {
 	struct task_struct *me;
 	struct subject s;
-	bool opens = opens_for_writing(regs, ret);
+	u32 nr = regs->orig_ax;
+	u8 opens = 0;
 
-	if (!opens && ret != -EROFS && ret != -EACCES && ret != -EPERM)
+	if (ret >= 0) {
+		opens = opening[nr & (CALLS - 1)];
+		if (!opens)
+			return 0;
+	} else if (ret != -EROFS && ret != -EACCES && ret != -EPERM && (ret != -ENOSYS || nr != NR_CLONE3)) {
 		return 0;
+	}
 	me = bpf_get_current_task_btf();
-	if (!followed(me, &s))
+	if ((opens && !for_writing(me, regs, opens)) || !followed(me, &s))
 		return 0;
 	if (opens)
 		opened(me, s.task, ret);
 	else if (ret == -EROFS)
 		refused_write(regs, me, s.task);
+	else if (ret == -ENOSYS)
+		refused_namespaces(regs, me, s.task);
 	else
 		refused_code(regs, me, s.task, ret);
 	return 0;
@@ -180,15 +257,18 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	return 0;
 }
 
-/* An end by a call of an interface that the filter does not have: the kernel kills for it and asks no listener. */
+/* An end by the filter: the kernel kills for a call and asks no listener. Of threads that end together the one that called is
+ * meant: the kernel has undone its call. What ends by itself alone has called.
+ */
 static __noinline void killed_by_filter(struct task_struct *task, struct subject *s)
 {
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(task);
+	u32 nr = BPF_CORE_READ(regs, orig_ax);
 	struct room *r = room(IN_EXIT);
 
-	if (!r || !is_compat(task))
+	if (!r || ((u32)BPF_CORE_READ(regs, ax) != nr && BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT))
 		return;
-	blank(r, s, CALL)->number = (u32)BPF_CORE_READ(regs, orig_ax) | COMPAT_BIT;
+	blank(r, s, CALL)->number = nr | (is_compat(task) ? COMPAT_BIT : 0);
 	r->line_bytes = 0;
 	note(r, s->task);
 }

@@ -38,7 +38,7 @@ struct state {
 	u32 active;       /* the last window with any activity, plus one */
 	u32 active_windows;
 	u32 init; /* its tgid, as the kernel counts */
-	u32 programs, capabilities; /* the guard's records of bounded rooms */
+	u32 programs, capabilities, opened, ended; /* the guard's records, by rooms */
 	u32 pad;
 };
 

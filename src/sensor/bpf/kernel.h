@@ -21,7 +21,7 @@ enum { false, true };
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct pt_regs {
-	unsigned long bp, bx, r10, r9, r8, cx, dx, si, di, orig_ax;
+	unsigned long bp, bx, r10, r9, r8, ax, cx, dx, si, di, orig_ax;
 };
 struct ns_common {
 	unsigned int inum;
@@ -123,6 +123,7 @@ typedef struct {
 } atomic_t;
 struct signal_struct {
 	atomic_t live;
+	unsigned int flags;
 };
 struct thread_info {
 	u32 status;
@@ -177,6 +178,7 @@ struct unix_sock {
 #define EACCES 13
 #define EEXIST 17
 #define EROFS 30
+#define ENOSYS 38
 #define ENETUNREACH 101
 #define ETIMEDOUT 110
 #define ECONNREFUSED 111
@@ -191,6 +193,7 @@ struct unix_sock {
 #define PROT_EXEC 0x4
 #define MAP_ANONYMOUS 0x20
 #define SIGSYS 31
+#define SIGNAL_GROUP_EXIT 0x4
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
 #define S_IFREG 0100000
@@ -203,6 +206,11 @@ struct unix_sock {
 #define SOCK_SEQPACKET 5
 #define TMPFS_MAGIC 0x01021994
 #define PROC_MAGIC 0x9fa0
+#define SYSFS_MAGIC 0x62656572
+#define CGROUP_MAGIC 0x27e0eb
+#define BINFMT_MAGIC 0x42494e4d
+#define DEBUGFS_MAGIC 0x64626720
+#define SECURITYFS_MAGIC 0x73636673
 #define OVERLAYFS_MAGIC 0x794c7630
 #define CAP_SYS_ADMIN 21
 #define SIGKILL 9

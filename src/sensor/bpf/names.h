@@ -47,13 +47,16 @@ static __noinline bool named(struct room *r, u32 dir, u64 pointer)
 		if (first != '/')
 			r->line[bytes++] = '/';
 		more = bpf_probe_read_user_str(&r->line[bytes], 512, (void *)pointer);
-		if (more < 1 || more >= 512)
+		if (more < 1)
 			return false;
 		bytes += more - 1;
+		/* Its base may be what is long. */
+		if (more >= 512 || bytes > TEXT)
+			r->end = LONG;
 	}
 	r->line_bytes = bytes;
 	r->key.flags = flags;
-	return text(r);
+	return r->end != LONG && text(r);
 }
 
 static __noinline bool on_names(struct room *r, struct tracked *t, u64 as, s32 result)

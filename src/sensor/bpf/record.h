@@ -7,19 +7,21 @@
 #define CALLS 512
 #define TEXT 400
 
-enum kind { CALL = 1, DENIED, CAPABILITY, ARGUMENT, PROGRAM, PATH, PEER, ALLOWED, ALLOWED_BELOW };
+enum kind { CALL = 1, DENIED, CAPABILITY, ARGUMENT, PROGRAM, PATH, PEER, ALLOWED, ALLOWED_BELOW, OPENED, LOSS };
 enum operation { WRITE = 1, CREATE, REMOVE, RENAME, ATTRIBUTES };
 enum origin { IMAGE = 1, UPPER, TMPFS, ANONYMOUS, VOLUME, ROOT, NAMED };
 enum direction { LISTEN = 1, CONNECT };
-/* A walk's end: too deep or too long; at a root; at a file that is nowhere in the tree, such as a memfd. */
-enum end { LOST, FOUND, NOWHERE };
-enum { ON_ROOT = 1, BY_TEXT = 2, RELATIVE = 4, NO_PATH = 8, KILLED = 16, KEPT = 32 };
+/* A walk's end: too deep or too long; at a root; at a file that is nowhere in the tree, such as a memfd. Or the name that was
+ * given is too long: the line has its beginning.
+ */
+enum end { LOST, FOUND, NOWHERE, LONG };
+enum { ON_ROOT = 1, BY_TEXT = 2, RELATIVE = 4, NO_PATH = 8, KILLED = 16, KEPT = 32, CUT = 64 };
 
 /* Identity of one record. Its bytes are compared, so what a kind does not use is zero. */
 struct key {
 	u8 side, kind;
 	u8 what;    /* operation, origin, direction */
-	u8 flags;   /* PATH: ON_ROOT, BY_TEXT, RELATIVE; PROGRAM: 1 if privileged, KEPT from running; told by the guard: NO_PATH, KILLED */
+	u8 flags;   /* PATH: ON_ROOT, BY_TEXT, RELATIVE; PROGRAM: 1 if privileged, KEPT from running; told by the guard: NO_PATH, KILLED, CUT */
 	u32 number; /* CALL, DENIED, ARGUMENT: number and ABI; CAPABILITY: number; PATH: errno; PEER: family << 16 | type */
 	u64 a, b;   /* ARGUMENT: values; PEER: protocol | bytes of address << 32, and port */
 	char text[TEXT];

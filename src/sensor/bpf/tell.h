@@ -1,22 +1,36 @@
-/* Telling a refusal: each distinct thing at once, when it goes on at ever longer intervals, and within bounds. */
+/* Telling a refusal: each distinct thing at once, when it goes on at ever longer intervals, and within bounds. That something
+ * could not be told is told, too.
+ */
 #pragma once
 #include "record.h"
 
-/* Refused capabilities that one container may tell: `guard.rs` has the same. */
+/* How many of a kind one container may tell, where it is not the slot's limit: `guard.rs` has the same. */
+#define MOST_PROGRAMS 1024
 #define MOST_CAPABILITIES 256
+#define MOST_OPENED 256
+#define MOST_ENDED 64
 /* So many times the quiet before something is told again doubles: from a minute to an hour. */
 #define DOUBLINGS 6
 
 /* The room that a kind has of its own: a flood of one can't push another out. */
 static __always_inline u32 *counter(struct subject *s, u8 kind, u32 *limit)
 {
-	*limit = s->slot->limit;
-	if (kind == PROGRAM)
+	switch (kind) {
+	case PROGRAM:
+		*limit = MOST_PROGRAMS;
 		return &s->state->programs;
-	if (kind != CAPABILITY)
-		return &s->state->entries;
-	*limit = MOST_CAPABILITIES;
-	return &s->state->capabilities;
+	case CAPABILITY:
+		*limit = MOST_CAPABILITIES;
+		return &s->state->capabilities;
+	case OPENED:
+		*limit = MOST_OPENED;
+		return &s->state->opened;
+	case CALL:
+		*limit = MOST_ENDED;
+		return &s->state->ended;
+	}
+	*limit = s->slot->limit;
+	return &s->state->entries;
 }
 
 static __always_inline u32 seconds(void)
@@ -24,16 +38,66 @@ static __always_inline u32 seconds(void)
 	return bpf_ktime_get_ns() / 1000000000;
 }
 
-/* Puts the record in `r->key` into the container's ring. */
-static __always_inline long tell(struct room *r, struct subject *s, void *ring)
+/* Counts what nothing refused and each time matters; whether that is to be told: at powers of two, and in another second than
+ * the last.
+ */
+static __always_inline bool each(struct value *v)
 {
-	u32 bytes = r->line_bytes;
+	u32 times = __sync_fetch_and_add(&v->windows, 1) + 1, now = seconds();
 
+	if (times & (times - 1) && v->last == now)
+		return false;
+	v->last = now;
+	return true;
+}
+
+/* Writes the record in `r->key`, with so much of its text, to the ring. */
+static __always_inline long ring(struct room *r, struct subject *s, void *bell, u32 bytes)
+{
 	if (bytes > TEXT)
 		bytes = TEXT;
 	r->pid = number_in(bpf_get_current_task_btf(), s->slot->pid_ns);
 	bpf_get_current_comm(r->comm, sizeof(r->comm));
-	return bpf_ringbuf_output(ring, &r->pid, (void *)&r->key.text - (void *)&r->pid + bytes, BPF_RB_FORCE_WAKEUP);
+	return bpf_ringbuf_output(bell, &r->pid, (void *)&r->key.text - (void *)&r->pid + bytes, BPF_RB_FORCE_WAKEUP);
+}
+
+/* Paths leave the ring's last quarter to what is worse. */
+static __always_inline bool is_crowded(void *bell)
+{
+	u64 unread = bpf_ringbuf_query(bell, BPF_RB_AVAIL_DATA), all = bpf_ringbuf_query(bell, BPF_RB_RING_SIZE);
+
+	return unread > all - all / 4;
+}
+
+/* Something is lost, which is counted, and told: a record of its own, made in `r->key`. Where even that finds no room, there is
+ * much to be read, and whoever reads looks at the count.
+ */
+static __noinline void lose(struct room *r, struct tracked *t)
+{
+	struct subject s = { .task = t };
+	u32 slot = t->slot;
+	void *table, *bell;
+	struct value *v;
+
+	if (!aim(slot, t->id, &s))
+		return;
+	__sync_fetch_and_add(&s.state->table_full, 1);
+	table = bpf_map_lookup_elem(&tables, &slot);
+	bell = bpf_map_lookup_elem(&bells, &slot);
+	if (!table || !bell)
+		return;
+	blank(r, &s, LOSS);
+	v = bpf_map_lookup_elem(table, &r->key);
+	if (v) {
+		if (!each(v))
+			return;
+	} else {
+		r->value.windows = 1;
+		r->value.last = seconds();
+		bpf_map_update_elem(table, &r->key, &r->value, BPF_NOEXIST);
+	}
+	r->count = 1;
+	ring(r, &s, bell, 0);
 }
 
 /* What was told is met again: it is counted, and told with that count once it has been quiet about it for long enough. */
@@ -41,7 +105,7 @@ static __noinline bool again(struct room *r, struct tracked *t, struct value *v)
 {
 	u32 slot = t->slot, now = seconds(), last, times, doublings;
 	struct subject s = { .task = t };
-	void *ring;
+	void *bell;
 
 	if (!v || !aim(slot, t->id, &s))
 		return false;
@@ -51,38 +115,46 @@ static __noinline bool again(struct room *r, struct tracked *t, struct value *v)
 	__sync_fetch_and_add(&v->windows, 1);
 	if (!s.slot->quiet || now - last < s.slot->quiet << doublings || __sync_val_compare_and_swap(&v->last, last, now) != last)
 		return true;
-	ring = bpf_map_lookup_elem(&bells, &slot);
-	if (!ring)
+	bell = bpf_map_lookup_elem(&bells, &slot);
+	if (!bell)
 		return false;
 	v->first = times + 1;
 	r->count = __sync_fetch_and_and(&v->windows, 0);
 	/* Nobody has read for long: the count is kept for the next time. */
-	if (tell(r, &s, ring))
+	if (ring(r, &s, bell, r->line_bytes))
 		__sync_fetch_and_add(&v->windows, r->count);
 	return true;
 }
 
-/* Tells the record in `r->key`, whose text has `r->line_bytes`; false if it is lost, which is counted. */
+/* Tells the record in `r->key`, whose text has `r->line_bytes`; false if it is lost. */
 static __noinline bool note(struct room *r, struct tracked *t)
 {
-	u32 slot = t->slot, limit, *count;
+	u32 slot = t->slot, bytes = r->line_bytes, limit, *count;
 	struct subject s = { .task = t };
-	void *table, *ring;
+	void *table, *bell;
 	struct value *v;
 	long error;
 
 	if (!aim(slot, t->id, &s))
 		return false;
 	table = bpf_map_lookup_elem(&tables, &slot);
-	ring = bpf_map_lookup_elem(&bells, &slot);
-	if (!table || !ring)
+	bell = bpf_map_lookup_elem(&bells, &slot);
+	if (!table || !bell)
 		return false;
 	v = bpf_map_lookup_elem(table, &r->key);
-	if (v)
-		return again(r, t, v);
+	if (v) {
+		if (r->key.kind != OPENED)
+			return again(r, t, v);
+		r->count = 1;
+		if (each(v) && ring(r, &s, bell, bytes))
+			lose(r, t);
+		return true;
+	}
 	count = counter(&s, r->key.kind, &limit);
-	if (__sync_fetch_and_add(count, 1) >= limit)
+	if (__sync_fetch_and_add(count, 1) >= limit || (r->key.kind == PATH && is_crowded(bell)))
 		goto lost;
+	/* What is refused is counted from when it was told last. */
+	r->value.windows = r->key.kind == OPENED;
 	r->value.last = seconds();
 	error = bpf_map_update_elem(table, &r->key, &r->value, BPF_NOEXIST);
 	if (error == -EEXIST) {
@@ -92,19 +164,25 @@ static __noinline bool note(struct room *r, struct tracked *t)
 	if (error)
 		goto lost;
 	r->count = 1;
-	if (!tell(r, &s, ring))
+	if (!ring(r, &s, bell, bytes))
 		return true;
 	/* Nobody has read for long. It may be told the next time. */
 	bpf_map_delete_elem(table, &r->key);
 lost:
 	__sync_fetch_and_add(count, -1);
-	__sync_fetch_and_add(&s.state->table_full, 1);
+	lose(r, t);
 	return false;
 }
 
-/* The record in `r->key` has a path that can't be told. */
+/* The record in `r->key` has a path that can't be told, or only in part: one that is too long begins as the line does. */
 static __always_inline void unknown(struct room *r)
 {
+	if (r->end == LONG) {
+		r->key.flags |= CUT;
+		r->line_bytes = TEXT;
+		bpf_probe_read_kernel(r->key.text, TEXT, r->line);
+		return;
+	}
 	r->key.flags = NO_PATH;
 	r->line_bytes = 0;
 	__builtin_memset(r->key.text, 0, sizeof(r->key.text));

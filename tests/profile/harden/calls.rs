@@ -142,21 +142,6 @@ fn an_engines_own_listener_keeps_its_calls_and_gets_none_of_ours() {
 }
 
 #[test]
-fn a_filter_that_can_be_read_in_two_ways_is_kept_whole_and_that_is_said() {
-    for odd in [
-        json!({"defaultAction": "SCMP_ACT_WHATEVER"}),
-        json!({"defaultAction": "SCMP_ACT_ERRNO", "unheardOf": 1}),
-        json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_TRACE"}]}),
-        json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW",
-            "args": [{"index": 0, "value": 1, "valueTwo": 2, "op": "SCMP_CMP_MASKED_EQ"}]}]}),
-    ] {
-        let plan = hardened(&profile(&["openat"]), &with_filter(&odd), true);
-        assert!(edit(&plan, "/linux/seccomp").is_none() && !plan.limits.listener, "{odd}");
-        assert!(plan.notes.iter().any(|n| n.contains("kept whole")), "{odd}: {:?}", plan.notes);
-    }
-}
-
-#[test]
 fn of_two_rules_that_contradict_each_other_the_harder_one_holds_and_that_is_said() {
     let filter = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
         {"names": ["read", "openat"], "action": "SCMP_ACT_ALLOW"}, {"names": ["openat"], "action": "SCMP_ACT_KILL"}]});

@@ -141,7 +141,8 @@ fn programs_of_image_and_volumes_run_and_other_foreign_ones_do_not() {
     learnt.steering.allowed.insert("program /tmp/x from tmpfs".into(), by_hand.clone());
     learnt.steering.denied.insert("program /data/plugin".into(), by_hand);
     let allowed = BTreeSet::from(["/bin/sh".to_string(), "/tmp/x".to_string()]);
-    assert_eq!(hardened(&learnt, &docker, true).limits.programs, allowed);
+    let limits = hardened(&learnt, &docker, true).limits;
+    assert_eq!((limits.programs, limits.denied_habits), (allowed, ["program /data/plugin".to_string()].into()));
 }
 
 #[test]
@@ -221,6 +222,28 @@ fn what_todays_engines_mask_is_masked_only_where_the_engine_masks_at_all() {
     assert!(masked.contains(&json!("/sys/devices/virtual/powercap")) && masked.contains(&json!("/proc/kcore")));
     value["linux"]["maskedPaths"] = json!([]);
     assert_eq!(edit(&hardened(&profile(&[]), &document(&value), true), "/linux/maskedPaths"), None);
+}
+
+#[test]
+fn what_commands_the_node_is_read_only_but_for_what_the_workload_writes_and_the_engine_mounts() {
+    let mut value = engine(DOCKER);
+    let read_only = |learnt: &Profile, value: &Value| {
+        edit(&hardened(learnt, &document(value), true), "/linux/readonlyPaths").cloned()
+    };
+    assert_eq!(read_only(&profile(&[]), &value), None, "the engine has done it");
+    let whole = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger", "/proc/sys"];
+    for none in [json!([]), Value::Null] {
+        value["linux"]["readonlyPaths"] = none;
+        assert_eq!(read_only(&profile(&[]), &value), Some(json!(whole)));
+    }
+    let writes = changed(|o| {
+        o.workload_behaviour.writes.insert("/proc/sys/net".to_owned(), write(seen(0, 0, 1)));
+    });
+    let left = read_only(&writes, &value).unwrap();
+    let has = |path: &str| left.as_array().unwrap().contains(&json!(path));
+    assert!(!has("/proc/sys") && !has("/proc/sys/net") && has("/proc/sys/kernel") && has("/proc/irq"), "{left}");
+    value["mounts"].as_array_mut().unwrap().push(json!({"destination": "/proc/irq/1", "type": "bind", "source": "/x"}));
+    assert!(!read_only(&profile(&[]), &value).unwrap().as_array().unwrap().contains(&json!("/proc/irq")));
 }
 
 #[test]
