@@ -134,7 +134,8 @@ impl Supervisor {
             (caller::look(call.tid), caller::path(call, &name), pidfd)
         });
         if !inbox.gate.waits(waiting) {
-            // It was killed, and its number may be another's: what was read is not told. Or a signal interrupted the call, which
+            // It was killed (who is killed before the call is taken leaves no trace with the kernel), and its number may be
+            // another's: what was read is not told. Or a signal interrupted the call, which
             // may be made again, and then counts again. Either way it was not let through.
             let is_runtimes = match &looked {
                 Some((who, _, _)) if self.is_runtimes_own(waiting, who) => true,
@@ -278,10 +279,8 @@ impl Supervisor {
 
     fn judge(&mut self, refusals: &[Refusal], beyond: bool, now: Duration) -> Vec<Effect> {
         let limits = &self.plan.limits;
-        let is_sign =
-            |refusal: &&Refusal| !(refusal.session || is_only_told(limits, refusal) || is_denied(limits, refusal));
-        let mut of_workload = refusals.iter().filter(is_sign);
-        let first = of_workload.clone().next();
+        let mut of_workload = refusals.iter().filter(|refusal| !refusal.session && !is_only_told(limits, refusal));
+        let first = of_workload.clone().find(|refusal| !is_denied(limits, refusal));
         if of_workload.any(|refusal| !may_be_honest(&refusal.refused)) {
             self.machine.note_attack();
         }

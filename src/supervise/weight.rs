@@ -73,7 +73,7 @@ pub(super) fn may_be_honest(refused: &Refused) -> bool {
             path.starts_with('/') && baseline::protected(path).is_none() && baseline::kernel_file(path).is_none()
         }
         Refused::Capability { name } => baseline::capability(name).is_none(),
-        Refused::Program { origin, killed, .. } => !killed && (origin == "image" || origin == "root"),
+        Refused::Program { origin, killed, .. } => !killed && is_of_image(origin),
     }
 }
 
