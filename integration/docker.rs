@@ -24,7 +24,7 @@ const CLIENT: &str = "/usr/bin/docker";
 
 impl<'c> Docker<'c> {
     /// Starts it with these runtimes: `plain` (runc), and `lithify`, `tripwire`, `engine`, `report`, `pause`, `stop`, `off`,
-    /// `learn`, `auto` (lithify with the flag that the name says; Docker 20.10 has no annotations).
+    /// `learn`, `observe`, `auto` (lithify with the flag that the name says; Docker 20.10 has no annotations).
     pub fn start(corner: &'c Corner, setup: &Setup) -> Result<Docker<'c>> {
         let containerd = Containerd::start(corner, setup)?;
         let bridge = "ip link add br0 type bridge && ip addr add 10.213.0.1/24 dev br0 && ip link set br0 up";
@@ -45,7 +45,8 @@ impl<'c> Docker<'c> {
                 "report": runtime(&["--rootfs", "tripwire", "--on-write", "report"]),
                 "pause": runtime(&["--rootfs", "tripwire", "--on-write", "pause"]),
                 "stop": runtime(&["--rootfs", "tripwire", "--on-write", "stop"]),
-                "learn": runtime(&["--mode", "learn"]), "auto": runtime(&["--mode", "auto"]),
+                "learn": runtime(&["--mode", "learn"]), "observe": runtime(&["--mode", "observe"]),
+                "auto": runtime(&["--mode", "auto"]),
             },
         });
         let file = corner.path("docker.json");

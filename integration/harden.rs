@@ -24,6 +24,8 @@ use crate::setup::{RUNC, Setup};
 /// Docker's own filter, as it is in a config.json.
 const DOCKER: &str = include_str!("../tests/profile/engines/docker-20.10.json");
 const PODMAN: &str = include_str!("../tests/profile/engines/podman-4.3.json");
+/// As containers-common has it for a container without CAP_AUDIT_WRITE.
+const PODMAN_WITHOUT_AUDIT: &str = include_str!("../tests/profile/engines/podman-4.3-without-audit.json");
 /// Serves itself a file, and gives one away.
 const WORK: &str = "httpd -p 8080 -h /srv && wget -qO- http://127.0.0.1:8080/file && rm -f /srv/given && echo x >/srv/given \
                     && chown 1:1 /srv/given && kill $(pidof httpd) && echo worked";

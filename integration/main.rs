@@ -35,6 +35,8 @@ mod limits;
 mod noalarm;
 mod plain;
 mod sealed;
+mod sessions;
+mod steered;
 mod storm;
 mod tidy;
 mod tripwire;

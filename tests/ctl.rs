@@ -141,10 +141,31 @@ fn inspect_takes_the_beginning_of_an_id_that_fits_only_one() {
     assert_eq!(json(&node.ctl(&["inspect", "x", "--json"]))["id"], "xyz");
     assert_eq!(json(&node.ctl(&["inspect", "--json", "abc"]))["id"], "abc");
     let ran = node.ctl(&["inspect", "ab"]);
-    assert!(ran.code == 1 && ran.err.contains("3 containers' ids begin with \"ab\""), "{}", ran.err);
+    assert!(ran.code == 1 && ran.err.contains("3 containers' ids or names begin with \"ab\""), "{}", ran.err);
     assert!(node.ctl(&["inspect", "nope"]).err.contains("see 'lithifyctl status'"));
     let text = node.ctl(&["inspect", "xyz"]).out;
     assert!(text.contains("policy:\n  mode: auto\n") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn a_plan_takes_a_container_by_the_beginning_of_its_id_or_name_and_says_what_to_give_otherwise() {
+    let node = Node::new();
+    let bundle = node.dir.path().join("bundles").join("b1");
+    std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
+    let config = r#"{"ociVersion":"1.0.2","process":{"args":["/bin/web"]},"root":{"path":"rootfs"}}"#;
+    std::fs::write(bundle.join("config.json"), config).unwrap();
+    let names = EngineNames { container: Some("front".to_string()), ..EngineNames::default() };
+    node.add(&Record { bundle: bundle.clone(), names, ..record("abc1") });
+    node.add(&record("xyz"));
+    // Each is found, and has no profile.
+    for word in ["abc", "fro", bundle.to_str().unwrap()] {
+        let ran = node.ctl(&["plan", word]);
+        assert!(ran.code == 1 && ran.err.contains("no profile of the bundle's workload"), "{word}: {}", ran.err);
+    }
+    let neither = node.ctl(&["plan", "nope"]).err;
+    assert!(neither.contains("is neither a bundle") && neither.contains("'lithifyctl inspect ID'"), "{neither}");
+    assert!(node.ctl(&["plan", "./nope"]).err.contains("nope/config.json"));
+    assert_eq!(json(&node.ctl(&["inspect", "fro", "--json"]))["id"], "abc1");
 }
 
 #[test]
@@ -228,7 +249,7 @@ fn a_hook_that_fails_is_an_event_and_fails_no_container_unless_it_is_strict() {
 
 #[test]
 fn every_verb_explains_itself_and_mistakes_in_usage_are_status_2() {
-    for verb in ["status", "inspect", "events", "profile", "doctor", "install", "hook", "config", "sensor"] {
+    for verb in ["status", "inspect", "events", "profile", "plan", "doctor", "install", "hook", "config", "sensor"] {
         let ran = ctl(&[verb, "--help"]);
         assert!(ran.code == 0 && ran.out.starts_with("usage: lithifyctl"), "{verb}: {}", ran.out);
         let ran = ctl(&[verb, "--hepl"]);
@@ -236,6 +257,9 @@ fn every_verb_explains_itself_and_mistakes_in_usage_are_status_2() {
     }
     assert_eq!(ctl(&["--help"]).code, 0);
     assert_eq!(ctl(&[]).code, 2);
+    assert!(ctl(&["paln"]).err.contains("did you mean \"plan\"?") && ctl(&["xxxxx"]).err.contains(" plan,"));
+    let told = EventType::ALL.map(EventType::short_name);
+    assert!(told.iter().all(|name| ctl(&["events", "--help"]).out.contains(name)));
     assert!(ctl(&["statsu"]).err.contains("did you mean \"status\"?"));
     assert_eq!(ctl(&["--version"]).out, format!("lithifyctl {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(json(&ctl(&["--version", "--json"]))["version"], env!("CARGO_PKG_VERSION"));

@@ -1,6 +1,6 @@
 //! `lithifyctl inspect ID`: everything that is known of one container. Must not: act on it.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::status::{Guard, guard};
@@ -11,7 +11,8 @@ use crate::record::Record;
 const HELP: &str = "\
 usage: lithifyctl inspect ID [--json]
 
-Everything about one container under lithify; the beginning of its id is enough where it fits only one. How far learning
+Everything about one container under lithify; the beginning of its id, or of its name where the
+engine tells one, is enough where it fits only one. How far learning
 has come, and containers that a hook records under another runtime, are in 'lithifyctl status' only.
 ";
 
@@ -31,7 +32,12 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
         return Ok(Outcome::Well);
     }
     let Some(id) = id.filter(|id| !id.is_empty()) else { return Err(usage("expected a container's id")) };
-    let record = find(call, &id)?;
+    let record = find(call, &id)?.with_context(|| {
+        format!(
+            "no container under lithify has an id or a name that begins with {}; see 'lithifyctl status'",
+            quote(&id)
+        )
+    })?;
     let gone = guard(&record) == Guard::Gone;
     let mut value = serde_json::to_value(&record)?;
     value["protected"] = Value::Bool(!gone);
@@ -46,13 +52,20 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     Ok(if gone { Outcome::Wrong } else { Outcome::Well })
 }
 
-fn find(call: &Call<'_>, id: &str) -> Result<Record> {
+/// The one container whose id, or else whose name, begins with `id`; `None`: there is none.
+///
+/// # Errors
+/// When there are several, or its record can't be read.
+pub(super) fn find(call: &Call<'_>, id: &str) -> Result<Option<Record>> {
     let state_dir = call.settings()?.state_dir;
     let mut broken = Vec::new();
-    let mut fitting = Vec::new();
+    let (mut fitting, mut named) = (Vec::new(), Vec::new());
     for (dir, record) in Record::list(&state_dir)? {
         match record {
             Ok(record) if record.id.starts_with(id) => fitting.push(record),
+            Ok(record) if record.names.container.as_ref().is_some_and(|name| name.starts_with(id)) => {
+                named.push(record)
+            }
             Ok(_) => {}
             Err(e) if dir.file_name().is_some_and(|n| n.to_string_lossy().starts_with(id)) => broken.push(e),
             Err(_) => {}
@@ -61,15 +74,19 @@ fn find(call: &Call<'_>, id: &str) -> Result<Record> {
     if fitting.iter().filter(|r| r.id == id).count() == 1 {
         fitting.retain(|r| r.id == id);
     }
-    match (fitting.len(), broken.pop()) {
-        (1, _) => Ok(fitting.remove(0)),
-        (0, Some(e)) => Err(e),
-        (0, None) => {
-            bail!("no container under lithify has an id that begins with {}; see 'lithifyctl status'", quote(id))
+    if fitting.is_empty() && broken.is_empty() {
+        fitting = named;
+        if fitting.iter().filter(|r| r.names.container.as_deref() == Some(id)).count() == 1 {
+            fitting.retain(|r| r.names.container.as_deref() == Some(id));
         }
+    }
+    match (fitting.len(), broken.pop()) {
+        (1, _) => Ok(fitting.pop()),
+        (0, Some(e)) => Err(e),
+        (0, None) => Ok(None),
         (n, _) => {
             let ids: Vec<&str> = fitting.iter().map(|r| r.id.as_str()).take(5).collect();
-            bail!("{n} containers' ids begin with {}: {}; give more of the id", quote(id), ids.join(", "))
+            bail!("{n} containers' ids or names begin with {}: {}; give more of the id", quote(id), ids.join(", "))
         }
     }
 }

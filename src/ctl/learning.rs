@@ -2,11 +2,13 @@
 //! another runtime: the workload's newest) says, and the observation that is
 //! being made now. Must not: decide that learning is over.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::learn::presence::Entry;
-use crate::policy::{Auto, Config, Mode, word};
+use crate::policy::{Auto, Config, Mode, values, word};
 use crate::profile::{Profile, Progress, Stage, stages, store};
 
 /// How far the learning of one container's workload has come.
@@ -21,6 +23,9 @@ pub struct Learning {
     pub profile: Option<Newest>,
     /// Why it can't be read.
     pub error: Option<String>,
+    /// Longest time until what is seen is saved.
+    #[serde(skip)]
+    pub interval: Duration,
 }
 
 /// What there is to say of a profile in one line.
@@ -63,7 +68,13 @@ impl Learning {
             Ok(profile) => (profile.as_ref().map(|profile| Newest::of(profile, &config.auto)), None),
             Err(error) => (None, Some(format!("{error:#}"))),
         };
-        Learning { recording: collector.is_some(), windows: current.map_or(0, |o| o.windows), profile, error }
+        Learning {
+            recording: collector.is_some(),
+            windows: current.map_or(0, |o| o.windows),
+            profile,
+            error,
+            interval: config.learning.interval,
+        }
     }
 
     /// In words; `mode` is the container's, where it is known; `auto`: it follows from the profile, and what that waits for
@@ -77,7 +88,10 @@ impl Learning {
         let plural = |n: usize| if n == 1 { "" } else { "s" };
         match (&self.profile, &self.error) {
             (_, Some(error)) => format!("{doing}; profile UNREADABLE: {error}"),
-            (None, None) if self.windows == 0 => format!("{doing}; no profile yet"),
+            (None, None) if self.windows == 0 => {
+                let interval = values::show_duration(self.interval);
+                format!("{doing}; no profile yet: it is saved every {interval}, and when the container ends")
+            }
             (None, None) => {
                 format!("{doing}; no profile yet, {} window{} so far", self.windows, plural(self.windows as usize))
             }

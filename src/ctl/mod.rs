@@ -197,8 +197,8 @@ fn is_closed(e: &io::Error) -> bool {
 /// # Errors
 /// What the verb failed on; [`Usage`] for a mistake in the arguments.
 pub fn run(mut args: lexopt::Parser, out: &mut dyn Write) -> Result<Outcome> {
-    const VERBS: [&str; 10] =
-        ["status", "inspect", "events", "profile", "doctor", "install", "hook", "config", "runtime", "sensor"];
+    const VERBS: [&str; 11] =
+        ["status", "inspect", "events", "profile", "plan", "doctor", "install", "hook", "config", "runtime", "sensor"];
     let mut call = Call { config: None, json: false, out, help: false };
     let verb = match call.next(&mut args)? {
         None => {

@@ -1,6 +1,7 @@
-//! `lithifyctl plan BUNDLE`: what enforcing a profile would change in a container's config.json, and why. Must not: change a
+//! `lithifyctl plan BUNDLE|ID`: what enforcing a profile would change in a container's config.json, and why. Must not: change a
 //! file of the bundle, or run a container of it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -12,17 +13,18 @@ use crate::events::EngineNames;
 use crate::harden::{self, Hardening, harden};
 use crate::identity;
 use crate::policy::suggest::quote;
-use crate::policy::{self, Config, Policy, RootfsKind, Standing, word};
+use crate::policy::{self, Config, Policy, RootfsKind, Scratch, Standing, word};
+use crate::profile::behaviour::Origin;
 use crate::profile::{Profile, Progress, Revision, stages, store};
 use crate::runtime::needs::{self, Needs};
 use crate::spec::Document;
 use crate::supervise::SOCKET;
 
 const HELP: &str = "\
-usage: lithifyctl plan BUNDLE [OPTIONS]
+usage: lithifyctl plan BUNDLE|ID [OPTIONS]
 
 Shows what enforcing a workload's profile would change in the config.json of a bundle, and why, without changing or running
-it. A low-level runtime that is not known yet is measured, as for a container's start.
+it. ID is the beginning of a container's id or name, as for 'inspect': its bundle is meant. A low-level runtime that is not known yet is measured, as for a container's start.
 
 options:
   --profile NAME|FILE  WORKLOAD, WORKLOAD@REVISION or a file, instead of the profile that the bundle's container would be
@@ -30,6 +32,8 @@ options:
   --runtime PATH       the low-level runtime, instead of the configuration's
   --json               print the edits with their values, the scratch mounts, the limits and the notes as JSON
 ";
+
+const BUNDLES_FILE: &str = "config.json";
 
 /// Shows the plan.
 ///
@@ -48,11 +52,10 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     if call.helped(HELP)? {
         return Ok(Outcome::Well);
     }
-    let Some(bundle) = bundle else { return Err(usage("expected a bundle")) };
+    let Some(word) = bundle else { return Err(usage("expected a bundle, or a container's id")) };
     let config = call.settings()?;
-    let bundle = std::path::absolute(&bundle).with_context(|| format!("failed to find {}", bundle.display()))?;
+    let (bundle, id) = found(call, &word)?;
     let document = Document::read(&bundle)?;
-    let id = bundle.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let container = Container::of(&config, &document, &bundle, &id)?;
     let (profile, other) = match named {
         Some(name) => (super::profile::resolve(&config.data_dir, &name)?, None),
@@ -92,6 +95,25 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
         call.out.write_all(shown.as_bytes())?;
     }
     Ok(Outcome::Well)
+}
+
+/// The bundle that is meant, and its container's id.
+fn found(call: &Call<'_>, word: &Path) -> Result<(PathBuf, String)> {
+    let is_path = word.components().count() != 1 || word.is_absolute();
+    if is_path || word.join(BUNDLES_FILE).exists() {
+        let bundle = std::path::absolute(word).with_context(|| format!("failed to find {}", word.display()))?;
+        let id = bundle.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        return Ok((bundle, id));
+    }
+    let name = word.to_string_lossy();
+    match super::inspect::find(call, &name)? {
+        Some(record) => Ok((record.bundle, record.id)),
+        None => bail!(
+            "{} is neither a bundle (a folder with a {BUNDLES_FILE}) nor the beginning of a container's id or name; \
+             'lithifyctl status' lists the containers, and 'lithifyctl inspect ID' shows the bundle of one",
+            quote(&name)
+        ),
+    }
 }
 
 /// What would hold for a container of the bundle, found as its start finds it.
@@ -150,12 +172,13 @@ fn show(profile: &Profile, needs: &Needs, hardening: &Hardening) -> String {
         lines.push(format!("  {}\n    {}\n    why: {}", edit.pointer, edit.what, edit.why));
     }
     if !hardening.scratch.is_empty() {
-        lines.push("\nmounts a tmpfs where the workload was seen to write:".into());
+        lines.push("\nmounts a tmpfs:".into());
     }
     for scratch in &hardening.scratch {
         let size = scratch.size_bytes.map(|bytes| format!("{} MiB", bytes >> 20)).unwrap_or_default();
         let exec = if scratch.exec { ", programs in it run" } else { "" };
         lines.push(format!("  {}  {size}{exec}", scratch.path.display()));
+        lines.push(format!("    why: {}", why(profile, scratch)));
     }
     let limits = &hardening.limits;
     let list = |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
@@ -167,7 +190,9 @@ fn show(profile: &Profile, needs: &Needs, hardening: &Hardening) -> String {
     for (about, names) in [
         ("system calls that end their process", &limits.deadly_syscalls),
         ("capabilities taken, of which a use is told", &limits.withheld_capabilities),
-        ("programs that run though they are not of the image", &limits.programs),
+        ("programs of volumes, which were seen to run", &of_volumes(profile)),
+        ("allowed by hand", &limits.allowed),
+        ("denied by hand", &limits.denied),
         ("refused writes that are known, and silent", &limits.known_writes),
     ] {
         if !names.is_empty() {
@@ -182,6 +207,29 @@ fn show(profile: &Profile, needs: &Needs, hardening: &Hardening) -> String {
     }
     // Newlines between the lines are ours; those within are names'.
     lines.iter().flat_map(|line| line.split('\n')).map(|line| plain(line) + "\n").collect()
+}
+
+/// Programs that were learnt though they are not of the image.
+fn of_volumes(profile: &Profile) -> BTreeSet<String> {
+    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
+    let programs = sides.iter().flat_map(|side| &side.programs);
+    let seen = programs.filter(|(_, program)| program.origins.contains(&Origin::Volume)).map(|(path, _)| path);
+    seen.filter(|path| !profile.steering.denied.contains_key(&format!("program {path}"))).cloned().collect()
+}
+
+/// Why there is a scratch mount, and why programs run in it.
+fn why(profile: &Profile, scratch: &Scratch) -> String {
+    let below = |path: &str| Path::new(path).starts_with(&scratch.path);
+    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
+    let mut writes = sides.iter().flat_map(|side| &side.writes);
+    let seen = writes.any(|(path, write)| write.succeeded && below(path));
+    let seen = seen.then(|| "the workload was seen to write there".to_owned());
+    let by_hand = profile.steering.allowed.keys().filter(|item| {
+        let is = |kind: &str| item.strip_prefix(kind).is_some_and(below);
+        is("write ") || scratch.exec && is("program ")
+    });
+    let all: Vec<String> = seen.into_iter().chain(by_hand.map(|item| format!("{item} is allowed by hand"))).collect();
+    if all.is_empty() { "the container's policy has it".to_owned() } else { all.join("; ") }
 }
 
 #[cfg(test)]

@@ -103,7 +103,11 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
 }
 
 fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
-    let last = r.last_breach.as_ref().map_or("-".to_string(), |b| format!("{} ({} ago)", b.path, age(&b.time)));
+    // What was only reported counts as well.
+    let breach = r.last_breach.as_ref().map(|breach| (&breach.path, &breach.time));
+    let refusal = r.last_refusal.as_ref().map(|refusal| (&refusal.what, &refusal.time));
+    let last = breach.into_iter().chain(refusal).max_by_key(|(_, time)| clock::parse(time));
+    let last = last.map_or("-".to_string(), |(what, time)| format!("{what} ({} ago)", age(time)));
     let state = match guard(r) {
         Guard::Gone => "UNPROTECTED: supervisor is gone".to_string(),
         Guard::Watched | Guard::Ended => word(&r.phase),
@@ -114,9 +118,11 @@ fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
         Guard::Watched | Guard::Ended if !r.degraded.is_empty() => format!(", degraded: {}", r.degraded.join("; ")),
         Guard::Watched | Guard::Ended | Guard::Gone => String::new(),
     };
-    let enforced = r.profile.as_ref().map(|profile| format!(", enforcing {profile}"));
+    let enforced = r.profile.as_ref().map(|profile| format!(", enforcing {}", as_named(profile)));
     let refused = r.last_refusal.as_ref().map(|last| {
-        format!(", {} refusals, the last {} by {} ({} ago)", r.refusals, last.what, last.program, age(&last.time))
+        let plural = if r.refusals == 1 { "" } else { "s" };
+        let (count, what, program) = (r.refusals, &last.what, &last.program);
+        format!(", {count} refusal{plural}, the last {what} by {program} ({} ago)", age(&last.time))
     });
     let state =
         [state, enforced.unwrap_or_default(), refused.unwrap_or_default(), learning.unwrap_or_default(), degraded]
@@ -132,6 +138,14 @@ fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
         age(&r.created_at),
         state,
     ]
+}
+
+/// `WORKLOAD/REVISION` as the verbs of `profile` take it.
+fn as_named(profile: &str) -> String {
+    match profile.rsplit_once('/') {
+        Some((workload, digest)) => format!("{workload}@{}", digest.get(..12).unwrap_or(digest)),
+        None => profile.to_owned(),
+    }
 }
 
 fn unreadable(dir: &std::path::Path, e: &anyhow::Error) -> [String; 9] {

@@ -10,7 +10,7 @@ use super::seat::{Seat, Settled};
 use crate::events::clock;
 use crate::guard::{Refusal, Refused};
 use crate::policy::Mode;
-use crate::profile::stages::DEMOTED;
+use crate::profile::stages::{DEMOTED, was_demoted};
 use crate::profile::steering::Decision;
 use crate::profile::{Stage, moved, store};
 use crate::runtime::needs;
@@ -89,7 +89,7 @@ impl Director for Desk {
         let mut step = None;
         let profile = store::update_profile(&config.data_dir, workload, &revision.digest, |old| {
             let mut profile = old.context("it was removed in the meantime")?;
-            if profile.stage == Stage::Enforcing && !profile.steering.held {
+            if profile.stage == Stage::Enforcing && !profile.steering.held && !was_demoted(&profile) {
                 step = Some(profile.step(Stage::Observing, &why, &now));
                 profile.steering.demoted = Some(Decision { at: now.clone(), why: why.clone() });
             }

@@ -75,6 +75,9 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
     let program: Vec<&str> =
         process["args"].as_array().into_iter().flatten().filter_map(Value::as_str).take(64).collect();
     event = event.with("cmdline", json!(program)).with("user", process["user"].clone());
+    if record.profile.is_some() {
+        clamp::keep_asked(&mut taken, &read_limits(&dir)?);
+    }
     if let Some(profile) = record.profile.as_deref().filter(|_| record.policy.exec == ExecRule::Profile) {
         let limits = read_limits(&dir)?;
         let init = record.init.with_context(|| format!("failed to exec in container {id}: it has no init"))?;
@@ -92,7 +95,7 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
                  lithify.dev/exec to \"allow\""
             );
         }
-        taken.extend(clamp::narrow(&mut process, &container, &limits.session_capabilities)?);
+        clamp::narrow(&mut process, &container, &limits.session_capabilities)?;
     }
     if !taken.is_empty() {
         event = event.with("refused", json!(taken));

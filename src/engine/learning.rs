@@ -42,6 +42,7 @@ pub fn subject(config: &Config, policy: &Policy, container: &Container<'_>) -> O
         revision: container.revision.clone(),
         rootfs: container.rootfs.to_owned(),
         purpose,
+        exec: policy.exec,
         window: config.learning.window,
         interval: config.learning.interval,
         table_entries: config.learning.table_entries,

@@ -254,8 +254,10 @@ impl Seat {
         hardening.apply(&mut config).with_context(enforcing)?;
         // What somebody wrote down holds against what was learnt.
         for scratch in hardening.scratch {
-            if policy.scratch.iter().all(|known| known.path != scratch.path) {
-                policy.scratch.push(scratch);
+            match policy.scratch.iter_mut().find(|known| known.path == scratch.path) {
+                // But somebody allowed a program of it by its name.
+                Some(known) => known.exec |= scratch.exec,
+                None => policy.scratch.push(scratch),
             }
         }
         notes.extend(hardening.notes);

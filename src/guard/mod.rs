@@ -21,6 +21,8 @@ pub struct Limits {
     /// Capabilities (`CAP_CHOWN`) that the engine would have given and the profile takes: a check for one of these that
     /// fails is a refusal. What the engine itself withholds is none.
     pub withheld_capabilities: BTreeSet<String>,
+    /// The engine would have let programs gain privileges by being executed, and the profile does not.
+    pub withheld_new_privileges: bool,
     /// A program that is not of the image is killed before its first instruction, unless `programs` has it.
     pub kill_foreign: bool,
     /// Patterns of programs that the workload was seen to run, or that somebody allowed.
@@ -30,6 +32,11 @@ pub struct Limits {
     pub runs_scripts: bool,
     /// Patterns of programs that sessions were seen to run, or that somebody allowed them.
     pub session_programs: BTreeSet<String>,
+    /// What somebody allowed by hand, as `profile show` names it: `program /tmp/x`.
+    pub allowed: BTreeSet<String>,
+    /// What somebody denied by hand, likewise. A program that is denied by its path is killed before its first instruction,
+    /// one of the image as well, but for the one that the container begins with.
+    pub denied: BTreeSet<String>,
     /// Capabilities (`CAP_CHOWN`) that sessions were seen to use.
     pub session_capabilities: BTreeSet<String>,
     /// A workload that was healthy and is refused something this soon after its start returns to observing, in
@@ -41,6 +48,11 @@ impl Limits {
     /// Something is to be seen that no filter sees: refused writes and capabilities, programs.
     pub fn needs_guard(&self) -> bool {
         self.profile.is_some() || self.kill_foreign
+    }
+
+    /// Paths, or patterns of them, of the programs among what was decided by hand.
+    pub fn programs_of(decided: &BTreeSet<String>) -> impl Iterator<Item = &str> {
+        decided.iter().filter_map(|item| item.strip_prefix("program "))
     }
 }
 
@@ -98,4 +110,6 @@ pub struct Refusal {
     pub program: String,
     /// It was in a session that was let in (`exec`), not of the workload.
     pub session: bool,
+    /// How often it was met: the same again is told at intervals only.
+    pub count: u64,
 }

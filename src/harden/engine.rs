@@ -1,10 +1,11 @@
 //! The filter that an engine asked for, as it works.
 //!
-//! Owns: reading `linux.seccomp`, and what it answers to a call by its arguments. Must not: guess: what runtimes may read in
-//! different ways is an error, and the filter stays as it is.
+//! Owns: reading `linux.seccomp`, and what it answers to a call by its arguments. Must not: guess: a call of which it says
+//! what runtimes may read in different ways, or what can't be said here, is refused where that matters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::{Error, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -35,6 +36,11 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether the call is made, or may be.
+    pub fn makes(self) -> bool {
+        matches!(self, Action::Allow | Action::Log | Action::Notify)
+    }
+
     /// As in `linux.seccomp`, and the error where it has one.
     pub fn words(self) -> (&'static str, Option<u32>) {
         match self {
@@ -49,7 +55,7 @@ impl Action {
         }
     }
 
-    fn parse(word: &str, errno: Option<u32>) -> Result<Action, String> {
+    fn parse(word: &str, errno: Option<u32>) -> Result<Action> {
         Ok(match word {
             "SCMP_ACT_ALLOW" => Action::Allow,
             "SCMP_ACT_LOG" => Action::Log,
@@ -60,7 +66,7 @@ impl Action {
             "SCMP_ACT_KILL" => Action::Kill,
             "SCMP_ACT_KILL_THREAD" => Action::KillThread,
             "SCMP_ACT_KILL_PROCESS" => Action::KillProcess,
-            other => return Err(format!("it has an action {other:?}")),
+            other => bail!("it has an action {other:?}"),
         })
     }
 }
@@ -100,6 +106,9 @@ struct Argument {
     op: String,
 }
 
+/// What a call gets of which nobody can say when it was meant to be made.
+const UNTOLD: Action = Action::Errno(libc::EPERM as u32);
+
 /// What is answered where.
 pub type Parts = Vec<(Region, Action)>;
 
@@ -110,6 +119,8 @@ pub struct EngineFilter {
     rules: BTreeMap<String, Parts>,
     /// Calls for which it says two things; which of them holds is the library's to say. Here it is the harder one.
     pub contradicts: BTreeSet<String>,
+    /// Calls of which it says what can't be told here, with the reason: less is allowed of them than it may mean.
+    pub untold: BTreeMap<String, String>,
     /// The interfaces that it lets through; empty: the native one.
     pub architectures: Vec<String>,
     /// `SECCOMP_FILTER_FLAG_LOG`, …
@@ -125,6 +136,7 @@ impl EngineFilter {
             default: Action::Allow,
             rules: BTreeMap::new(),
             contradicts: BTreeSet::new(),
+            untold: BTreeMap::new(),
             architectures: vec!["SCMP_ARCH_X86_64".into(), "SCMP_ARCH_X86".into()],
             flags: None,
             listener: None,
@@ -134,37 +146,58 @@ impl EngineFilter {
     /// Reads `linux.seccomp`.
     ///
     /// # Errors
-    /// Why it can't be understood exactly, to stand after "the engine's filter is kept whole: ".
-    pub fn parse(value: &Value) -> Result<EngineFilter, String> {
-        let raw = Raw::deserialize(value).map_err(|e| format!("it can't be read: {e}"))?;
+    /// Why it can't be understood at all.
+    pub fn parse(value: &Value) -> Result<EngineFilter> {
+        let raw = Raw::deserialize(value)?;
         let default = Action::parse(&raw.default_action, raw.default_errno_ret)?;
         let all = raw.syscalls.unwrap_or_default();
-        if all.len() > MAX_RULES {
-            return Err(format!("it has more than {MAX_RULES} rules"));
-        }
+        ensure!(all.len() <= MAX_RULES, "it has more than {MAX_RULES} rules");
         let (mut rules, mut contradicts) = (BTreeMap::<String, Parts>::new(), BTreeSet::new());
+        let mut untold = BTreeMap::new();
         for rule in all {
-            let action = Action::parse(&rule.action, rule.errno_ret)?;
+            let action = Action::parse(&rule.action, rule.errno_ret);
             // Runtimes leave out a rule that says what holds anyway.
-            if action == default {
+            if action.as_ref().is_ok_and(|action| *action == default) {
                 continue;
             }
             let args = rule.args.unwrap_or_default();
-            let high_first = region(&args, Cut::HighFirst)?;
+            let high_first = region(&args, Cut::HighFirst);
             for name in rule.names {
                 let region = match cut(&name) {
                     Cut::HighFirst => &high_first,
-                    cut => &region(&args, cut)?,
+                    cut => &region(&args, cut),
                 };
-                let parts = rules.entry(name.clone()).or_default();
-                if add(parts, region, action).map_err(|_| format!("its rules for {name} are too fine"))? {
-                    contradicts.insert(name);
+                // Nothing that is told later makes it clear.
+                if action.as_ref().is_ok_and(|action| *action == Action::Allow) && untold.contains_key(&name) {
+                    continue;
                 }
+                let parts = rules.entry(name.clone()).or_default();
+                let why = match (&action, region) {
+                    (Ok(action), Ok(region)) => match add(parts, region, *action) {
+                        Ok((added, contradicted)) => {
+                            *parts = added;
+                            contradicts.extend(contradicted.then_some(name));
+                            continue;
+                        }
+                        Err(TooFine) => "its rules are too fine".to_string(),
+                    },
+                    (Err(why), _) | (_, Err(why)) => why.to_string(),
+                };
+                untold.insert(name.clone(), why);
+                let refusal = match action {
+                    // Whatever it would have allowed is as what it does not know.
+                    Ok(Action::Allow) => continue,
+                    // Whatever it would have refused might be any of it.
+                    Ok(action) if !action.makes() => action,
+                    _ => UNTOLD,
+                };
+                let (all, refusal) = (Region::all(cut(&name)), refusal.max(default));
+                *parts = add(parts, &all, refusal).map_or_else(|TooFine| vec![(all, refusal)], |(parts, _)| parts);
             }
         }
         let listener = raw.listener_path.filter(|path| !path.is_empty()).map(|path| (path, raw.listener_metadata));
         let architectures = raw.architectures.unwrap_or_default();
-        Ok(EngineFilter { default, rules, contradicts, architectures, flags: raw.flags, listener })
+        Ok(EngineFilter { default, rules, contradicts, untold, architectures, flags: raw.flags, listener })
     }
 
     /// Whether it asks a listener.
@@ -173,24 +206,21 @@ impl EngineFilter {
         self.listener.is_some() || self.default == Action::Notify || self.rules.values().any(asks)
     }
 
-    /// What it answers to a call, by the call's arguments; together that is all of them, each once.
-    ///
-    /// # Errors
-    /// When that can't be said in few words.
-    pub fn answers(&self, name: &str) -> Result<Parts, TooFine> {
+    /// What it answers to a call, by the call's arguments; together that is all of them, each once. Without the rest where
+    /// that is too fine: then the second is `false`.
+    pub fn answers(&self, name: &str) -> (Parts, bool) {
         let mut parts = self.rules.get(name).cloned().unwrap_or_default();
-        let rest = parts.iter().try_fold(Region::all(cut(name)), |rest, (region, _)| rest.minus(region))?;
-        if !rest.is_empty() {
-            parts.push((rest, self.default));
-        }
-        Ok(parts)
+        let rest = parts.iter().try_fold(Region::all(cut(name)), |rest, (region, _)| rest.minus(region));
+        let told = rest.is_ok();
+        parts.extend(rest.ok().filter(|rest| !rest.is_empty()).map(|rest| (rest, self.default)));
+        (parts, told)
     }
 }
 
-/// Adds where an action is taken; whether another one is said to be taken there, too. Then it is the harder of the two.
-fn add(parts: &mut Parts, region: &Region, action: Action) -> Result<bool, TooFine> {
-    let (mut new, mut contradicts) = (region.clone(), false);
-    for (at, other) in parts.iter_mut() {
+/// With an action where it is taken, too; and whether another one was said to be taken there. Then it is the harder of the two.
+fn add(parts: &Parts, region: &Region, action: Action) -> Result<(Parts, bool), TooFine> {
+    let (mut parts, mut new, mut contradicts) = (parts.clone(), region.clone(), false);
+    for (at, other) in &mut parts {
         contradicts |= *other != action && !at.and(region)?.is_empty();
         if *other >= action {
             new = new.minus(at)?;
@@ -198,10 +228,12 @@ fn add(parts: &mut Parts, region: &Region, action: Action) -> Result<bool, TooFi
             *at = at.minus(region)?;
         }
     }
-    if !new.is_empty() {
-        parts.push((new, action));
+    match parts.iter_mut().find(|(_, other)| *other == action) {
+        Some((at, _)) => *at = at.or(&new)?,
+        None => parts.push((new, action)),
     }
-    Ok(contradicts)
+    parts.retain(|(at, _)| !at.is_empty());
+    Ok((parts, contradicts))
 }
 
 /// How to cut what is said of a call: `ioctl`'s command is the lower half of a register.
@@ -210,38 +242,34 @@ pub fn cut(name: &str) -> Cut {
 }
 
 /// Where a rule holds. Two conditions on one argument are alternatives to all runtimes, and so are then all of that rule.
-fn region(args: &[Argument], cut: Cut) -> Result<Region, String> {
-    let fine = |_: TooFine| "its conditions are too fine".to_string();
-    if args.len() > ARGUMENTS {
-        return Err("a rule has more conditions than a call has arguments".into());
-    }
-    let each: Vec<Region> = args.iter().map(|arg| condition(arg, cut)).collect::<Result<_, _>>()?;
+fn region(args: &[Argument], cut: Cut) -> Result<Region> {
+    ensure!(args.len() <= ARGUMENTS, "a rule of it has more conditions than a call has arguments");
+    let each: Vec<Region> = args.iter().map(|arg| condition(arg, cut)).collect::<Result<_>>()?;
     let repeats = args.iter().enumerate().any(|(i, a)| args.iter().take(i).any(|b| b.index == a.index));
-    if repeats {
-        return each.iter().try_fold(Region::none(cut), |all, one| all.or(one)).map_err(fine);
-    }
-    each.iter().try_fold(Region::all(cut), |all, one| all.and(one)).map_err(fine)
+    let region = if repeats {
+        each.iter().try_fold(Region::none(cut), |all, one| all.or(one))
+    } else {
+        each.iter().try_fold(Region::all(cut), |all, one| all.and(one))
+    };
+    region.map_err(fine)
 }
 
-fn condition(arg: &Argument, cut: Cut) -> Result<Region, String> {
-    if arg.index >= ARGUMENTS {
-        return Err(format!("a condition is on argument {}", arg.index));
-    }
+fn fine(_: TooFine) -> Error {
+    anyhow!("its conditions are too fine")
+}
+
+fn condition(arg: &Argument, cut: Cut) -> Result<Region> {
+    ensure!(arg.index < ARGUMENTS, "a condition of it is on argument {}", arg.index);
     let (index, value) = (arg.index, arg.value);
-    let but = |region: Region| Region::all(cut).minus(&region).map_err(|_| "its conditions are too fine".to_string());
-    match arg.op.as_str() {
-        "SCMP_CMP_EQ" => Ok(Region::equal(cut, index, value)),
-        "SCMP_CMP_NE" => but(Region::equal(cut, index, value)),
-        "SCMP_CMP_GT" => Ok(Region::greater(cut, index, value)),
-        "SCMP_CMP_LE" => but(Region::greater(cut, index, value)),
-        "SCMP_CMP_GE" => {
-            value.checked_sub(1).map_or(Ok(Region::all(cut)), |less| Ok(Region::greater(cut, index, less)))
-        }
-        "SCMP_CMP_LT" => {
-            value.checked_sub(1).map_or(Ok(Region::none(cut)), |less| but(Region::greater(cut, index, less)))
-        }
-        "SCMP_CMP_MASKED_EQ" if arg.value_two & !value == 0 => Ok(Region::masked(cut, index, value, arg.value_two)),
-        "SCMP_CMP_MASKED_EQ" => Err("a condition compares bits that it masks out".into()),
-        other => Err(format!("it compares by {other:?}")),
-    }
+    Ok(match arg.op.as_str() {
+        "SCMP_CMP_EQ" => Region::equal(cut, index, value),
+        "SCMP_CMP_NE" => Region::equal(cut, index, value).not(),
+        "SCMP_CMP_GT" => Region::greater(cut, index, value).map_err(fine)?,
+        "SCMP_CMP_LE" => Region::greater(cut, index, value).map_err(fine)?.not(),
+        "SCMP_CMP_GE" => Region::at_least(cut, index, value).map_err(fine)?,
+        "SCMP_CMP_LT" => Region::at_least(cut, index, value).map_err(fine)?.not(),
+        "SCMP_CMP_MASKED_EQ" if arg.value_two & !value == 0 => Region::masked(cut, index, value, arg.value_two),
+        "SCMP_CMP_MASKED_EQ" => bail!("a condition of it compares bits that it masks out"),
+        other => bail!("a condition of it compares by {other:?}"),
+    })
 }

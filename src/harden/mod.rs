@@ -10,8 +10,9 @@ mod places;
 mod privileges;
 mod region;
 mod seccomp;
+mod values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -20,7 +21,8 @@ use serde_json::Value;
 use crate::guard::Limits;
 use crate::policy::{ExecRule, Policy, Scratch};
 use crate::profile::doubtful::runs_scripts;
-use crate::profile::{Behaviour, Profile, baseline, capabilities, estimate, filter, layers};
+use crate::profile::steering::Decision;
+use crate::profile::{Behaviour, Profile, Support, baseline, capabilities, estimate, filter, items, layers};
 use crate::runtime::needs::Needs;
 use crate::spec::Document;
 use engine::EngineFilter;
@@ -44,7 +46,7 @@ pub struct Given<'a> {
 pub struct Hardening {
     /// Changes of config.json, none of them within another.
     pub edits: Vec<Edit>,
-    /// Scratch mounts beside those of the policy.
+    /// Scratch mounts beside those of the policy, and those of the policy in which programs are to run all the same.
     pub scratch: Vec<Scratch>,
     /// What is refused and watched beside.
     pub limits: Limits,
@@ -68,7 +70,8 @@ pub struct Edit {
 /// Hardens a container by its profile.
 ///
 /// # Errors
-/// When the document has another shape than the runtime specification's, or the filter is larger than the kernel takes.
+/// When the document has another shape than the runtime specification's, the engine's filter says what is not of it, or the
+/// filter is larger than the kernel takes: nothing of the profile would hold then.
 pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let mut notes = Vec::new();
     let mut profile = given.profile.steered(&mut notes);
@@ -81,39 +84,44 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
     let mut edits = Vec::new();
 
     let (no_new_privileges, edit) = privileges::no_new_privileges(process, profile, &mut notes);
+    let withheld_new_privileges = edit.is_some();
     edits.extend(edit);
-    let held = privileges::capabilities(process, &capabilities::needed(profile, &mut notes));
+    let reasons = capabilities::reasons(profile, &mut notes);
+    let held = privileges::capabilities(process, &reasons);
     edits.extend(held.edit);
     for name in &held.lacking {
-        notes.push(format!("{name} was seen in use, and the engine does not give it to this container"));
+        let why = reasons.get(name).map_or("", String::as_str);
+        notes.push(format!("{name} ({why}): the engine does not give it to this container"));
     }
     let filtered = filtered(given, profile, no_new_privileges, &mut notes)?;
     edits.extend(filtered.edit);
     edits.extend(places::masked(given.document)?);
     edits.extend(places::read_only(profile, given.document)?);
     edits.extend(places::pids(profile, given.document));
-    let scratch = places::scratch(profile, given.document, given.policy, &mut notes)?;
+    let mut scratch = places::scratch(profile, given.document, given.policy, &mut notes)?;
 
     let blind = |g: &crate::profile::document::Generation| g.unseen.contains(estimate::UNSEEN_EVERYTHING);
     let sessions = Profile { workload_behaviour: Behaviour::default(), ..profile.clone() };
-    let allowed = given.profile.steering.allowed.keys().filter_map(|item| item.strip_prefix("program "));
-    let allowed: BTreeSet<String> =
-        allowed.map(|name| name.split_once(" from ").map_or(name, |(path, _)| path).to_owned()).collect();
-    let denied = given.profile.steering.denied.keys().filter_map(|item| item.strip_prefix("program "));
-    for name in denied {
-        notes.push(format!("program {name:?} was denied by hand: that holds where it is not of the image"));
-    }
+    let by_hand = |items: &BTreeMap<String, Decision>| items.keys().map(|item| items::as_decided(item)).collect();
+    let steering = &given.profile.steering;
+    let (allowed, denied): (BTreeSet<String>, BTreeSet<String>) =
+        (by_hand(&steering.allowed), by_hand(&steering.denied));
+    let programs: BTreeSet<String> = Limits::programs_of(&allowed).map(str::to_owned).collect();
+    places::let_run(&mut scratch, &programs, given.document, given.policy, &mut notes)?;
     let limits = Limits {
         profile: Some(format!("{}/{}", profile.workload, profile.revision.digest)),
         listener: filtered.listener,
         deadly_syscalls: filtered.deadly,
         known_writes: places::known_writes(profile),
         withheld_capabilities: held.withheld,
+        withheld_new_privileges,
         kill_foreign: !profile.generations.values().any(blind),
         // Those of the image as well: what the workload was never seen to run is news, wherever it comes from.
-        programs: profile.workload_behaviour.programs.keys().cloned().chain(allowed.clone()).collect(),
+        programs: profile.workload_behaviour.programs.keys().cloned().chain(programs.clone()).collect(),
         runs_scripts: runs_scripts(profile),
-        session_programs: profile.exec_behaviour.programs.keys().cloned().chain(allowed).collect(),
+        session_programs: profile.exec_behaviour.programs.keys().cloned().chain(programs).collect(),
+        allowed,
+        denied,
         session_capabilities: capabilities::needed(&sessions, &mut Vec::new()),
         startup_ms: None,
     };
@@ -132,17 +140,14 @@ fn filtered(
     no_new_privileges: bool,
     notes: &mut Vec<String>,
 ) -> Result<Filtered> {
-    let kept = |notes: &mut Vec<String>, why: &str| {
-        notes.push(format!("the engine's filter is kept whole, and holds alone: {why}"));
-        Ok(Filtered { edit: None, listener: false, deadly: BTreeSet::new() })
-    };
+    let workload = &profile.workload;
     let asked = &given.document.value()["linux"]["seccomp"];
     let engine = match asked {
         Value::Null => EngineFilter::none(),
-        asked => match EngineFilter::parse(asked) {
-            Ok(engine) => engine,
-            Err(why) => return kept(notes, &why),
-        },
+        // A filter that holds alone, in place of the profile's, would be far more than was learnt.
+        asked => EngineFilter::parse(asked).with_context(|| {
+            format!("failed to read the engine's own system call filter of {workload}; use mode \"observe\" for it")
+        })?,
     };
     let always = layers::always()?;
     let needed = always.names(no_new_privileges).chain(given.needs.names(no_new_privileges));
@@ -153,39 +158,63 @@ fn filtered(
         notes
             .push(format!("refused system calls are not told: {program} {version} hands no descriptors to a listener"));
     }
-    let facts = seccomp::Facts { listener, known_refusals: refused(profile), tried: tried(profile) };
-    let planned = match seccomp::plan(&filter, &engine, &facts, notes) {
-        Ok(planned) => planned,
-        Err(call) => {
-            let why = "can't be said together with the profile's in few enough conditions";
-            return kept(notes, &format!("what it says of {call} {why}"));
-        }
-    };
-    fits::instructions(&planned.rules, filter.compat).with_context(|| {
+    // What nobody learnt and every filter lets through, the engine alone refuses, as it would without us: no news either.
+    let is_learnt =
+        |name: &&String| sides(profile).any(|side| side.syscalls.keys().any(|learnt| bare(learnt) == *name));
+    let of_layers = filter.allowed.iter().filter(|name| !is_learnt(name)).cloned();
+    let known_refusals = refused(profile).into_iter().chain(of_layers).collect();
+    let facts = seccomp::Facts { listener, known_refusals, tried: tried(profile) };
+    let planned = seccomp::plan(&filter, &engine, &facts, notes).with_context(|| {
         format!(
-            "failed to plan the filter of {}; use mode \"observe\" for it, and 'lithifyctl profile show' to see its arguments",
-            profile.workload
+            "failed to plan the filter of {workload}; use mode \"observe\" for it, and 'lithifyctl profile show' to see its arguments"
         )
     })?;
     let engines = planned.allowed.len() + planned.taken;
     let edit = Edit {
         pointer: "/linux/seccomp".into(),
         what: format!("system calls: {} of the {engines} that the engine allows", planned.allowed.len()),
-        why: format!(
-            "what the workload was seen to call, what stands for it, what every process may need, and what {} {} itself \
-             calls ({})",
-            given.needs.program, given.needs.version, given.needs.source
-        ),
+        why: whence(&planned.allowed, profile, &always, given.needs, no_new_privileges),
         value: planned.value,
     };
     Ok(Filtered { edit: Some(edit), listener: planned.listener, deadly: planned.deadly })
 }
 
+/// Where the calls that are allowed come from, in numbers.
+fn whence(
+    allowed: &BTreeSet<String>,
+    profile: &Profile,
+    always: &layers::Layer,
+    needs: &Needs,
+    no_new_privileges: bool,
+) -> String {
+    let always: BTreeSet<&str> = always.names(no_new_privileges).collect();
+    let own: BTreeSet<&str> = needs.names(no_new_privileges).collect();
+    let (mut seen, mut by_hand) = (BTreeSet::new(), BTreeSet::new());
+    for (name, support) in [&profile.workload_behaviour, &profile.exec_behaviour].iter().flat_map(|side| &side.syscalls)
+    {
+        if support.is_seen() { &mut seen } else { &mut by_hand }.insert(bare(name));
+    }
+    let mut counts = [0; 5];
+    for name in allowed.iter().map(String::as_str) {
+        let sources = [seen.contains(name), by_hand.contains(name), always.contains(name), own.contains(name), true];
+        counts[sources.iter().position(|is| *is).unwrap_or_default()] += 1;
+    }
+    let [seen, by_hand, always, own, families] = counts;
+    let Needs { program, version, source, .. } = needs;
+    format!(
+        "{seen} were seen; {families} stand for these (another way to do the same); {always} every process may need; {own} \
+         {program} {version} itself calls ({source}); {by_hand} are allowed by hand"
+    )
+}
+
 /// Calls that the engine's filter refused while the workload was learnt: known, and silent. What is never learnt is not of
 /// them: it is told each time.
 fn refused(profile: &Profile) -> BTreeSet<String> {
-    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
-    sides.iter().flat_map(|side| side.denied_syscalls.keys()).map(|name| bare(name).to_owned()).collect()
+    sides(profile).flat_map(|side| side.denied_syscalls.keys()).map(|name| bare(name).to_owned()).collect()
+}
+
+fn sides(profile: &Profile) -> impl Iterator<Item = &Behaviour<Support>> {
+    [&profile.workload_behaviour, &profile.exec_behaviour].into_iter()
 }
 
 /// Calls that are never learnt, and that somebody tried while learning; not one that nobody has looked at, or that was denied.

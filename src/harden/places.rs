@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::Edit;
 use crate::policy::{Policy, RootfsKind, Scratch};
-use crate::profile::behaviour::Origin;
 use crate::profile::export::places::places;
 use crate::profile::{Profile, baseline, commanded, generalise};
 use crate::spec::Document;
@@ -52,24 +51,58 @@ pub fn scratch(
         let mut by = mounted.iter().chain(policy.scratch.iter().map(|s| &s.path));
         by.any(|mount| mount != Path::new("/") && path.starts_with(mount))
     };
-    // A program from there was let in only where it is a volume's, or somebody allowed it.
-    let programs = foreign_programs(profile);
-    let runs = |path: &str| programs.iter().any(|program| Path::new(program).starts_with(path));
     let all = places(profile, notes).into_iter().filter(|place| !covered(Path::new(&place.path)));
     let scratch = all.map(|place| Scratch {
         size_bytes: Some(place.size_bytes.max(policy.scratch_size_bytes)),
-        exec: place.exec && runs(&place.path),
+        exec: false,
         path: PathBuf::from(place.path),
     });
     Ok(scratch.collect())
 }
 
-/// Programs that were learnt though they are not of the image: those of volumes, and those that somebody allowed.
-pub fn foreign_programs(profile: &Profile) -> BTreeSet<String> {
-    let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
-    let programs = sides.iter().flat_map(|side| &side.programs);
-    let foreign = programs.filter(|(_, program)| program.origins.contains(&Origin::Volume));
-    foreign.map(|(path, _)| path.clone()).collect()
+/// Lets programs run in the scratch mounts that hold one that somebody allowed by hand, and in no others. One of the policy's
+/// that has to is added to `scratch`, as it is to be then.
+///
+/// # Errors
+/// When the engine's mounts can't be read.
+pub fn let_run(
+    scratch: &mut Vec<Scratch>,
+    allowed: &BTreeSet<String>,
+    document: &Document,
+    policy: &Policy,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    for program in allowed {
+        let fixed = Path::new(program.split('*').next().unwrap_or_default());
+        let holds = |path: &Path| path != Path::new("/") && fixed.starts_with(path);
+        let deepest = |all: &[Scratch]| {
+            let fits = all.iter().enumerate().filter(|(_, s)| holds(&s.path));
+            fits.max_by_key(|(_, s)| s.path.components().count()).map(|(n, s)| (s.path.components().count(), n))
+        };
+        let mounts = document.mounts()?;
+        let engines = mounts.iter().filter(|m| holds(&clean(m.destination())));
+        let engines = engines.map(|m| (clean(m.destination()).components().count(), m)).max_by_key(|(depth, _)| *depth);
+        let depth = engines.as_ref().map_or(0, |(depth, _)| *depth);
+        let (ours, policys) = (deepest(scratch), deepest(&policy.scratch));
+        match (ours, policys) {
+            (Some((own, n)), other) if own > depth && other.is_none_or(|(other, _)| own >= other) => {
+                scratch[n].exec = true
+            }
+            (_, Some((own, n))) if own > depth => scratch.push(Scratch { exec: true, ..policy.scratch[n].clone() }),
+            (None, _) | (Some(_), _) => {
+                let keeps =
+                    |m: &oci_spec::runtime::Mount| m.options().iter().flatten().any(|option| option == "noexec");
+                if let Some((_, mount)) = engines.filter(|(_, mount)| keeps(mount)) {
+                    notes.push(format!(
+                        "program {} is allowed, and can't run: the engine's own mount of {} keeps programs from it (noexec)",
+                        program.escape_debug(),
+                        mount.destination().display()
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Patterns of writes that are refused without a word: those that were only tried while learning, whatever refused them then

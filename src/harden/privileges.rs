@@ -2,7 +2,7 @@
 //!
 //! Owns: those edits. Pure. Must not: give what the engine withholds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,8 @@ pub struct Capabilities {
 }
 
 /// Narrows the sets of `process.capabilities` to `needed`.
-pub fn capabilities(process: &Value, needed: &BTreeSet<String>) -> Capabilities {
+pub fn capabilities(process: &Value, reasons: &BTreeMap<String, String>) -> Capabilities {
+    let needed: &BTreeSet<String> = &reasons.keys().cloned().collect();
     let given = &process["capabilities"];
     let names = |set: &str| given[set].as_array().into_iter().flatten().filter_map(Value::as_str);
     let held: BTreeSet<String> = HELD.iter().flat_map(|set| names(set)).map(str::to_owned).collect();
@@ -42,15 +43,22 @@ pub fn capabilities(process: &Value, needed: &BTreeSet<String>) -> Capabilities 
         Edit {
             pointer: "/process/capabilities".into(),
             what: format!("capabilities: {kept} of the {} that the engine gives", held.len()),
-            why: format!("the workload was not seen to use {}", join(&withheld)),
+            why: why(&kept_for(&held, reasons), &withheld),
             value: left,
         }
     });
     Capabilities { edit, withheld, lacking }
 }
 
-fn join(names: &BTreeSet<String>) -> String {
-    if names.is_empty() { "the others".into() } else { names.iter().map(String::as_str).collect::<Vec<_>>().join(", ") }
+fn kept_for(held: &BTreeSet<String>, reasons: &BTreeMap<String, String>) -> Vec<String> {
+    reasons.iter().filter(|(name, _)| held.contains(*name)).map(|(name, why)| format!("{name}: {why}")).collect()
+}
+
+fn why(kept: &[String], withheld: &BTreeSet<String>) -> String {
+    let withheld = withheld.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let withheld = if withheld.is_empty() { "the others".to_owned() } else { withheld };
+    let kept: String = kept.iter().map(|reason| format!("{reason}; ")).collect();
+    format!("{kept}the workload was not seen to use {withheld}")
 }
 
 /// Whether the container has no_new_privs, with the edit that it takes. Not where a program was seen to gain privileges.

@@ -1,14 +1,17 @@
 //! The filter that a container gets: what its profile allows and its engine allows, and who is told of the rest.
 //!
-//! Owns: putting the two together, exactly or not at all. Pure. Must not: be wider than the engine's in any call.
+//! Owns: putting the two together, exactly; of a call for which that can't be said in few enough conditions, less. Pure. Must
+//! not: be wider than the engine's in any call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::engine::{Action, EngineFilter, cut};
-use super::region::{Region, TooFine};
+use super::fits;
+use super::region::{Condition, Region, TooFine};
 use crate::profile::baseline;
 use crate::profile::filter::{Compare, Filter};
 
@@ -24,8 +27,6 @@ const NEVER_TOLD: &str = "write";
 pub struct Planned {
     /// `linux.seccomp`.
     pub value: Value,
-    /// Rules, for whoever checks that they fit: by action, calls with the alternatives of their conditions.
-    pub rules: Rules,
     /// Refused calls are told to the listener.
     pub listener: bool,
     /// Calls that nobody honest makes.
@@ -36,14 +37,23 @@ pub struct Planned {
     pub taken: usize,
 }
 
-/// By action and call, where it is taken.
-pub type Rules = BTreeMap<Action, BTreeMap<String, Region>>;
+/// By action and call, when it is taken.
+pub type Rules = BTreeMap<Action, BTreeMap<String, Alternatives>>;
+
+/// Lists of conditions, of which arguments that fit any fit all of one. An empty list is all arguments.
+pub type Alternatives = Vec<Vec<Condition>>;
+
+/// Whether all arguments fit.
+pub fn is_whole(alternatives: &Alternatives) -> bool {
+    alternatives.iter().any(Vec::is_empty)
+}
 
 /// What is to be known beside the two filters.
 pub struct Facts<'a> {
     /// Where the listener is; `None`: nobody listens.
     pub listener: Option<&'a Path>,
-    /// Calls that the engine's filter refused while the workload was learnt, without a prefix: known, and nothing to tell.
+    /// Calls that the engine's filter refused while the workload was learnt, or that it alone refuses, without a prefix: known, and
+    /// nothing to tell.
     pub known_refusals: BTreeSet<String>,
     /// Deadly calls that were tried while learning: not so deadly, then.
     pub tried: BTreeSet<String>,
@@ -52,13 +62,8 @@ pub struct Facts<'a> {
 /// Plans a filter. What a person should know is added to `notes`.
 ///
 /// # Errors
-/// The call for which the two can't be said together in few words.
-pub fn plan(
-    filter: &Filter,
-    engine: &EngineFilter,
-    facts: &Facts<'_>,
-    notes: &mut Vec<String>,
-) -> Result<Planned, String> {
+/// When it is larger than the kernel takes, whatever is left out.
+pub fn plan(filter: &Filter, engine: &EngineFilter, facts: &Facts<'_>, notes: &mut Vec<String>) -> Result<Planned> {
     let flags = engine.flags.as_deref().unwrap_or_default();
     let why = if facts.listener.is_some() && engine.notifies() {
         Some("the engine's own filter has a listener")
@@ -73,28 +78,38 @@ pub fn plan(
     let listener = facts.listener.filter(|_| why.is_none());
     let mut rules = Rules::new();
     let (mut deadly, mut allowed, mut taken) = (BTreeSet::new(), BTreeSet::new(), 0);
-    for (name, ours) in allowances(filter).map_err(|_| "an argument that was learnt".to_string())? {
-        let fine = |_: TooFine| name.clone();
+    let (mut plain, mut untold) = (BTreeSet::new(), BTreeSet::new());
+    let (ours, too_fine) = allowances(filter);
+    let compat = filter.compat && engine.architectures.iter().any(|a| a == COMPAT);
+    for (name, ours) in ours {
         let refusal = refusal(&name, filter, facts, listener.is_some());
         if refusal.deadly {
             deadly.insert(name.clone());
         }
-        let (mut could, mut can) = (false, false);
-        for (place, action) in engine.answers(&name).map_err(fine)? {
-            let inside = place.and(&ours).map_err(fine)?;
-            let makes = matches!(action, Action::Allow | Action::Log | Action::Notify);
-            could |= makes;
-            can |= makes && !inside.is_empty();
-            if makes {
-                put(&mut rules, &name, action, &inside).map_err(fine)?;
-                put(&mut rules, &name, refusal.told.unwrap_or(DEFAULT), &place.minus(&ours).map_err(fine)?)
-                    .map_err(fine)?;
+        let (answers, told) = engine.answers(&name);
+        let could = answers.iter().any(|(_, action)| action.makes());
+        if matches!(&answers[..], [(place, Action::Allow)] if place.is_all()) {
+            plain.insert(name.clone());
+        }
+        let mut call = Call { parts: BTreeMap::new(), exact: told && !too_fine.contains(&name) };
+        for (place, action) in answers {
+            if action.makes() {
+                call.put(action, place.and(&ours));
+                call.put(refusal.told.unwrap_or(DEFAULT), place.minus(&ours));
             } else {
-                put(&mut rules, &name, refusal.instead_of(action), &place).map_err(fine)?;
+                call.put(refusal.instead_of(action), Ok(place));
             }
+        }
+        let (said, exact) = call.said(compat);
+        if !exact || engine.untold.contains_key(&name) && !ours.is_empty() {
+            untold.insert(name.clone());
         }
         if !ours.is_empty() && engine.contradicts.contains(&name) {
             notes.push(format!("the engine's filter says two things of {name}: the harder one holds"));
+        }
+        let can = said.iter().any(|(action, _)| is_made(*action, listener.is_some()));
+        for (action, alternatives) in said {
+            rules.entry(action).or_default().insert(name.clone(), alternatives);
         }
         if can {
             allowed.insert(name);
@@ -102,8 +117,63 @@ pub fn plan(
             taken += usize::from(could);
         }
     }
+    for name in untold {
+        let why = engine.untold.get(&name).map_or("it takes too many conditions to say both", String::as_str);
+        notes.push(format!(
+            "what the engine's filter and the profile say of {name} can't be put together exactly ({why}): where that \
+             leaves it open, the call is refused"
+        ));
+    }
+    fits::shorten(&mut rules, &plain, listener.is_some(), compat, notes)?;
     let value = document(&rules, engine, filter.compat, listener, notes);
-    Ok(Planned { value, rules, listener: listener.is_some(), deadly, allowed, taken })
+    Ok(Planned { value, listener: listener.is_some(), deadly, allowed, taken })
+}
+
+/// Whether an action lets a call be made; with a listener of ours, what it is told of is refused.
+pub fn is_made(action: Action, listened: bool) -> bool {
+    action.makes() && !(listened && action == Action::Notify)
+}
+
+/// What one call gets. What is not said of it gets the default, and the default makes no call.
+struct Call {
+    parts: BTreeMap<Action, Region>,
+    exact: bool,
+}
+
+impl Call {
+    fn put(&mut self, action: Action, place: Result<Region, TooFine>) {
+        // The default is said once for all.
+        let Some(place) = place.map_err(|TooFine| self.exact = false).ok().filter(|place| !place.is_empty()) else {
+            return;
+        };
+        if action == DEFAULT {
+            return;
+        }
+        let all = self.parts.get(&action).map_or_else(|| Ok(place.clone()), |there| there.or(&place));
+        match all {
+            Ok(all) => drop(self.parts.insert(action, all)),
+            Err(TooFine) => self.exact = false,
+        }
+    }
+
+    /// By action, in rules; and whether that is all of it.
+    fn said(self, compat: bool) -> (Vec<(Action, Alternatives)>, bool) {
+        let (mut said, mut exact) = (Vec::new(), self.exact);
+        for (action, region) in self.parts {
+            match region.rules() {
+                Ok(mut rules) => {
+                    // Numbers of more than 32 bits are none in the 32-bit interface, to which the same rules apply.
+                    let all = rules.len();
+                    rules.retain(|rule| !(compat && rule.iter().any(|condition| condition.is_wide())));
+                    exact &= rules.len() == all || !action.makes();
+                    said.push((action, rules));
+                }
+                Err(TooFine) => exact = false,
+            }
+        }
+        said.retain(|(_, rules)| !rules.is_empty());
+        (said, exact)
+    }
 }
 
 /// What nobody knows gets: programs that try what is newer than they can count on take another way then.
@@ -144,11 +214,12 @@ fn refusal(name: &str, filter: &Filter, facts: &Facts<'_>, listened: bool) -> Re
     Refusal { told, silent: known || hidden, deadly: deadly && listened }
 }
 
-/// Where each known call is allowed.
-fn allowances(filter: &Filter) -> Result<BTreeMap<String, Region>, TooFine> {
+/// Where each known call is allowed, and of which calls that is less than was learnt.
+fn allowances(filter: &Filter) -> (BTreeMap<String, Region>, BTreeSet<String>) {
     let nothing = filter.refused.iter().chain(&filter.absent).map(|name| (name.clone(), Region::none(cut(name))));
     let mut all: BTreeMap<String, Region> = nothing.collect();
     all.extend(filter.allowed.iter().map(|name| (name.clone(), Region::all(cut(name)))));
+    let mut too_fine = BTreeSet::new();
     for rule in &filter.conditional {
         let cut = cut(rule.name);
         let fits = match rule.is {
@@ -156,19 +227,12 @@ fn allowances(filter: &Filter) -> Result<BTreeMap<String, Region>, TooFine> {
             Compare::Masked { mask, value } => Region::masked(cut, rule.argument, mask, value),
         };
         let region = all.entry(rule.name.to_owned()).or_insert_with(|| Region::none(cut));
-        *region = region.or(&fits)?;
+        match region.or(&fits) {
+            Ok(both) => *region = both,
+            Err(TooFine) => drop(too_fine.insert(rule.name.to_owned())),
+        }
     }
-    Ok(all)
-}
-
-fn put(rules: &mut Rules, name: &str, action: Action, region: &Region) -> Result<(), TooFine> {
-    // The default is said once for all.
-    if region.is_empty() || action == DEFAULT {
-        return Ok(());
-    }
-    let there = rules.entry(action).or_default().entry(name.to_owned()).or_insert_with(|| Region::none(cut(name)));
-    *there = there.or(region)?;
-    Ok(())
+    (all, too_fine)
 }
 
 fn document(
@@ -191,13 +255,13 @@ fn document(
             }
             rule
         };
-        let whole: Vec<&str> = calls.iter().filter(|(_, r)| r.is_all()).map(|(name, _)| name.as_str()).collect();
+        let whole: Vec<&str> = calls.iter().filter(|(_, a)| is_whole(a)).map(|(name, _)| name.as_str()).collect();
         if !whole.is_empty() {
             list.push(rule(json!(whole), None));
         }
-        for (name, region) in calls.iter().filter(|(_, region)| !region.is_all()) {
-            for conditions in region.rules() {
-                let args = conditions.into_iter().map(|condition| condition.to_json()).collect();
+        for (name, alternatives) in calls.iter().filter(|(_, a)| !is_whole(a)) {
+            for conditions in alternatives {
+                let args = conditions.iter().map(|condition| condition.to_json()).collect();
                 list.push(rule(json!([name]), Some(args)));
             }
         }

@@ -14,7 +14,8 @@ use super::presence;
 use super::subject::{Purpose, Subject};
 use super::tell::Teller;
 use crate::events::clock;
-use crate::profile::beyond::beyond;
+use crate::profile::enforced::Enforced;
+use crate::profile::steering::Steering;
 use crate::profile::{Observation, Profile, Stage, store};
 use crate::sys::signals::SignalFd;
 use crate::sys::{memory, process, socket};
@@ -45,6 +46,7 @@ pub(super) fn run(subject: Subject, socket: OwnedFd) {
         last: None,
         items_before: None,
         profile: None,
+        steering: Steering::default(),
         compare_at: None,
         look_took: Duration::ZERO,
         listen_at: None,
@@ -74,6 +76,8 @@ struct Collector {
     items_before: Option<usize>,
     /// What is compared with: of a revision that is learnt, as it stood when this life began.
     profile: Option<Profile>,
+    /// What somebody had decided when this life began.
+    steering: Steering,
     /// The bell rang: when, since boot, what is new is to be compared.
     compare_at: Option<Duration>,
     /// The last look at what is new.
@@ -289,7 +293,7 @@ impl Collector {
         let life = self.life.as_mut()?;
         match life.observation(&mut self.ground, look) {
             Ok(observation) => {
-                self.teller.forbidden(&observation);
+                self.teller.forbidden(&observation, &self.steering);
                 Some(observation)
             }
             Err(error) => {
@@ -344,31 +348,32 @@ impl Collector {
         self.look_took = now().saturating_sub(began);
     }
 
-    /// Tells what is new beyond the profile.
+    /// Tells what enforcing the profile would have refused.
     fn compare(&mut self, observation: &Observation) {
         let Some(profile) = &self.profile else { return };
-        let all = beyond(profile, &observation.workload_behaviour, &observation.exec_behaviour);
-        self.teller.would_refuse(&all, profile);
+        let (workload, exec) = (&observation.workload_behaviour, &observation.exec_behaviour);
+        match Enforced::new(profile, self.ground.subject.exec) {
+            Ok(enforced) => self.teller.would_refuse(&enforced.refuses(workload, exec), profile),
+            Err(error) => self.teller.degraded(&format!("{error:#}")),
+        }
     }
 
     /// A profile that learning is over for is what this life is compared with, though it may still grow by it.
     fn find_finished(&mut self) {
         let Subject { data_dir, workload, revision, .. } = &self.ground.subject;
         match store::read_profile(data_dir, workload, &revision.digest) {
-            Ok(own) => self.profile = own.filter(|own| own.stage > Stage::Learning),
+            Ok(own) => {
+                self.steering = own.as_ref().map(|own| own.steering.clone()).unwrap_or_default();
+                self.profile = own.filter(|own| own.stage > Stage::Learning);
+            }
             Err(error) => self.teller.degraded(&format!("{error:#}")),
         }
     }
 
     fn find_profile(&mut self) {
         match self.ground.profile() {
-            Ok(Some(profile)) => self.profile = Some(profile),
-            Ok(None) => {
-                let workload = &self.ground.subject.workload;
-                let said =
-                    "has no profile to compare with: nothing beyond it can be told; learn it first, with mode 'learn'";
-                self.teller.degraded(&format!("workload {workload} {said}"));
-            }
+            Ok(Some(profile)) => (self.steering, self.profile) = (profile.steering.clone(), Some(profile)),
+            Ok(None) => self.teller.has_no_profile(&self.ground.subject.workload),
             Err(error) => self.teller.degraded(&format!("{error:#}")),
         }
     }

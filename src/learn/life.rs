@@ -297,6 +297,7 @@ mod tests {
             },
             rootfs: dir.to_owned(),
             purpose: crate::learn::Purpose::Learn,
+            exec: crate::policy::ExecRule::Allow,
             window: Duration::from_secs(60),
             interval: Duration::from_secs(300),
             table_entries: 16,

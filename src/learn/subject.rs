@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::events::EngineNames;
-use crate::policy::{Auto, JournalLimits};
+use crate::policy::{Auto, ExecRule, JournalLimits};
 use crate::profile::Revision;
 
 /// What the observations are for.
@@ -38,6 +38,8 @@ pub struct Subject {
     pub rootfs: PathBuf,
     /// What for.
     pub purpose: Purpose,
+    /// Who is let in later: what is told of sessions is what this would refuse them.
+    pub exec: ExecRule,
     /// Length of an observation window, at least a second.
     pub window: Duration,
     /// How often the observation is written; what a crash loses at most.

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::subject::Subject;
 use crate::events::{Durability, Event, EventType, Journal, Recorder};
 use crate::profile::beyond::Beyond;
-use crate::profile::steering::Step;
+use crate::profile::items::as_decided;
+use crate::profile::steering::{Steering, Step};
 use crate::profile::{Observation, Profile, doubtful, moved};
 
 /// Most events of one kind that one look leads to; of the rest, how many.
@@ -44,6 +45,13 @@ impl Teller {
             let event = self.event(EventType::Degraded).with("reason", format!("learning: {reason}"));
             self.recorder.record(event, Durability::Buffered);
         }
+    }
+
+    /// There is nothing to compare this workload with.
+    pub(super) fn has_no_profile(&mut self, workload: &str) {
+        self.degraded(&format!(
+            "workload {workload} has no profile to compare with: nothing beyond it can be told; learn it first, with mode 'learn'"
+        ));
     }
 
     /// An observation is part of a profile.
@@ -91,9 +99,11 @@ impl Teller {
         self.recorder.record(event, Durability::Buffered);
     }
 
-    /// What the baseline forbids.
-    pub(super) fn forbidden(&mut self, observation: &Observation) {
-        let new: Vec<_> = observation.forbidden.iter().filter(|(item, _)| !self.is_told("forbidden", item)).collect();
+    /// What the baseline forbids, and nobody has allowed.
+    pub(super) fn forbidden(&mut self, observation: &Observation, steering: &Steering) {
+        let bare = |item: &str| as_decided(item.strip_prefix("exec: ").unwrap_or(item));
+        let all = observation.forbidden.iter().filter(|(item, _)| !steering.allows(&bare(item)));
+        let new: Vec<_> = all.filter(|(item, _)| !self.is_told("forbidden", item)).collect();
         let left_out = new.len().saturating_sub(MAX_AT_ONCE);
         for (n, (item, forbidden)) in new.into_iter().enumerate() {
             self.is_new(format!("forbidden {item}"));
@@ -113,7 +123,7 @@ impl Teller {
         self.left_out(EventType::Forbidden, left_out);
     }
 
-    /// What goes beyond a profile.
+    /// What enforcing a profile would have refused.
     pub(super) fn would_refuse(&mut self, all: &[Beyond], profile: &Profile) {
         let key = |b: &Beyond| format!("{} {} {}", b.side.name(), b.section.name(), b.item);
         let new: Vec<&Beyond> = all.iter().filter(|b| !self.is_told("beyond", &key(b))).collect();

@@ -6,10 +6,11 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     if word.is_empty() || word.len() > 64 {
         return None;
     }
-    let plain: String = word.to_lowercase().replace('_', "-");
+    let plain = |text: &str| text.to_lowercase().replace('_', "-");
+    let word = plain(word);
     known
         .into_iter()
-        .map(|name| (distance(&plain, name), name))
+        .map(|name| (distance(&word, &plain(name)), name))
         .filter(|(d, name)| *d <= (name.len() / 3).clamp(1, 3))
         .min_by_key(|(d, _)| *d)
         .map(|(_, name)| name)
@@ -63,6 +64,7 @@ mod tests {
         assert_eq!(nearest("OnWrite", known), Some("on-write"));
         assert_eq!(nearest("restart-limits", known), Some("restart-limit"));
         assert_eq!(nearest("privileged", known), None);
+        assert_eq!(nearest("cap-chwon", ["CAP_KILL", "CAP_CHOWN"]), Some("CAP_CHOWN"));
     }
 
     #[test]

@@ -20,6 +20,11 @@ use super::observation::{Forbidden, Observation, Sighting};
 /// The document, as it is shipped.
 pub const DOCUMENT: &str = include_str!("../../seccomp-profiles/baseline.json");
 
+/// `CLONE_NEWNS` and the other flags that make namespaces (linux/sched.h), but for that of time, whose bit in `clone` is a signal's.
+const NAMESPACES: u64 = 0x7e02_0000;
+/// The type in `socket`'s second argument, without flags (`SOCK_TYPE_MASK`, linux/net.h).
+const SOCKET_TYPE: u64 = 0xf;
+
 static BASELINE: LazyLock<Baseline> =
     LazyLock::new(|| serde_json::from_str(DOCUMENT).expect("the embedded baseline is parsed by a test"));
 
@@ -220,6 +225,20 @@ pub fn foreign(origin: Origin, path: &str) -> Option<&'static str> {
 /// Whether a call is never learnt, whatever its arguments.
 pub fn forbids_call(name: &str) -> bool {
     BASELINE.syscall(name).is_some()
+}
+
+/// Why a call is never learnt with these arguments, as the kernel had them, whether they would be recorded or not; `None`: it
+/// may be, or what tells is in the caller's memory.
+pub fn forbids_arguments(call: &str, arguments: &[u64]) -> Option<&'static str> {
+    let at = |position: usize| arguments.get(position).map(|argument| argument & u64::from(u32::MAX));
+    let value = match native(call) {
+        "socket" => format!("{},{},{}", at(0)?, at(1)? & SOCKET_TYPE, at(2)?),
+        "clone" | "unshare" if at(0)? & NAMESPACES == 0 => return None,
+        "clone3" => return None,
+        "ioctl" => at(1)?.to_string(),
+        _ => at(0)?.to_string(),
+    };
+    BASELINE.argument(call, &value).map(|rule| rule.reason.as_str())
 }
 
 /// Whether no honest workload makes this call.

@@ -1,4 +1,4 @@
-//! What an observation has and a profile has not: what enforcement would have refused.
+//! What an observation has and a profile has not: what is new. Of that, `enforced` says what would have been refused.
 //!
 //! Owns: that comparison. Pure. Must not: widen a profile, or report what the container was refused while it was learnt.
 
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::behaviour::{Operation, Write};
 use super::families;
 use super::generalise::covers;
-use super::items::{Section, item_name};
+use super::items::{Section, as_decided, item_name};
 use super::steering::Steering;
 use super::{Behaviour, Profile, Sighting, Support};
 
@@ -68,10 +68,9 @@ fn side(
     for (section, item, sighting) in seen.items() {
         let write = seen.writes.get(&item).filter(|_| section == Section::Writes);
         let name = item_name(section, &item);
-        let decided =
-            |items: &std::collections::BTreeMap<String, _>| items.keys().any(|pattern| covers(pattern, &name));
-        let is_known = !decided(&steering.denied)
-            && (decided(&steering.allowed) || is_known(section, &item, write, known, &calls));
+        let is_denied = steering.denied.keys().any(|pattern| covers(pattern, &name));
+        let is_known =
+            !is_denied && (steering.allows(&as_decided(&name)) || is_known(section, &item, write, known, &calls));
         if !is_known {
             let by = write.map(|write| write.by.clone()).unwrap_or_default();
             all.push(Beyond { side, section, item, by, first: sighting.first.clone() });
@@ -122,7 +121,7 @@ fn any_covers<'a>(mut patterns: impl Iterator<Item = &'a String>, item: &str) ->
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
@@ -131,7 +130,7 @@ mod tests {
 
     const WINDOWS: Windows = Windows { started_micros: 1_700_000_000_000_000, seconds: 60 };
 
-    fn reading(calls: &[u32], paths: &[(&str, u32)], peers: &[&str]) -> Reading {
+    pub fn reading(calls: &[u32], paths: &[(&str, u32)], peers: &[&str]) -> Reading {
         let mut reading = Reading::default();
         let seen = Seen { first: 0, last: 0, windows: 1 };
         let call = |number: &u32| (Syscall { abi: Abi::Native, number: *number }, seen);
@@ -148,12 +147,12 @@ mod tests {
         reading
     }
 
-    fn items(reading: &Reading) -> Items {
+    pub fn items(reading: &Reading) -> Items {
         let found = BTreeMap::new();
         assemble(&Material { reading, found: &found, ephemeral: (32768, 60999), windows: WINDOWS })
     }
 
-    fn profile(items: &Items) -> Profile {
+    pub fn profile(items: &Items) -> Profile {
         let support = |seen: &Sighting| Support {
             generations: BTreeMap::from([("0".repeat(32), seen.windows)]),
             first: seen.first.clone(),
@@ -204,8 +203,9 @@ mod tests {
         let by_hand = || Decision { at: "2026-01-01T00:00:00.000000Z".to_owned(), why: "by hand".to_owned() };
         profile.steering.allowed.insert("syscall socket".to_owned(), by_hand());
         profile.steering.allowed.insert("write /srv/x/*".to_owned(), by_hand());
+        profile.steering.allowed.insert("argument unshare 131072".to_owned(), by_hand());
         profile.steering.denied.insert("write /srv/a".to_owned(), by_hand());
-        let seen = items(&reading(&[0, 41], &[("/srv/a", 0), ("/srv/x/y", 0), ("/srv/x/y/z", 0)], &[]));
+        let seen = items(&reading(&[0, 41, 272], &[("/srv/a", 0), ("/srv/x/y", 0), ("/srv/x/y/z", 0)], &[]));
         let got: Vec<String> = beyond(&profile, &seen).into_iter().map(|b| b.item).collect();
         assert_eq!(got, ["/srv/a", "/srv/x/y/z"]);
     }

@@ -3,7 +3,7 @@
 //! Owns: what use of one says of others (`seccomp-profiles/capabilities.json`), and what holds where none could be seen. Must
 //! not: know a container's sets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +19,9 @@ const DOCUMENT: &str = include_str!("../../seccomp-profiles/capabilities.json");
 const UNSEEN: &str = "capabilities";
 /// What binds a port below 1024, where the node's `net.ipv4.ip_unprivileged_port_start` does not let everyone.
 const BIND: &str = "CAP_NET_BIND_SERVICE";
+
+const SEEN: &str = "seen in use";
+const BY_HAND: &str = "allowed by hand";
 
 static FAMILIES: LazyLock<Families> =
     LazyLock::new(|| Families::parse(DOCUMENT).expect("the embedded families are parsed by a test"));
@@ -60,6 +63,19 @@ impl Families {
 /// Those that were used and what comes with them, of those granted; all that were granted where some generation's sensor
 /// could not see. What a person should know is added to `notes`.
 pub fn needed(profile: &Profile, notes: &mut Vec<String>) -> BTreeSet<String> {
+    reasons(profile, notes).into_keys().collect()
+}
+
+/// [`needed`], each with why, to stand after its name: `seen in use`.
+pub fn reasons(profile: &Profile, notes: &mut Vec<String>) -> BTreeMap<String, String> {
+    let mut all = found(profile, notes);
+    for name in profile.denied_capabilities() {
+        all.remove(name);
+    }
+    all
+}
+
+fn found(profile: &Profile, notes: &mut Vec<String>) -> BTreeMap<String, String> {
     let blind = |unseen: &String| unseen == UNSEEN || unseen == estimate::UNSEEN_EVERYTHING;
     let granted: BTreeSet<String> = profile.revision.capabilities.iter().cloned().collect();
     if profile.generations.values().any(|g| g.unseen.iter().any(blind)) {
@@ -70,41 +86,41 @@ pub fn needed(profile: &Profile, notes: &mut Vec<String>) -> BTreeSet<String> {
             let never = never.into_iter().collect::<Vec<_>>().join(", ");
             notes.push(format!("of those, what is never learnt is left out: {never}"));
         }
-        return without_denied(profile, kept);
+        return kept.into_iter().map(|name| (name, "granted, and nobody saw whether it is used".to_owned())).collect();
     }
     let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
-    let used = sides.iter().flat_map(|side| side.capabilities.keys());
-    let (mut named, nameless): (BTreeSet<String>, BTreeSet<String>) =
-        used.cloned().partition(|c| !c.starts_with('#') && syscalls::capability_number(c).is_some());
+    let mut named = BTreeMap::new();
+    let mut nameless = BTreeSet::new();
+    for (name, support) in sides.iter().flat_map(|side| &side.capabilities) {
+        if name.starts_with('#') || syscalls::capability_number(name).is_none() {
+            nameless.insert(name.as_str());
+        } else if support.is_seen() {
+            named.insert(name.clone(), SEEN.to_owned());
+        } else {
+            named.entry(name.clone()).or_insert_with(|| BY_HAND.to_owned());
+        }
+    }
     if !nameless.is_empty() {
-        notes.push(format!(
-            "capabilities that have no name can't be given: {}",
-            nameless.into_iter().collect::<Vec<_>>().join(", ")
-        ));
+        let nameless = nameless.into_iter().collect::<Vec<_>>().join(", ");
+        notes.push(format!("capabilities that have no name can't be given: {nameless}"));
     }
     for family in &FAMILIES.families {
-        if family.when.iter().any(|name| named.contains(name)) {
-            named.extend(family.members.intersection(&granted).cloned());
+        if let Some(first) = family.when.iter().find(|name| named.contains_key(*name)).cloned() {
+            for name in family.members.intersection(&granted) {
+                named.entry(name.clone()).or_insert_with(|| format!("goes with {first}"));
+            }
         }
     }
     // Docker lets everyone bind any port, so that nothing asks for the capability there; other engines do not.
     let low = sides.iter().flat_map(|side| side.listens.keys()).find(|address| is_low_port(address));
-    if let Some(address) = low.filter(|_| granted.contains(BIND))
-        && named.insert(BIND.into())
-    {
+    if let Some(address) = low.filter(|_| granted.contains(BIND) && !named.contains_key(BIND)) {
         let address = address.escape_debug();
+        named.insert(BIND.into(), format!("for {address}"));
         notes.push(format!(
             "{BIND} is kept for {address}, though it was not used: whether it is needed is the node's to say"
         ));
     }
-    without_denied(profile, named)
-}
-
-fn without_denied(profile: &Profile, mut names: BTreeSet<String>) -> BTreeSet<String> {
-    for name in profile.denied_capabilities() {
-        names.remove(name);
-    }
-    names
+    named
 }
 
 fn is_low_port(address: &str) -> bool {

@@ -26,6 +26,13 @@ pub struct Support {
     pub last: String,
 }
 
+impl Support {
+    /// Whether a container was seen to do it; false of what somebody allowed by hand.
+    pub fn is_seen(&self) -> bool {
+        !self.generations.is_empty()
+    }
+}
+
 /// What the profile keeps of each observation that went into it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

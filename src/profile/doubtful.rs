@@ -10,15 +10,20 @@
 //! | a program that is not of the image | whoever can write to its mount could have put it there |
 //! | a program of the image, where no scripts run | a shell is in most images; of a new revision, its start-up may run others |
 //! | a call that the baseline has told, or one of the i386 interface | exploits begin with it |
+//! | a socket of a family that it never had, a first connection, a first port | who had no network has one now: a way in or out |
+//! | a capability that neither it nor what stands for it ever used | a program that was taken over reaches for more |
+//!
+//! Of a new revision, its start-up may do the last two, too. A filter tells no address from another: of connections and ports what is
+//! asked is whether it may make any. Who connects (or listens) already may do so to others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::behaviour::Origin;
 use super::beyond::beyond;
 use super::document::Profile;
 use super::items::{Section, as_decided, item_name};
 use super::observation::Observation;
-use super::{Behaviour, baseline};
+use super::{Behaviour, baseline, capabilities};
 use crate::events::clock;
 use crate::policy::Auto;
 
@@ -41,12 +46,15 @@ pub fn doubtful(before: &Profile, observation: &Observation, auto: &Auto) -> BTr
         all.insert(as_decided(item), forbidden.reason.clone());
     }
     let runs_scripts = runs_scripts(before);
+    let network = Network::of(before);
+    let capabilities = capabilities::needed(before, &mut Vec::new());
     for new in beyond(before, &observation.workload_behaviour, &Behaviour::default()) {
+        let is_start = before.steering.candidate.is_some() && in_start_up(observation, &new.first, auto);
+        let mut name = item_name(new.section, &new.item);
         let why = match new.section {
             Section::Programs => {
                 let program = observation.workload_behaviour.programs.get(&new.item);
                 let is_foreign = program.is_none_or(|program| program.origins.contains(&Origin::Volume));
-                let is_start = before.steering.candidate.is_some() && in_start_up(observation, &new.first, auto);
                 match is_foreign {
                     true => Some("is not of the image: whoever can write there could have put it there"),
                     false => (!runs_scripts && !is_start).then_some("was never seen to run in this workload before"),
@@ -56,14 +64,116 @@ pub fn doubtful(before: &Profile, observation: &Observation, auto: &Auto) -> BTr
                 Some("is of the i386 interface, which most filters forget")
             }
             Section::Syscalls => baseline::reason_to_tell(&new.item),
-            _ => None,
+            Section::Arguments if !is_start => network.of_socket(&new.item),
+            Section::Connects | Section::Listens if !is_start => {
+                network.of_address(new.section, &new.item).map(|(call, why)| {
+                    name = item_name(Section::Syscalls, call);
+                    why
+                })
+            }
+            Section::Capabilities if !is_start && !capabilities.contains(&new.item) => {
+                Some("was never used by this workload before")
+            }
+            Section::Arguments
+            | Section::Capabilities
+            | Section::Connects
+            | Section::Listens
+            | Section::DeniedSyscalls
+            | Section::Writes => None,
         };
         if let Some(why) = why {
-            all.insert(as_decided(&item_name(new.section, &new.item)), why.to_owned());
+            all.insert(as_decided(&name), why.to_owned());
         }
     }
     all.retain(|item, _| !before.steering.is_decided(item));
     all
+}
+
+const AF_UNIX: u64 = 1;
+const AF_INET: u64 = 2;
+const AF_INET6: u64 = 10;
+const AF_NETLINK: u64 = 16;
+
+/// What a workload was seen to have of the network.
+struct Network<'a> {
+    /// Its sockets: family, and of netlink the protocol.
+    sockets: BTreeSet<(u64, u64)>,
+    connects: BTreeSet<&'a str>,
+    listens: BTreeSet<&'a str>,
+}
+
+impl<'a> Network<'a> {
+    fn of(profile: &'a Profile) -> Network<'a> {
+        let Behaviour { arguments, connects, listens, .. } = &profile.workload_behaviour;
+        let values = arguments.iter().flat_map(|(call, values)| values.keys().map(move |value| (call, value)));
+        Network {
+            sockets: values.filter_map(|(call, value)| socket(&format!("{call} {value}"))).collect(),
+            connects: connects.keys().filter_map(|address| protocol(address)).collect(),
+            listens: listens.keys().filter_map(|address| protocol(address)).collect(),
+        }
+    }
+
+    fn has_internet(&self) -> bool {
+        let families = self.sockets.iter().map(|(family, _)| *family);
+        families.into_iter().any(is_internet) || !self.connects.is_empty() || !self.listens.is_empty()
+    }
+
+    /// Why somebody looks at the argument of a call.
+    fn of_socket(&self, argument: &str) -> Option<&'static str> {
+        let (family, protocol) = socket(argument)?;
+        let is_known = match family {
+            AF_UNIX => true,
+            AF_INET | AF_INET6 => self.has_internet(),
+            // Who has addresses asks the kernel for them (protocol 0): every resolver does.
+            AF_NETLINK if protocol == 0 => self.has_internet(),
+            _ => false,
+        };
+        let why = match family {
+            AF_INET | AF_INET6 => "is the first use of the network by this workload",
+            _ => "is of a family of sockets that this workload never had before",
+        };
+        (!is_known && !self.sockets.contains(&(family, protocol))).then_some(why)
+    }
+
+    /// The call that somebody looks at for an address, and why.
+    fn of_address(&self, section: Section, address: &str) -> Option<(&'static str, &'static str)> {
+        let protocol = protocol(address)?;
+        let (is_known, call, why) = match section {
+            // Who resolves names only is no client yet.
+            Section::Connects => (
+                self.connects.contains(TCP) || self.connects.contains(protocol),
+                "connect",
+                "is the first connection of this workload over the network",
+            ),
+            _ if protocol == TCP => {
+                (!self.listens.is_empty(), "listen", "is the first port that this workload listens on")
+            }
+            _ => (!self.listens.is_empty(), "bind", "is the first port that this workload takes datagrams on"),
+        };
+        (!is_known).then_some((call, why))
+    }
+}
+
+const TCP: &str = "tcp";
+
+/// Family of an argument of `socket`, and its protocol where that tells kinds apart.
+fn socket(argument: &str) -> Option<(u64, u64)> {
+    let value = argument.strip_prefix("i386:").unwrap_or(argument).strip_prefix("socket ")?;
+    let mut numbers = value.split(',').map(|number| number.parse().ok());
+    let (family, protocol) = (numbers.next()??, numbers.nth(1)??);
+    Some((family, if family == AF_NETLINK { protocol } else { 0 }))
+}
+
+fn is_internet(family: u64) -> bool {
+    family == AF_INET || family == AF_INET6
+}
+
+/// What is spoken at an address; `None` where that is not the network's, or no port that anybody would know of: resolvers take
+/// one for each question.
+fn protocol(address: &str) -> Option<&str> {
+    let (protocol, at) = address.split_once(' ')?;
+    let is_nobodys = protocol != TCP && at.ends_with(":*");
+    (!matches!(protocol, "unix" | "netlink") && !is_nobodys).then_some(protocol)
 }
 
 /// Who is to decide what, in words, with what they can type for it; empty where nothing waits.

@@ -67,9 +67,20 @@ impl Estimate {
         if total == 0 {
             return Estimate { total, lonely, point: 1.0, bound: 1.0 };
         }
-        let (s, m) = (lonely as f64, total as f64);
-        Estimate { total, lonely, point: (s / m).min(1.0), bound: ((s + ALONE + SPREAD * s.sqrt()) / m).min(1.0) }
+        let m = total as f64;
+        Estimate { total, lonely, point: (lonely as f64 / m).min(1.0), bound: (weight(lonely) / m).min(1.0) }
     }
+
+    /// How many more it takes, none of them with anything new, until the bound is within `risk` (over 0 to 1).
+    pub fn missing(&self, risk: f64) -> u64 {
+        ((weight(self.lonely) / risk).ceil() as u64).saturating_sub(self.total)
+    }
+}
+
+/// What the bound is, times the number there were.
+fn weight(lonely: u64) -> f64 {
+    let s = lonely as f64;
+    s + ALONE + SPREAD * s.sqrt()
 }
 
 /// How far learning has come.
@@ -206,6 +217,16 @@ mod tests {
         assert_eq!(Estimate::new(3, 2).bound, 1.0);
         assert_eq!(Estimate::new(0, 1000).bound, 0.01);
         assert_eq!(Estimate::new(4, 1000), Estimate { total: 1000, lonely: 4, point: 0.004, bound: 0.024 });
+    }
+
+    #[test]
+    fn what_is_missing_is_what_brings_the_bound_down_to_the_risk_and_not_one_more() {
+        for (lonely, total) in [(0, 0), (0, 10), (0, 999), (0, 1000), (4, 10), (900, 1000)] {
+            let missing = Estimate::new(lonely, total).missing(0.01);
+            let within = |more: u64| Estimate::new(lonely, total + more).bound <= 0.01 + 1e-12;
+            assert!(within(missing) && (missing == 0 || !within(missing - 1)), "{lonely} of {total}: {missing}");
+        }
+        assert_eq!(Estimate::new(1, 1).missing(0.0), u64::MAX - 1, "never");
     }
 
     #[test]

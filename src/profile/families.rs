@@ -50,6 +50,9 @@ struct Family {
     /// Having made a file brings them in, too.
     #[serde(default)]
     when_creating: bool,
+    /// They are brought in by anything.
+    #[serde(default)]
+    whenever: bool,
     members: BTreeSet<String>,
     reason: String,
 }
@@ -89,7 +92,8 @@ pub fn widen(names: &mut BTreeSet<String>, creates: bool, compat: bool) {
     loop {
         let before = names.len();
         for family in &FAMILIES.families {
-            let begun = creates && family.when_creating
+            let begun = family.whenever
+                || creates && family.when_creating
                 || family.members.iter().chain(&family.when).any(|name| names.contains(name));
             if begun {
                 names.extend(family.members.iter().filter(|name| exists(name, compat)).cloned());
@@ -145,6 +149,21 @@ mod tests {
     fn who_makes_files_may_remove_and_flush_them_and_who_does_not_may_not() {
         assert!(["unlinkat", "fsync", "rename"].iter().all(|n| widened(&["openat"], true).contains(*n)));
         assert!(!widened(&["openat"], false).contains("unlinkat"));
+    }
+
+    #[test]
+    fn whatever_was_learnt_the_tools_of_operators_have_what_they_need_and_nothing_that_an_intruder_needs() {
+        let all = widened(&["openat"], false);
+        let tools =
+            ["pipe2", "sendfile", "copy_file_range", "utimensat", "clone", "vfork", "wait4", "setpgid", "setsid"];
+        let more = ["kill", "epoll_create1", "epoll_pwait", "eventfd2", "inotify_init", "inotify_add_watch", "dup2"];
+        for name in tools.into_iter().chain(more) {
+            assert!(all.contains(name), "{name}");
+        }
+        let not = ["chmod", "fchmodat", "fchown", "unlink", "rename", "mkdir", "link", "socket", "connect", "bind"];
+        for name in not.into_iter().chain(["splice", "tee", "clone3", "socketpair", "setuid", "setns", "unshare"]) {
+            assert!(!all.contains(name), "{name}");
+        }
     }
 
     #[test]

@@ -12,8 +12,6 @@ use super::{families, syscalls};
 /// The first of the numbers that all architectures share, of Linux 5.1. Whoever calls one of these or a later one has a
 /// way to do without it, and takes that on ENOSYS only (glibc's `clone3` is the known case).
 const FIRST_WITH_A_FALLBACK: u32 = 424;
-/// Past the last number that either interface uses; the tables have holes.
-const END_OF_TABLE: u32 = 1024;
 /// Every namespace that `clone` can make.
 const CLONE_NAMESPACES: u64 = 0x7E02_0000;
 /// The same for `unshare`, which takes CLONE_NEWTIME as well: for `clone` that bit is part of the exit signal.
@@ -23,6 +21,8 @@ const PERSONA_QUERY: u64 = 0xFFFF_FFFF;
 const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
 const AF_NETLINK: u64 = 16;
+/// The rest of a socket's kind are flags (`SOCK_TYPE_MASK` of linux/net.h).
+const SOCKET_KIND: u64 = 0xF;
 /// TIOCSTI and TIOCLINUX type into a terminal that another program reads.
 const TYPES_INTO_TERMINALS: [u64; 2] = [0x5412, 0x541C];
 /// The kernel takes `ioctl`'s command, an `unsigned int`, from the lower half of a register, whatever the upper one holds.
@@ -40,6 +40,16 @@ pub enum Compare {
         /// What they must be.
         value: u64,
     },
+}
+
+impl Compare {
+    /// Whether a value fits.
+    pub fn fits(self, number: u64) -> bool {
+        match self {
+            Compare::Equal(value) => number == value,
+            Compare::Masked { mask, value } => number & mask == value,
+        }
+    }
 }
 
 /// A call that is allowed when an argument fits.
@@ -155,6 +165,26 @@ pub fn filter<'n>(profile: &Profile, needed: impl Iterator<Item = &'n str>, note
     Filter { compat, allowed: names, conditional, refused, absent, hides_clone3 }
 }
 
+/// Of a refused call, the argument that a filter looks at, as documents have it; `None` where the call itself is what is to be
+/// allowed.
+pub(super) fn argument(name: &str, arguments: &[u64]) -> Option<String> {
+    let first = *arguments.first()?;
+    match name.strip_prefix("i386:").unwrap_or(name) {
+        "socket" => {
+            let [family, kind, protocol, ..] = arguments else { return None };
+            Some(format!("{family},{},{protocol}", kind & SOCKET_KIND))
+        }
+        "clone" => Some(first & CLONE_NAMESPACES).filter(|flags| *flags != 0).map(|flags| flags.to_string()),
+        "unshare" => Some(first & UNSHARE_NAMESPACES).filter(|flags| *flags != 0).map(|flags| flags.to_string()),
+        "personality" | "ptrace" => Some(first.to_string()),
+        "ioctl" => {
+            let command = arguments.get(1)? & LOW_HALF;
+            TYPES_INTO_TERMINALS.contains(&command).then(|| command.to_string())
+        }
+        _ => None,
+    }
+}
+
 fn equal(name: &'static str, value: u64) -> Conditional {
     Conditional { name, argument: 0, is: Compare::Equal(value) }
 }
@@ -179,7 +209,7 @@ fn all_but(values: &[u64], mask: u64) -> Vec<Compare> {
 fn known(compat: bool) -> BTreeMap<String, u32> {
     let mut all = BTreeMap::new();
     for interface in [false, true].into_iter().filter(|i| compat || !i) {
-        for number in 0..END_OF_TABLE {
+        for number in 0..syscalls::END_OF_TABLE {
             let name = syscalls::name(interface, number);
             let bare = name.strip_prefix("i386:").unwrap_or(&name);
             if !bare.starts_with('#') {
@@ -222,10 +252,7 @@ mod tests {
             values in proptest::collection::vec(0u64..64, 1..4), number in 0u64..64, upper in any::<u32>(),
         ) {
             let number = number | u64::from(upper) << 32;
-            let fit = all_but(&values, LOW_HALF).into_iter().filter(|is| match is {
-                Compare::Equal(value) => number == *value,
-                Compare::Masked { mask, value } => number & mask == *value,
-            });
+            let fit = all_but(&values, LOW_HALF).into_iter().filter(|is| is.fits(number));
             prop_assert_eq!(fit.count(), usize::from(!values.contains(&(number & LOW_HALF))));
         }
     }

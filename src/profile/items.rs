@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::behaviour::{Behaviour, Program, Write};
+use super::behaviour::{Behaviour, Origin, Program, Write};
 use super::check::is_argument;
+use super::filter::argument;
+use super::generalise::escape;
 use super::syscalls;
-use crate::policy::suggest::quote;
+use crate::guard::Refused;
+use crate::policy::suggest::{nearest, quote};
 
 /// A kind of item: a field of [`Behaviour`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,19 +104,21 @@ pub fn decided(text: &str) -> Result<String> {
         quote(text)
     );
     match section {
-        Section::Syscalls => {
-            let call = syscalls::canonical(name).with_context(|| format!("there is no system call {}", quote(name)))?;
-            Ok(item_name(section, &call))
-        }
+        Section::Syscalls => Ok(item_name(section, &call(name)?)),
         Section::Capabilities => {
             let upper = name.to_ascii_uppercase();
             let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-            ensure!(syscalls::capability_number(&full).is_some(), "there is no capability {}", quote(name));
+            ensure!(
+                syscalls::capability_number(&full).is_some(),
+                "there is no capability {}{}",
+                quote(name),
+                meant(&full, syscalls::capability_names())
+            );
             Ok(item_name(section, &full))
         }
         Section::Arguments => {
-            let (call, value) = name.split_once(' ').unwrap_or((name, ""));
-            let call = syscalls::canonical(call).with_context(|| format!("there is no system call {}", quote(call)))?;
+            let (name, value) = name.split_once(' ').unwrap_or((name, ""));
+            let call = call(name)?;
             ensure!(
                 is_argument(&call, value),
                 "{} is no argument that is recorded; write e.g. \"argument socket 2,1,0\"",
@@ -142,11 +147,39 @@ pub fn decided(text: &str) -> Result<String> {
     }
 }
 
+fn call(name: &str) -> Result<String> {
+    let names = syscalls::names(name.starts_with("i386:"));
+    syscalls::canonical(name).with_context(|| format!("there is no system call {}{}", quote(name), meant(name, names)))
+}
+
+/// Ends a message with the name that is nearest to a misspelt one.
+fn meant(word: &str, known: impl Iterator<Item = String>) -> String {
+    let known: Vec<String> = known.collect();
+    let nearest = nearest(word, known.iter().map(String::as_str));
+    nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+}
+
 /// An item that was seen, forbidden ones too, as somebody names it to decide about it: `denied syscall mount` as `syscall mount`.
 /// One that nobody can name (a path with control characters, say) stays as it is.
 pub fn as_decided(item: &str) -> String {
     let item = item.strip_prefix("denied ").unwrap_or(item);
     decided(item).unwrap_or_else(|_| item.to_owned())
+}
+
+/// What was refused, as somebody names it to allow or deny it; `None` for what nobody can name: a program without a path, a
+/// path that is not known or has control characters.
+pub fn of_refused(refused: &Refused) -> Option<String> {
+    let item = match refused {
+        Refused::Syscall { name, arguments, .. } => match argument(name, arguments) {
+            Some(value) => item_name(Section::Arguments, &format!("{name} {value}")),
+            None => item_name(Section::Syscalls, name),
+        },
+        Refused::Write { path, .. } => item_name(Section::Writes, &escape(path)),
+        Refused::Capability { name } => item_name(Section::Capabilities, name),
+        Refused::Program { origin, .. } if origin == Origin::Anonymous.name() => return None,
+        Refused::Program { path, .. } => item_name(Section::Programs, &escape(path)),
+    };
+    decided(&item).ok()
 }
 
 /// Longest name that a decision is about, in bytes.
@@ -225,5 +258,35 @@ impl<E> Write<E> {
 impl<E> Program<E> {
     fn map<F>(&self, with: impl Fn(&E) -> F) -> Program<F> {
         Program { seen: with(&self.seen), origins: self.origins.clone(), privileged: self.privileged }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_is_named_as_it_is_allowed_and_what_nobody_can_name_is_not() {
+        let call = |name: &str, arguments: &[u64]| {
+            of_refused(&Refused::Syscall { name: name.to_owned(), arguments: arguments.to_vec(), path: None })
+        };
+        let program = |path: &str, origin: &str| {
+            of_refused(&Refused::Program { path: path.to_owned(), origin: origin.to_owned(), killed: true })
+        };
+        let write = |path: &str| {
+            of_refused(&Refused::Write { path: path.to_owned(), operation: "write".to_owned(), of_nothing: false })
+        };
+        let some = |item: &str| Some(item.to_owned());
+        assert_eq!(call("mount", &[1, 2, 3, 4, 5, 6]), some("syscall mount"));
+        assert_eq!(call("i386:getpid", &[]), some("syscall i386:getpid"));
+        // AF_PACKET, SOCK_RAW | SOCK_CLOEXEC.
+        assert_eq!(call("socket", &[17, 0x8_0003, 768, 0, 0, 0]), some("argument socket 17,3,768"));
+        assert_eq!(call("unshare", &[0x1000_0200, 0, 0, 0, 0, 0]), some("argument unshare 268435456"));
+        assert_eq!(call("unshare", &[0x200, 0, 0, 0, 0, 0]), some("syscall unshare"));
+        assert_eq!(call("ioctl", &[0, 0x5412, 0, 0, 0, 0]), some("argument ioctl 21522"));
+        assert_eq!(call("ioctl", &[0, 0x5401, 0, 0, 0, 0]), some("syscall ioctl"));
+        assert_eq!(write("/etc/a*b"), some("write /etc/a\\052b"));
+        assert_eq!(program("/tmp/x", "tmpfs"), some("program /tmp/x"));
+        assert_eq!((program("/memfd:x", "anonymous"), write("(unknown)"), write("/a\nb")), (None, None, None));
     }
 }

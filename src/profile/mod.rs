@@ -11,6 +11,7 @@ pub mod check;
 pub mod commanded;
 pub mod document;
 pub mod doubtful;
+pub mod enforced;
 pub mod estimate;
 pub mod export;
 pub mod families;

@@ -6,9 +6,10 @@
 //! | --- | --- | --- |
 //! | learning | observing | the chance of something new in the next window is within the risk, over enough generations seen in full, and one of them lived through its start-up |
 //! | observing | enforcing | enough generations began after the last new thing, lived through their start-up and showed nothing new; the first row still holds; and nothing waits for somebody to look at it |
-//! | enforcing | observing | a start-up was refused something (once); or somebody says so |
+//! | enforcing | observing | a start-up was refused something that an honest one might need (once); or somebody says so |
 //!
-//! Each holds from a container's next generation on. What somebody holds, and what was demoted, does not move by itself.
+//! Each holds from a container's next generation on. What somebody holds, and what was demoted, does not move by itself; nor does
+//! what a new revision begins with, where it begins with what was demoted.
 
 use super::beyond::{Side, beyond};
 use super::document::{Generation, Profile, Stage};
@@ -108,7 +109,11 @@ pub const DEMOTED: &str = "a start-up was refused";
 
 /// Whether it returned to being observed once already; it does so only once by itself.
 pub fn was_demoted(profile: &Profile) -> bool {
-    profile.steering.history.iter().any(|step| step.to < step.from && step.why.starts_with(DEMOTED))
+    profile.steering.demoted.is_some() || profile.steering.history.iter().any(is_demotion)
+}
+
+fn is_demotion(step: &Step) -> bool {
+    step.to < step.from && step.why.starts_with(DEMOTED)
 }
 
 /// Enough was seen for nothing new to be likely.
@@ -137,7 +142,9 @@ pub fn waits_for(profile: &Profile, auto: &Auto) -> Option<String> {
     }
     let risk = f64::from(auto.risk_ppm) / 1e6;
     if progress.next_window.bound > risk {
-        wants.push(format!("a chance of something new under {} %", risk * 100.0));
+        let windows = plural(progress.next_window.missing(risk), "more window");
+        let length = progress.window_seconds.map_or(String::new(), |seconds| format!(" of {seconds} s"));
+        wants.push(format!("a chance of something new under {} % ({windows}{length} with work in them)", risk * 100.0));
     }
     if !progress.seen_in_full {
         wants.push("all to be seen in full".to_owned());
@@ -219,18 +226,26 @@ fn lived(generation: &Generation, auto: &Auto) -> bool {
     in_full && age >= i64::try_from(auto.startup.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// The profile of a revision that nobody has seen yet: what the workload was seen to do before, to be observed anew.
-/// `now`: RFC 3339, UTC.
+/// The profile of a revision that nobody has seen yet: what the workload was seen to do before, to be observed anew. Where
+/// somebody is to look at a demotion first, they still are: what was done since is in the copy. `now`: RFC 3339, UTC.
 pub fn candidate(newest: &Profile, revision: Revision, now: &str) -> Profile {
-    let why = format!("a new revision begins with what {} was seen to do", newest.revision.digest);
+    let mut why = format!("a new revision begins with what {} was seen to do", newest.revision.digest);
+    let demoted = newest.steering.demoted.clone();
+    let mut history = Vec::new();
+    if let Some(demoted) = &demoted {
+        why.push_str(&format!(", which waits for somebody to promote it: {}", demoted.why));
+        history.extend(newest.steering.history.iter().filter(|step| is_demotion(step)).cloned());
+    }
     let step = Step { at: now.to_owned(), from: Stage::Learning, to: Stage::Observing, why };
+    history.push(step);
     let steering = Steering {
+        demoted,
         candidate: Some(newest.revision.digest.clone()),
         allowed: newest.steering.allowed.clone(),
         denied: newest.steering.denied.clone(),
         waiting: newest.steering.waiting.clone(),
         quiet: Some(Quiet { since: now.to_owned(), ..Quiet::default() }),
-        history: vec![step],
+        history,
         ..Steering::default()
     };
     // What was forbidden before is known as well: it is no news that somebody would have to look at.

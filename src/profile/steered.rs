@@ -20,9 +20,11 @@ impl Profile {
             }
         }
         // Nobody has looked at these: they hold back the stage, and where somebody enforces all the same, they are refused.
-        for item in
-            self.steering.waiting.keys().filter(|item| item.starts_with("program ") || item.starts_with("syscall "))
-        {
+        let is_refused = |item: &&String| {
+            let kind = item.split_once(' ').map_or("", |(kind, _)| kind);
+            matches!(kind, "program" | "syscall" | "argument" | "capability") && !self.serves_others(item)
+        };
+        for item in self.steering.waiting.keys().filter(is_refused) {
             profile.deny(item);
             notes.push(format!("{item:?} was seen while observing, and nobody has looked at it: it is refused"));
         }
@@ -32,6 +34,17 @@ impl Profile {
             }
         }
         profile
+    }
+
+    /// Whether a call that waits was learnt for other addresses as well: a filter tells none from another.
+    fn serves_others(&self, item: &str) -> bool {
+        let addresses = match item {
+            "syscall connect" => &self.workload_behaviour.connects,
+            "syscall listen" | "syscall bind" => &self.workload_behaviour.listens,
+            _ => return false,
+        };
+        let protocols = addresses.keys().map(|address| address.split_once(' ').map_or("", |(protocol, _)| protocol));
+        protocols.collect::<BTreeSet<_>>().len() > 1
     }
 
     /// System calls that were denied by hand, without the interface's name: a denial holds for both.
@@ -60,19 +73,19 @@ impl Profile {
         match kind {
             "syscall" => {
                 let Some(name) = syscalls::canonical(name) else { return false };
-                side.syscalls.insert(name, seen);
+                side.syscalls.entry(name).or_insert(seen);
             }
             "argument" => {
                 let Some((call, value)) = name.split_once(' ') else { return false };
                 let Some(call) = syscalls::canonical(call) else { return false };
-                side.syscalls.insert(call.clone(), seen.clone());
-                side.arguments.entry(call).or_default().insert(value.to_owned(), seen);
+                side.syscalls.entry(call.clone()).or_insert_with(|| seen.clone());
+                side.arguments.entry(call).or_default().entry(value.to_owned()).or_insert(seen);
             }
             "capability" => {
                 if syscalls::capability_number(name).is_none() {
                     return false;
                 }
-                side.capabilities.insert(name.to_owned(), seen);
+                side.capabilities.entry(name.to_owned()).or_insert(seen);
             }
             "write" => {
                 let write = Write {

@@ -22,7 +22,7 @@ pub struct Steering {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub candidate: Option<String>,
     /// A healthy start-up was refused this while enforcing, at this time (RFC 3339): it does not enforce by itself again
-    /// before somebody has looked at it.
+    /// before somebody has looked at it. A new revision's profile that begins with this one has it, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demoted: Option<Decision>,
     /// Items allowed by hand, as `show` names them: `syscall mkdir`, `capability CAP_CHOWN`, `write /var/x`, `program /bin/x`.
@@ -59,6 +59,15 @@ impl Steering {
     /// Whether somebody allowed or denied an item, by itself or by a pattern.
     pub fn is_decided(&self, item: &str) -> bool {
         self.allowed.keys().chain(self.denied.keys()).any(|pattern| covers(pattern, item))
+    }
+
+    /// Whether somebody allowed an item, by itself or by a pattern, and did not deny it; a call also by one of its arguments,
+    /// without which there would be no use of that.
+    pub fn allows(&self, item: &str) -> bool {
+        let denied = self.denied.keys().any(|pattern| covers(pattern, item));
+        let argument = item.strip_prefix("syscall ").map(|call| format!("argument {call} "));
+        let by_argument = |allowed: &String| argument.as_ref().is_some_and(|call| allowed.starts_with(call));
+        !denied && self.allowed.keys().any(|allowed| covers(allowed, item) || by_argument(allowed))
     }
 
     /// Keeps what somebody is to look at, unless somebody has.

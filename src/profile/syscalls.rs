@@ -9,6 +9,8 @@ use syscalls::{x86, x86_64};
 
 /// Prefix of a call that came through the 32-bit interface.
 const COMPAT: &str = "i386:";
+/// Past the last number that either interface uses; the tables have holes.
+pub(super) const END_OF_TABLE: u32 = 1024;
 
 /// A system call's name: `openat`; `i386:open` through the 32-bit interface; `#463`, `i386:#900` where this version knows
 /// no name for the number (a kernel that is newer than the table, or a workload that tries numbers).
@@ -55,6 +57,16 @@ pub fn parse(text: &str) -> Option<(bool, u32)> {
     };
     let id = if compat { x86::Sysno::from_str(word).ok()?.id() } else { x86_64::Sysno::from_str(word).ok()?.id() };
     Some((compat, u32::try_from(id).ok()?))
+}
+
+/// Every name that this version knows of an interface.
+pub fn names(compat: bool) -> impl Iterator<Item = String> {
+    (0..END_OF_TABLE).map(move |number| name(compat, number)).filter(|name| !name.contains('#'))
+}
+
+/// Every capability that this version has a name for.
+pub fn capability_names() -> impl Iterator<Item = String> {
+    (0..64).map(capability_name).filter(|name| !name.starts_with('#'))
 }
 
 /// The spelling that this version uses for a call that another may have spelt by number. `None`: there is no such call.

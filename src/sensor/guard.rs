@@ -1,15 +1,16 @@
 //! The guard: tells what an enforced container was refused, and kills programs that are not of its image.
 //!
 //! Owns: one container's rules in the kernel, its ring, what is read from there. Must not: answer, decide, know profiles.
-//! Every distinct thing is told once in a container's life; a flood is bounded by its table, each kind's by its own part of it. That
-//! something was lost is told by itself, as a refused write whose path is not known: what was in the flood, nobody knows.
+//! Every distinct thing is told at once, and when it goes on after a quiet time, which doubles, with how often it was met; a flood
+//! is bounded by its table, each kind's by its own part of it. That something was lost is told by itself, as a refused write
+//! whose path is not known: what was in the flood, nobody knows.
 //!
 //! A foreign script with a `#!` line is told and not killed: its interpreter, of the image, is what the kernel executes. One
 //! that is given by its descriptor is killed.
 //!
 //! What a mount keeps from running (`noexec`) is told as what was killed: it did nothing. So is a process's memory that is
 //! opened for writing, or one of the files by which a container commands its node: nothing refuses those, and each time counts
-//! (it is told again at powers of two, and in another second). So is a call for which the filter kills, and a clone3 that asks
+//! (it is told again at once for some times, then once a second). So is a call for which the filter kills, and a clone3 that asks
 //! for namespaces.
 //!
 //! Never seen: a program that the dynamic loader is given as an argument (`ld.so /tmp/x`) and a library that is foreign
@@ -17,6 +18,7 @@
 //! refused to io_uring, checks of capabilities where the kernel has no hook for them (before 6.13, mostly).
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -25,7 +27,7 @@ use super::absent::Root;
 use super::decode::{self, Mounts};
 use super::hold::Hold;
 use super::kept;
-use super::layout::{self, KEY_BYTES, Record, Slot, Told, VALUE_BYTES};
+use super::layout::{self, KEY_BYTES, Record, Rule, Slot, Told, VALUE_BYTES};
 use super::place::Place;
 use super::reading::{Operation, Origin};
 use super::{ensure_loaded, owners, script, unseen};
@@ -59,8 +61,16 @@ pub struct Rules {
     /// is below its fixed folder from being killed; it is told, for whoever knows the pattern to judge. On the root file
     /// system a path means the image's program: neither one in the writable layer nor one that is mounted over it later.
     pub allowed: Vec<String>,
+    /// Of those, what somebody allowed by hand: one that is not there when the container begins may come to be on the root
+    /// file system, too.
+    pub by_hand: Vec<String>,
+    /// Programs that are denied by hand, paths: killed before their first instruction, those of the image as well, but for the
+    /// one that the container begins with.
+    pub denied: Vec<String>,
     /// Capabilities (bits by number) of which a refusal is told.
     pub capabilities: u64,
+    /// What was told is told again when it is met after so many seconds, then after twice as many, up to 64 times as many; 0: never.
+    pub quiet_seconds: u32,
 }
 
 /// The guard, loaded.
@@ -101,30 +111,40 @@ impl Guard {
     /// # Errors
     /// When there is no such process, more is allowed than there is room for, or the guard is gone and can't be loaded again.
     pub fn arm(&self, init_pid: i32, rules: &Rules) -> Result<Guarded> {
-        let allowed = rules.allowed.len();
+        let ruled = rules.allowed.len() + rules.denied.len();
         ensure!(
-            allowed <= MOST_ALLOWED,
-            "failed to guard process {init_pid}: its profile allows {allowed} programs, and there is room for {MOST_ALLOWED}"
+            ruled <= MOST_ALLOWED,
+            "failed to guard process {init_pid}: its profile has {ruled} programs, and there is room for {MOST_ALLOWED}"
         );
-        let entries = MOST + OTHERS + allowed as u32;
+        let entries = MOST + OTHERS + ruled as u32;
         let table = Map::create(Kind::Hash, KEY_BYTES, VALUE_BYTES, entries, bpf::NO_PREALLOC)
             .context("failed to make a container's table in the kernel")?;
         let table = Arc::new(table);
         let mounts =
             std::fs::read(format!("/proc/{init_pid}/mountinfo")).map(|b| Mounts::parse(&b)).unwrap_or_default();
-        let (elsewhere, of_image): (Vec<&String>, Vec<_>) =
-            rules.allowed.iter().partition(|program| mounts.origin(program).is_some());
-        for (programs, may_be_foreign) in [(of_image, false), (elsewhere, true)] {
-            // A path that is longer than any the programs tell can't be met.
-            let keys: Vec<Vec<u8>> = programs.into_iter().filter_map(|program| allowance(program)).collect();
-            let done = table.set_all(&keys.concat(), &layout::allowance(may_be_foreign));
-            done.context("failed to write down the allowed programs")?;
-        }
         // What was refused is asked about later, when its caller may have ended.
         let root = Root::of(init_pid).ok();
+        let comes = |path: &String| {
+            rules.by_hand.contains(path) && root.as_ref().is_some_and(|root| !root.has(Path::new(path)))
+        };
+        let (elsewhere, of_image): (Vec<&String>, Vec<_>) =
+            rules.allowed.iter().partition(|program| mounts.origin(program).is_some() || comes(program));
+        let denied = rules.denied.iter().filter(|path| !path.contains('*')).collect();
+        // The last one holds.
+        for (programs, rule) in [(of_image, Rule::OfImage), (elsewhere, Rule::MayBeForeign), (denied, Rule::Denied)] {
+            // A path that is longer than any the programs tell can't be met.
+            let keys: Vec<Vec<u8>> = programs.into_iter().filter_map(|program| allowance(program)).collect();
+            let done = table.set_all(&keys.concat(), &rule.value());
+            done.context("failed to write down the programs that are allowed or denied")?;
+        }
         let ring = Ring::create(RING_BYTES).context("failed to make a ring in the kernel")?;
-        let row =
-            Slot { limit: MOST, capabilities: rules.capabilities, kill_foreign: rules.kill_foreign, ..Slot::default() };
+        let row = Slot {
+            limit: MOST,
+            capabilities: rules.capabilities,
+            kill_foreign: rules.kill_foreign,
+            quiet: rules.quiet_seconds,
+            ..Slot::default()
+        };
         let hold = Hold::claim(&self.place, init_pid, &table, Some(&ring), row)?;
         let losing = Losing::default();
         Ok(Guarded { hold, table, ring, mounts, root, renames_nothing: None, known: Vec::new(), losing })
@@ -182,12 +202,13 @@ impl Guarded {
     pub fn take_news(&mut self, is_known: impl Fn(&Refusal) -> bool) -> Vec<Refusal> {
         let mut taken = Vec::new();
         let Guarded { hold, ring, mounts, root, renames_nothing, known, losing, .. } = self;
-        let mut lost_by = None;
+        let (mut lost_by, mut lost_count) = (None, 0);
         ring.drain(|bytes| {
             let told = Told::parse(bytes);
             if told.record.kind == Record::LOSS {
                 losing.session = told.record.exec;
                 lost_by = Some((told.pid as i32, decode::lossy(told.comm)));
+                lost_count += u64::from(told.count);
                 return;
             }
             let Some(mut refusal) = refusal(&told, hold.init(), mounts) else { return };
@@ -205,7 +226,7 @@ impl Guarded {
         // The kernel says when; where its ring was too full for that, its count does.
         if lost_by.is_some() || state.table_full > 2 * self.losing.told {
             self.losing.told = state.table_full;
-            taken.push(lost(lost_by.unwrap_or_default(), self.losing.session));
+            taken.push(lost(lost_by.unwrap_or_default(), self.losing.session, lost_count.max(1)));
         }
         if self.known.len() >= MOST_KNOWN {
             self.forget_known();
@@ -285,12 +306,13 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
         }
         Record::CAPABILITY => Refused::Capability { name: capability_name(record.number) },
         Record::PROGRAM if record.what == layout::NAMED && known => {
-            let (path, kept) = (decode::path(record), record.flags & Record::KEPT != 0);
+            let path = decode::path(record);
+            let (kept, denied) = (record.flags & Record::KEPT != 0, record.flags & Record::KILLED != 0);
             let origin = match kept {
                 true => kept::by_its_mount(init, &path).unwrap_or_else(|_| mounts.keep(&path))?,
-                false => script::origin(init, &path, mounts)?,
+                false => script::origin(init, &path, mounts).or(denied.then_some(Origin::Image))?,
             };
-            Refused::Program { path, origin: name(origin).into(), killed: kept }
+            Refused::Program { path, origin: name(origin).into(), killed: kept || denied }
         }
         Record::PROGRAM => {
             let program = decode::program(record)?;
@@ -300,13 +322,14 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
         }
         _ => return None,
     };
-    Some(Refusal { refused, pid: told.pid as i32, program: decode::lossy(told.comm), session: record.exec })
+    let (pid, program, count) = (told.pid as i32, decode::lossy(told.comm), u64::from(told.count.max(1)));
+    Some(Refusal { refused, pid, program, session: record.exec, count })
 }
 
 /// What tells that there is more than was told.
-fn lost((pid, program): (i32, String), session: bool) -> Refusal {
+fn lost((pid, program): (i32, String), session: bool, count: u64) -> Refusal {
     let refused = Refused::Write { path: UNKNOWN.into(), operation: "write".into(), of_nothing: false };
-    Refusal { refused, pid, program, session }
+    Refusal { refused, pid, program, session, count }
 }
 
 /// Whether a refused call would have done nothing: see [`Refused::Write`]. A caller that changes the name that it gave while the

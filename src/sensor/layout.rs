@@ -31,6 +31,8 @@ pub struct Slot {
     pub capabilities: u64,
     /// The guard's: a foreign program is killed.
     pub kill_foreign: bool,
+    /// The guard's: seconds after which what was told is told again; 0: never.
+    pub quiet: u32,
 }
 
 impl Slot {
@@ -43,7 +45,7 @@ impl Slot {
         bytes.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
         bytes.extend([u32::from(self.bell), self.init].iter().flat_map(|w| w.to_ne_bytes()));
         bytes.extend(self.capabilities.to_ne_bytes());
-        bytes.extend([u32::from(self.kill_foreign), 0].iter().flat_map(|w| w.to_ne_bytes()));
+        bytes.extend([u32::from(self.kill_foreign), self.quiet].iter().flat_map(|w| w.to_ne_bytes()));
         bytes
     }
 }
@@ -198,6 +200,8 @@ impl<'b> Record<'b> {
 #[derive(Debug, Clone, Copy)]
 pub struct Told<'b> {
     pub pid: u32,
+    /// How often it was met since it was told last.
+    pub count: u32,
     /// All of it, with its zeros.
     pub comm: &'b [u8],
     /// Its text ends where it ends.
@@ -208,6 +212,7 @@ impl<'b> Told<'b> {
     pub fn parse(bytes: &'b [u8]) -> Told<'b> {
         Told {
             pid: word(bytes, 0),
+            count: word(bytes, 4),
             comm: bytes.get(8..24).unwrap_or_default(),
             record: Record::parse(bytes.get(24..).unwrap_or_default(), &[]),
         }
@@ -221,11 +226,24 @@ impl<'b> Told<'b> {
     }
 }
 
-/// The value of an allowance: whether a program at that path may come from elsewhere than the image.
-pub fn allowance(may_be_foreign: bool) -> [u8; VALUE_BYTES as usize] {
-    let mut value = [0; VALUE_BYTES as usize];
-    value[..4].copy_from_slice(&u32::from(may_be_foreign).to_ne_bytes());
-    value
+/// What is written down of a program's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The image's program may run.
+    OfImage = 0,
+    /// So may one from elsewhere.
+    MayBeForeign = 1,
+    /// None may, wherever it is from.
+    Denied = 2,
+}
+
+impl Rule {
+    /// As the kernel's programs read it.
+    pub fn value(self) -> [u8; VALUE_BYTES as usize] {
+        let mut value = [0; VALUE_BYTES as usize];
+        value[..4].copy_from_slice(&(self as u32).to_ne_bytes());
+        value
+    }
 }
 
 /// A key of which only kind and text are given; `None` if the text is too long for one.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Document;
 use crate::cli::ExecArgs;
+use crate::guard::Limits;
 
 const SETS: [&str; 5] = ["bounding", "effective", "inheritable", "permitted", "ambient"];
 
@@ -34,7 +35,7 @@ pub fn clamp(process: &mut Value, container: &Document) -> Result<Taken> {
     }
     if own["noNewPrivileges"] == true && process.get("noNewPrivileges") != Some(&Value::Bool(true)) {
         process.insert("noNewPrivileges".to_owned(), Value::Bool(true));
-        taken.push("new privileges".to_owned());
+        taken.push(NEW_PRIVILEGES.to_owned());
     }
     for key in ["apparmorProfile", "selinuxLabel"] {
         if own[key].as_str().is_some_and(|label| !label.is_empty()) && process.get(key) != Some(&own[key]) {
@@ -44,6 +45,17 @@ pub fn clamp(process: &mut Value, container: &Document) -> Result<Taken> {
     }
     Ok(taken)
 }
+
+/// Leaves of what was taken what somebody asked for. An engine gives each session what it would have given the container: what the
+/// container's profile withholds of that, nobody has asked for.
+pub fn keep_asked(taken: &mut Taken, limits: &Limits) {
+    taken.retain(|what| match what.as_str() {
+        NEW_PRIVILEGES => !limits.withheld_new_privileges,
+        what => !limits.withheld_capabilities.contains(what),
+    });
+}
+
+const NEW_PRIVILEGES: &str = "new privileges";
 
 /// Names as they are written: runc knows them in capitals only, crun in any case, so that a name in another spelling means
 /// something to one of them and nothing to the other.
@@ -57,26 +69,19 @@ fn names(set: &Value) -> BTreeSet<String> {
 ///
 /// # Errors
 /// As [`clamp`].
-pub fn narrow(process: &mut Value, container: &Document, only: &BTreeSet<String>) -> Result<Taken> {
+pub fn narrow(process: &mut Value, container: &Document, only: &BTreeSet<String>) -> Result<()> {
     let own = &container.value()["process"]["capabilities"];
     let process = process.as_object_mut().context("failed to read a process document: expected a JSON object")?;
     let sets = process.entry("capabilities").or_insert(Value::Null);
     if sets.is_null() {
         *sets = if own.is_object() { own.clone() } else { json!({}) };
     }
-    let mut taken = Taken::new();
     for set in SETS {
         if let Some(names) = sets[set].as_array_mut() {
-            names.retain(|name| {
-                let keep = name.as_str().is_some_and(|name| only.contains(name));
-                if !keep && set == "bounding" {
-                    taken.push(name.as_str().unwrap_or("a capability that is no name").to_owned());
-                }
-                keep
-            });
+            names.retain(|name| name.as_str().is_some_and(|name| only.contains(name)));
         }
     }
-    Ok(taken)
+    Ok(())
 }
 
 fn clamp_capabilities(asked: &mut Map<String, Value>, own: &Value, taken: &mut Taken) -> Result<()> {
@@ -167,5 +172,31 @@ fn text(word: &OsStr) -> Result<String> {
     match std::str::from_utf8(word.as_bytes()) {
         Ok(word) => Ok(word.to_owned()),
         Err(_) => bail!("failed to read the command line: {} is not UTF-8", OsString::from(word).to_string_lossy()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_engine_gives_every_session_and_the_profile_withholds_is_not_told_as_asked_for_and_refused() {
+        let container = r#"{"process":{"noNewPrivileges":true,"capabilities":{"bounding":["CAP_CHOWN"]}}}"#;
+        let container = Document::parse(container.as_bytes()).expect("JSON");
+        let asks = |bounding: &[&str]| {
+            let mut process = json!({"args": ["id"], "capabilities": {"bounding": bounding}});
+            clamp(&mut process, &container).expect("a process")
+        };
+        let withheld = ["CAP_KILL", "CAP_SETUID"].map(str::to_owned).into();
+        let limits = Limits { withheld_capabilities: withheld, withheld_new_privileges: true, ..Limits::default() };
+        let told = |bounding: &[&str], limits: &Limits| {
+            let mut taken = asks(bounding);
+            keep_asked(&mut taken, limits);
+            taken
+        };
+        assert_eq!(told(&["CAP_CHOWN", "CAP_KILL", "CAP_SETUID"], &limits), Taken::new());
+        assert_eq!(told(&["CAP_CHOWN", "CAP_KILL", "CAP_SYS_ADMIN"], &limits), ["CAP_SYS_ADMIN"]);
+        let of_the_engine = told(&["CAP_KILL"], &Limits::default());
+        assert_eq!(of_the_engine, ["CAP_KILL", NEW_PRIVILEGES], "where the engine withheld it, it was asked for");
     }
 }

@@ -38,10 +38,10 @@ impl Supervisor {
     }
 
     /// A workload that was healthy is refused this soon after its start: whether it is to go on observed, in a generation
-    /// that begins at once.
+    /// that begins at once. Never where it may be an attack, which must not be able to end what it is refused by.
     pub(super) fn goes_back_to_observing(&mut self, refusal: &Refusal) -> bool {
         let Some(startup_ms) = self.plan.limits.startup_ms.filter(|_| self.plan.policy.auto) else { return false };
-        if self.generation_began.elapsed() > Duration::from_millis(startup_ms) {
+        if !self.machine.is_first_start() || self.generation_began.elapsed() > Duration::from_millis(startup_ms) {
             return false;
         }
         match self.plan.director.as_mut().map(|director| director.demote(refusal)) {

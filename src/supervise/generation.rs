@@ -68,6 +68,7 @@ impl Supervisor {
                 None => self.open_streams()?,
             },
         };
+        self.ending.set(false);
         self.inbox.borrow_mut().gate.begin_creating();
         let created = self.call(&args, streams, launcher);
         self.serve();
@@ -297,6 +298,7 @@ impl Supervisor {
 
     /// Kills the container's init, without waiting.
     pub(super) fn kill_init(&self) {
+        self.ending.set(true);
         if let Some(init) = &self.init {
             let _ = process::pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
         }

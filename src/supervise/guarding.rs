@@ -23,6 +23,9 @@ use crate::sys::spawn::Child;
 /// How long a start waits for the node's guard to be loaded; that has been under way since before `create`.
 const LOAD_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The same refusal is told again after this, then after twice as long, and so on: an hour at most.
+const QUIET_SECONDS: u32 = 60;
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Guarding {
@@ -72,7 +75,10 @@ fn rules(limits: &Limits) -> Rules {
     Rules {
         kill_foreign: limits.kill_foreign,
         allowed: limits.programs.iter().chain(&limits.session_programs).cloned().collect(),
+        by_hand: Limits::programs_of(&limits.allowed).map(str::to_owned).collect(),
+        denied: Limits::programs_of(&limits.denied).map(str::to_owned).collect(),
         capabilities: numbers.fold(0, |set, number| set | 1 << number),
+        quiet_seconds: QUIET_SECONDS,
     }
 }
 
@@ -216,10 +222,13 @@ mod tests {
             programs: set(&["/bin/a"]),
             session_programs: set(&["/bin/b"]),
             withheld_capabilities: set(&["CAP_CHOWN", "CAP_KILL", "no capability"]),
+            allowed: set(&["program /tmp/c", "syscall mkdir"]),
+            denied: set(&["program /bin/d", "write /e"]),
             kill_foreign: true,
             ..Limits::default()
         };
         let rules = rules(&limits);
+        assert_eq!((rules.by_hand, rules.denied), (vec!["/tmp/c".to_owned()], vec!["/bin/d".to_owned()]));
         assert_eq!((rules.allowed, rules.capabilities), (vec!["/bin/a".to_owned(), "/bin/b".to_owned()], 0b10_0001));
         assert!(rules.kill_foreign && limits.needs_guard() && !Limits::default().needs_guard());
     }

@@ -69,6 +69,10 @@ pub struct Machine {
     limit: RestartLimit,
     escalate_to: Response,
     restarts: VecDeque<Duration>,
+    /// Something was done in this container that is answered as an attack.
+    attacked: bool,
+    /// A generation has lived under what holds now.
+    lived: bool,
 }
 
 /// Pause before the first restart in the second half of the limit; it doubles with each further one.
@@ -79,12 +83,24 @@ const LONGEST_DELAY: Duration = Duration::from_secs(5);
 impl Machine {
     /// A container that was just created.
     pub fn new(response: Response, limit: RestartLimit, escalate_to: Response) -> Machine {
-        Machine { phase: Phase::Created, response, limit, escalate_to, restarts: VecDeque::new() }
+        let restarts = VecDeque::new();
+        Machine { phase: Phase::Created, response, limit, escalate_to, restarts, attacked: false, lived: false }
     }
 
     /// The response to a change.
     pub fn response(&self) -> Response {
         self.response
+    }
+
+    /// Whether this generation is the first under what holds now, begun by an engine's start or a schedule, in a container in
+    /// which nothing was answered as an attack: only then may what it is refused be the start-up's own.
+    pub fn is_first_start(&self) -> bool {
+        !self.attacked && !self.lived
+    }
+
+    /// Something was done that is an attack, whatever follows from it.
+    pub fn note_attack(&mut self) {
+        self.attacked = true;
     }
 
     /// Takes one input at a time `now` (monotonic) and says what to do.
@@ -106,6 +122,7 @@ impl Machine {
                 vec![Effect::KillGeneration]
             }
             (Phase::Running, Input::RenewDue) => {
+                self.lived = true;
                 self.phase = Phase::Backoff(now);
                 vec![Effect::RetireGeneration]
             }
@@ -147,9 +164,11 @@ impl Machine {
     /// What holds from the next generation on. Restarts up to now still count.
     pub fn decide_anew(&mut self, response: Response, limit: RestartLimit, escalate_to: Response) {
         (self.response, self.limit, self.escalate_to) = (response, limit, escalate_to);
+        self.lived = false;
     }
 
     fn answer(&mut self, response: Response, now: Duration) -> Vec<Effect> {
+        self.attacked |= response != Response::Report;
         match response {
             Response::Report => Vec::new(),
             Response::Restart => {
@@ -292,6 +311,34 @@ mod tests {
         }
         let effects = machine.step(Input::Breach(Response::Restart), now);
         assert_eq!(effects.first(), Some(&Effect::TellEscalation(Response::Stop)));
+    }
+
+    #[test]
+    fn a_start_up_that_follows_an_attack_or_that_was_lived_through_before_is_no_first_one() {
+        let now = Duration::from_secs(1);
+        let renewed = |machine: &mut Machine| {
+            machine.step(Input::RenewDue, now);
+            machine.step(Input::Started, now);
+        };
+        let mut container = machine(Response::Restart);
+        assert!(container.is_first_start());
+        assert!(container.step(Input::Breach(Response::Report), now).is_empty() && container.is_first_start());
+        renewed(&mut container);
+        assert!(!container.is_first_start(), "the last one has lived under the same");
+        container.decide_anew(Response::Restart, container.limit, Response::Stop);
+        assert!(container.is_first_start(), "it was promoted");
+        breach_and_restart(&mut container, now);
+        assert!(!container.is_first_start());
+        container.decide_anew(Response::Restart, container.limit, Response::Stop);
+        renewed(&mut container);
+        assert!(!container.is_first_start(), "what was decided since does not undo the attack");
+        let mut told = machine(Response::Report);
+        told.note_attack();
+        assert!(!told.is_first_start());
+        let mut anew = machine(Response::Restart);
+        anew.step(Input::Anew, now);
+        anew.step(Input::Started, now);
+        assert!(anew.is_first_start(), "its low-level runtime was refused something before the workload began");
     }
 
     #[test]

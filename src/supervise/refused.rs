@@ -12,7 +12,7 @@ use super::caller;
 use super::gate::{Gate, Waiting};
 use super::machine::{Effect, Input, Phase};
 use super::supervisor::Supervisor;
-use super::weight::{is_known, is_only_told, response_to, strength};
+use super::weight::{is_denied, is_known, is_only_told, may_be_honest, response_to, strength};
 use crate::guard::{Refusal, Refused};
 use crate::policy::Response;
 use crate::sys::process;
@@ -45,6 +45,14 @@ pub(super) struct Inbox {
     looks: (Instant, u32),
 }
 
+/// What could be read of a caller.
+#[derive(Default)]
+struct Looked {
+    pid: i32,
+    program: String,
+    path: Option<String>,
+}
+
 impl Inbox {
     pub(super) fn new() -> Inbox {
         let looks = (Instant::now(), 0);
@@ -67,6 +75,21 @@ impl Inbox {
         }
         self.looks.1 += 1;
         self.looks.1 <= LOOKS && self.met.len() < MAX_WAITING
+    }
+
+    /// Keeps a call to be judged; only that there was one, where its caller was not looked at, or too many wait.
+    fn keep(&mut self, waiting: &Waiting, name: String, looked: Option<Looked>) {
+        match looked.filter(|_| self.met.len() < MAX_WAITING) {
+            Some(Looked { pid, program, path }) => self.met.push(Refusal {
+                refused: Refused::Syscall { name, arguments: waiting.call.arguments.to_vec(), path },
+                pid,
+                program,
+                session: waiting.session,
+                count: 1,
+            }),
+            None if waiting.session => self.beyond.1 += 1,
+            None => self.beyond.0 += 1,
+        }
     }
 
     /// Answers what was held back.
@@ -111,8 +134,16 @@ impl Supervisor {
             (caller::look(call.tid), caller::path(call, &name), pidfd)
         });
         if !inbox.gate.waits(waiting) {
-            // It has gone, and its number may be another's; or a signal interrupted the call, which is made again (Go's own
-            // signals do that all the time). Either way it was not let through.
+            // It was killed, and its number may be another's: what was read is not told. Or a signal interrupted the call, which
+            // may be made again, and then counts again. Either way it was not let through.
+            let is_runtimes = match &looked {
+                Some((who, _, _)) if self.is_runtimes_own(waiting, who) => true,
+                // Until the workload has begun, threads of the low-level runtime's init come and go.
+                _ => !waiting.session && self.machine.phase != Phase::Running,
+            };
+            if !is_runtimes && !self.ending.get() {
+                inbox.keep(waiting, name, Some(Looked { pid: call.tid, ..Looked::default() }));
+            }
             return;
         }
         if let Some((who, _, _)) = &looked
@@ -141,16 +172,8 @@ impl Supervisor {
             }
             Verdict::Hold => inbox.gate.refuse(waiting),
         }
-        match looked {
-            Some((who, path, _)) => inbox.met.push(Refusal {
-                refused: Refused::Syscall { name, arguments: call.arguments.to_vec(), path },
-                pid: who.pid,
-                program: who.program,
-                session: waiting.session,
-            }),
-            None if waiting.session => inbox.beyond.1 += 1,
-            None => inbox.beyond.0 += 1,
-        }
+        let looked = looked.map(|(who, path, _)| Looked { pid: who.pid, program: who.program, path });
+        inbox.keep(waiting, name, looked);
     }
 
     /// The low-level runtime's own init, which has the filter already and is not the workload yet. Once the workload has
@@ -253,7 +276,14 @@ impl Supervisor {
 
     fn judge(&mut self, refusals: &[Refusal], beyond: bool, now: Duration) -> Vec<Effect> {
         let limits = &self.plan.limits;
-        if let Some(first) = refusals.iter().find(|refusal| !refusal.session && !is_only_told(limits, refusal))
+        let is_sign =
+            |refusal: &&Refusal| !(refusal.session || is_only_told(limits, refusal) || is_denied(limits, refusal));
+        let mut of_workload = refusals.iter().filter(is_sign);
+        let first = of_workload.clone().next();
+        if of_workload.any(|refusal| !may_be_honest(&refusal.refused)) {
+            self.machine.note_attack();
+        }
+        if let Some(first) = first
             && self.goes_back_to_observing(first)
         {
             return self.machine.step(Input::Anew, now);

@@ -1,6 +1,6 @@
 //! The supervisor's loop: what it waits for, and what it does about it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -76,6 +76,8 @@ pub(super) struct Supervisor {
     pub clients: Vec<Client>,
     /// Who records what the workload does.
     pub companion: Option<Companion>,
+    /// This generation was sent its end by us: what its processes call meanwhile, they don't live to be refused.
+    pub ending: Cell<bool>,
     /// What the container was refused, as it comes in.
     pub inbox: RefCell<Inbox>,
     /// Who sees what no filter sees.
@@ -151,6 +153,7 @@ impl Supervisor {
             control: parts.control,
             clients: Vec::new(),
             companion: parts.companion,
+            ending: Cell::new(false),
             inbox: RefCell::new(parts.inbox),
             guarding: Guarding::default(),
             tally: Tally::default(),
@@ -281,6 +284,9 @@ impl Supervisor {
         let now = self.now();
         // What the host writes to the engine's upper is in no generation: there is nothing that a restart would put right.
         let landed = self.storm.has_landed() || changes.iter().any(|c| c.kind != ChangeKind::HostWrite);
+        if landed && self.plan.limits.profile.is_some() {
+            self.machine.note_attack();
+        }
         let answered = landed || self.machine.response() != Response::Restart;
         let tell = self.storm.add(changes, now);
         let effects =

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::weight::is_of_image;
 use crate::guard::{Refusal, Refused};
 use crate::policy::Response;
 use crate::profile::baseline;
@@ -45,19 +46,19 @@ impl Tally {
     /// Takes one in. The same program that meets the same again is counted.
     pub(super) fn add(&mut self, refusal: Refusal, response: Response) {
         if let Some(met) = self.met.iter_mut().find(|met| is_same(&met.refusal, &refusal)) {
-            met.count += 1;
+            met.count += refusal.count;
             if met.response == Response::Report {
                 met.response = response;
             }
         } else if self.met.len() < NAMED {
-            self.met.push(Met { count: 1, refusal, response });
+            self.met.push(Met { count: refusal.count, refusal, response });
         } else if is_grave(&refusal)
             && let Some(lesser) = self.met.iter().rposition(|met| !is_grave(&met.refusal))
         {
             self.unnamed += self.met.remove(lesser).count;
-            self.met.push(Met { count: 1, refusal, response });
+            self.met.push(Met { count: refusal.count, refusal, response });
         } else {
-            self.unnamed += 1;
+            self.unnamed += refusal.count;
         }
     }
 
@@ -109,6 +110,7 @@ pub(super) fn kind(refused: &Refused) -> &'static str {
         Refused::Syscall { .. } => "refused-syscall",
         Refused::Write { .. } => "refused-write",
         Refused::Capability { .. } => "refused-capability",
+        Refused::Program { killed: true, origin, .. } if is_of_image(origin) => "denied-program",
         Refused::Program { killed: true, .. } => "foreign-program",
         Refused::Program { killed: false, .. } => "unknown-program",
     }
@@ -149,7 +151,7 @@ mod tests {
 
     fn syscall(name: &str, pid: i32, session: bool) -> Refusal {
         let refused = Refused::Syscall { name: name.to_owned(), arguments: vec![pid as u64], path: None };
-        Refusal { refused, pid, program: "/bin/sh".to_owned(), session }
+        Refusal { refused, pid, program: "/bin/sh".to_owned(), session, count: 1 }
     }
 
     #[test]

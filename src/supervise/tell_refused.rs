@@ -8,6 +8,7 @@ use super::tell::micros;
 use crate::events::{Durability, Event, EventType};
 use crate::guard::Refused;
 use crate::policy::Response;
+use crate::profile::items;
 use crate::record::LastRefusal;
 
 impl Supervisor {
@@ -94,6 +95,10 @@ impl Supervisor {
 
 /// What was refused, by the names that events use.
 fn facts(event: Event, met: &Met) -> Event {
+    let event = match items::of_refused(&met.refusal.refused) {
+        Some(item) => event.with("item", item),
+        None => event,
+    };
     match &met.refusal.refused {
         Refused::Syscall { name, arguments, path } => {
             // As text: a 64-bit number is more than JSON's readers keep.
@@ -118,10 +123,14 @@ fn facts(event: Event, met: &Met) -> Event {
 }
 
 fn listed(met: &Met) -> Value {
-    json!({
+    let mut value = json!({
         "refused": text(&met.refusal.refused),
         "pid": met.refusal.pid,
         "program": met.refusal.program,
         "count": met.count,
-    })
+    });
+    if let Some(item) = items::of_refused(&met.refusal.refused) {
+        value["item"] = Value::String(item);
+    }
+    value
 }

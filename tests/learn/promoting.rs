@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
         "what_an_intruder_ran_while_observing_keeps_a_profile_from_being_enforced_and_is_told_with_what_to_type",
         intruded,
     ),
+    ("what_somebody_allowed_is_no_alarm_while_observing_and_another_of_its_kind_is_one", allowed),
     ("nothing_is_promoted_by_lives_that_end_in_their_start_up", short_lives),
 ];
 
@@ -97,6 +98,36 @@ fn intruded() {
     assert_eq!(events.iter().filter(|event| items(event).contains("program /srv/x")).count(), 1, "{events:?}");
     let waits = events[0].data["waits-for"].as_str().unwrap_or_default();
     assert!(waits.contains("lithifyctl profile allow") && waits.contains("--force"), "{waits}");
+}
+
+fn allowed() {
+    use lithify::profile::{steering::Decision, store};
+    let world = World::new();
+    for id in ["a", "b"] {
+        live(&world, id, USUAL, Purpose::Auto(auto()));
+    }
+    let known = world.profile().expect("a profile");
+    let by_hand = Decision { at: "2026-01-01T00:00:00.000000Z".to_owned(), why: "ours".to_owned() };
+    store::update_profile(&world.data(), &known.workload, &known.revision.digest, |stored| {
+        let mut profile = stored.expect("it is there");
+        for item in ["program /srv/miner", "argument unshare 131072"] {
+            profile.steering.decide(item.to_owned(), false, by_hand.clone());
+        }
+        Ok(profile)
+    })
+    .expect("decided");
+    let script = "cp /bin/busybox /srv/miner; cp /bin/busybox /srv/other; /srv/miner unshare -m /bin/true; /srv/other true; \
+                  echo x > /srv/usual; exec sleep 1.2";
+    live(&world, "c", script, Purpose::Auto(auto()));
+    let of = |event_type| -> Vec<String> {
+        let item = |e: &lithify::events::Event| e.data["item"].as_str().unwrap_or_default().to_owned();
+        world.events(event_type).iter().map(item).collect()
+    };
+    let (forbidden, beyond) = (of(EventType::Forbidden), of(EventType::WouldRefuse));
+    assert!(forbidden.iter().any(|item| item.starts_with("program /srv/other ")), "{forbidden:?}");
+    for item in forbidden.iter().chain(&beyond) {
+        assert!(!item.contains("/srv/miner from") && !item.contains("unshare"), "{item} was allowed");
+    }
 }
 
 fn short_lives() {

@@ -13,6 +13,7 @@ use lithify::events::reader::{Filter, Reader};
 use lithify::events::{Event, EventType};
 use lithify::identity;
 use lithify::learn::{Handle, Purpose, Reply, Request, Subject, start};
+use lithify::policy::ExecRule;
 use lithify::profile::{Observation, Profile, store};
 use lithify::spec::Document;
 use lithify::sys::{process, socket};
@@ -89,6 +90,7 @@ impl World {
             names,
             rootfs,
             purpose: Purpose::Learn,
+            exec: ExecRule::Allow,
             window: Duration::from_secs(1),
             interval: Duration::from_secs(2),
             table_entries: 4096,

@@ -29,7 +29,11 @@ fn promote_goes_stage_by_stage_or_straight_to_one_and_each_step_is_kept_and_told
     let node = learnt();
     let ran = node.profile(&["promote", "web"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.out.starts_with("web@000000000000 is observing, and waits for "), "{}", ran.out);
+    assert!(
+        ran.out.starts_with("web@000000000000 is observing, from each container's next start, and waits for "),
+        "{}",
+        ran.out
+    );
     assert_eq!(node.profile(&["promote", "web", "--why", "looked at it"]).code, 0);
     let profile = node.stored(1);
     assert_eq!(profile.stage, Stage::Enforcing);
@@ -138,7 +142,11 @@ fn allow_and_deny_take_items_as_they_are_shown_and_the_later_one_holds() {
     let steering = node.stored(1).steering;
     assert!(steering.denied.contains_key("syscall mkdir") && !steering.allowed.contains_key("syscall mkdir"));
     for (item, says) in [
-        ("syscall mkdri", "no system call"),
+        ("syscall mkdri", "there is no system call \"mkdri\"; did you mean \"mkdir\"?"),
+        ("argument unhsare 0", "did you mean \"unshare\"?"),
+        ("syscall i386:scoketcall", "did you mean \"i386:socketcall\"?"),
+        ("capability chwon", "did you mean \"CAP_CHOWN\"?"),
+        ("program /memfd:x", "a program without a file"),
         ("capability CAP_EVERYTHING", "no capability"),
         ("write srv/x", "not absolute"),
         ("program /bin/../x", "not absolute"),
@@ -151,6 +159,61 @@ fn allow_and_deny_take_items_as_they_are_shown_and_the_later_one_holds() {
     let shown = node.profile(&["show", "web"]).out;
     assert!(shown.contains("ALLOWED by hand (2)") && shown.contains("DENIED by hand (1)"), "{shown}");
     assert!(node.profile(&["list"]).out.contains("3 by hand"));
+}
+
+#[test]
+fn what_can_not_be_denied_is_refused_with_the_reason_and_nothing_is_changed() {
+    let node = learnt();
+    let decided = |item: &str| node.profile(&["deny", "web", item]);
+    for (item, says) in [
+        ("syscall exit_group", "every process needs it"),
+        ("syscall write", "can't be denied"),
+        ("syscall getdents64", "can't be denied"),
+        ("argument clone 0", "looks the same to a filter"),
+        ("program /usr/*/*", "deny each of the image's by its own path"),
+    ] {
+        let mut with = build::full(9);
+        let program = build::program(build::seen(3, 3, 1), lithify::profile::behaviour::Origin::Image);
+        with.workload_behaviour.programs.insert("/usr/bin/curl".to_string(), program);
+        with.workload_behaviour.syscalls.insert("clone".to_string(), build::seen(1, 5, 3));
+        store::fold_observation(&node.data(), &with).unwrap();
+        let ran = decided(item);
+        assert!(ran.code == 1 && ran.err.contains(says), "{item}: {} {} {}", ran.code, ran.out, ran.err);
+    }
+    assert!(node.stored(1).steering.denied.is_empty(), "{:?}", node.stored(1).steering.denied);
+    assert_eq!(decided("syscall mkdir").code, 0);
+}
+
+#[test]
+fn a_denial_of_a_program_says_what_becomes_of_it_and_the_only_one_that_ran_can_not_be_denied() {
+    let node = learnt();
+    let programs: Vec<String> = node.stored(1).workload_behaviour.programs.keys().cloned().collect();
+    let [only] = programs.as_slice() else { panic!("{programs:?}") };
+    let deny = |path: &str| node.profile(&["deny", "web", &format!("program {path}")]);
+    let ran = deny(only);
+    assert!(ran.code == 1 && ran.err.contains("what its containers begin with"), "{} {}", ran.out, ran.err);
+    let said = deny("/usr/bin/curl").out;
+    assert!(said.contains("is denied: it is killed before it begins") && said.contains("never seen to run"), "{said}");
+    let mut with = build::full(3);
+    let program = build::program(build::seen(3, 3, 1), lithify::profile::behaviour::Origin::Image);
+    with.workload_behaviour.programs.insert("/usr/bin/curl".to_string(), program);
+    store::fold_observation(&node.data(), &with).unwrap();
+    let said = deny("/usr/bin/curl").out;
+    assert!(said.contains("seen to run in 1 of 3 lives"), "{said}");
+}
+
+#[test]
+fn a_write_is_not_denied_where_another_one_keeps_its_place_writable() {
+    let node = Node::new();
+    let mut o = build::full(1);
+    o.workload_behaviour.writes.clear();
+    for path in ["/srv/cache/a", "/srv/cache/b"] {
+        o.workload_behaviour.writes.insert(path.to_string(), build::write(build::seen(0, 0, 1)));
+    }
+    store::fold_observation(&node.data(), &o).unwrap();
+    let ran = node.profile(&["deny", "web", "write /srv/cache/a"]);
+    assert!(ran.code == 1 && ran.err.contains("\"/srv/cache/b\""), "{} {}", ran.out, ran.err);
+    assert_eq!(node.profile(&["deny", "web", "write /srv/cache/a", "write /srv/cache/b"]).code, 0);
 }
 
 #[test]

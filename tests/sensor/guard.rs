@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
+use std::time::{Duration, Instant};
 
 use lithify::guard::{Refusal, Refused};
 use lithify::sensor::guard::Rules;
@@ -21,11 +22,13 @@ pub const TESTS: &[Test] = &[
     ("guard::an_allowed_program_runs_in_silence_and_one_that_a_pattern_may_mean_is_told", allowed),
     ("guard::a_moved_root_or_a_mount_over_a_program_of_the_image_hides_nothing", moved_root),
     ("guard::a_program_of_the_image_is_told_once_for_each_side_unless_it_is_allowed", image),
+    ("guard::a_denied_program_of_the_image_never_begins_but_for_the_one_that_the_container_begins_with", denied),
     ("guard::a_foreign_script_is_told_by_whatever_name_and_killed_by_its_descriptor", scripts),
     ("guard::every_kind_of_refused_write_is_told_with_its_path_and_a_question_is_not", writes),
     ("guard::what_is_removed_or_renamed_and_was_not_there_is_told_apart_by_no_link_that_could_be_changed", tidy),
     ("guard::a_refused_capability_is_told_if_it_was_taken_and_not_if_it_was_given_away", capability),
     ("guard::a_flood_is_bounded_and_counted_and_leaves_room_for_a_program", flood),
+    ("guard::what_goes_on_is_told_again_after_a_quiet_time_that_doubles_with_how_often_it_was_met", again),
     ("guard::its_descriptor_is_readable_when_something_was_refused_and_only_then", readable),
 ];
 
@@ -134,6 +137,13 @@ fn allowed() {
         let (said, _) = with(&[other], "/scratch");
         assert_eq!(said, "killed 2\n", "with {other}");
     }
+    let by_hand = |path: &str, folder: &str| {
+        let path = vec![path.to_string()];
+        let rules = Rules { allowed: path.clone(), by_hand: path, ..killing() };
+        in_overlay(&world, &["guard", "shout", folder, "2"], &rules).0
+    };
+    assert_eq!(by_hand(SHOUT, "/target"), "xxkilled 0\n", "what was not there was not the image's that was meant");
+    assert_eq!(by_hand("/target/other", "/target"), "killed 2\n", "another one there");
     // On the root, the image's is meant.
     for pattern in [SHOUT, "/target/*"] {
         assert_eq!(with(&[pattern], "/target").0, "killed 2\n", "with {pattern}");
@@ -141,8 +151,10 @@ fn allowed() {
 }
 
 fn moved_root() {
+    let program = vec!["/program".to_string()];
+    let both = Rules { allowed: program.clone(), by_hand: program, ..killing() };
     for act in [["guard", "chroot", "/scratch"], ["guard", "over", "/program"]] {
-        let (said, refused) = in_overlay(&World::new(), &act, &Rules { allowed: vec!["/program".into()], ..killing() });
+        let (said, refused) = in_overlay(&World::new(), &act, &both);
         assert_eq!(said, "killed 1\n", "{refused:?}");
         let told =
             |r: &Refusal| matches!(&r.refused, Refused::Program { origin, killed: true, .. } if origin == "tmpfs");
@@ -178,6 +190,21 @@ fn image() {
     std::fs::create_dir(dir.path().join("c")).unwrap();
     let refused = run(&Rules { allowed: vec!["/program".into()], ..killing() });
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+fn denied() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let mut container = Container::in_overlay(dir.path(), &["until-told"]);
+    let denying = Rules { denied: vec!["/program".into()], ..Rules::default() };
+    let mut guarded = world.guard().arm(container.pid(), &denying).unwrap();
+    container.go();
+    container.until_program();
+    assert_ne!(session_of(&container.namespace(), "/program", &["nothing"]), 0);
+    container.tell("\n");
+    assert_eq!(container.end(), 0, "what it begins with");
+    let refused: Vec<Refused> = guarded.take().into_iter().map(|r| r.refused).collect();
+    assert_eq!(refused, [program("/program", "image", true)]);
+    guarded.disarm().unwrap();
 }
 
 fn scripts() {
@@ -312,6 +339,35 @@ fn flood() {
     assert_eq!(times(&refused, &same), 1);
     let programs = refused.iter().filter(|r| matches!(r.refused, Refused::Program { .. })).count();
     assert_eq!(programs, 1, "both of its programs are one path");
+    guarded.disarm().unwrap();
+}
+
+fn again() {
+    let world = World::new();
+    let mut container = Container::heard(&["until-told"]);
+    let rules = Rules { quiet_seconds: 2, ..Rules::default() };
+    let mut guarded = world.guard().arm(container.pid(), &rules).unwrap();
+    container.go();
+    container.until_program();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap().to_owned();
+    let began = Instant::now();
+    let (mut sessions, mut counts) = (0, Vec::new());
+    // Told at once, once after two seconds, once after four more.
+    while began.elapsed() < Duration::from_secs(9) {
+        let act = if sessions == 0 { "writes" } else { "writes-again" };
+        assert_eq!(session(&container, &["guard", act, &path]), 0);
+        sessions += 1;
+        let all = guarded.take();
+        let made = |r: &&Refusal| matches!(&r.refused, Refused::Write { path, .. } if path.ends_with("/new"));
+        counts.push(all.iter().filter(made).map(|r| r.count).next());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let told: Vec<u64> = counts.iter().flatten().copied().collect();
+    assert_eq!((told.len(), told[0]), (3, 1), "{counts:?}");
+    assert!(told[1] > 1 && told[2] > told[1] && told.iter().sum::<u64>() <= sessions, "{counts:?} of {sessions}");
+    container.tell("\n");
+    assert_eq!(container.end(), 0);
     guarded.disarm().unwrap();
 }
 

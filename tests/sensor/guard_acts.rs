@@ -86,6 +86,7 @@ pub fn run(words: &[&str]) {
             println!("killed {}", usize::from(end == Exit::Signal(9)));
         }
         ["writes", dir] => writes(dir),
+        ["writes-again", dir] => assert!(fs::write(format!("{dir}/new"), "x").is_err()),
         ["tidy"] => tidy(),
         ["one-write", dir] => drop(fs::create_dir(format!("{dir}/one"))),
         ["flood", dir, times] => flood(dir, times.parse().unwrap()),

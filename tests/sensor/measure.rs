@@ -24,7 +24,7 @@ pub fn run() {
     let (mut read, mut disarm) = (Vec::new(), Vec::new());
     // As many programs as a busy image has.
     let allowed = (0..64).map(|i| format!("/usr/bin/program-{i}")).collect();
-    let rules = Rules { kill_foreign: true, allowed, capabilities: u64::MAX };
+    let rules = Rules { kill_foreign: true, allowed, capabilities: u64::MAX, quiet_seconds: 60, ..Rules::default() };
     let number = libc::SYS_getpid.to_string();
     let acts: [Vec<&str>; 2] = [vec!["calls", &number, TIMES], vec!["guard", "opens", "/etc/passwd", TIMES]];
     let base = programs();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use lithify::guard::{Limits, Refusal};
-use lithify::policy::{Mode, Policy, Response, RootfsKind};
+use lithify::policy::{Mode, Policy, Response, RestartLimit, RootfsKind};
 use lithify::record::Phase;
 use lithify::spec::Document;
 use lithify::supervise::director::{Decided, Director};
@@ -17,6 +17,8 @@ use crate::world::{CRUN, RUNC, World};
 
 pub const TESTS: &[Test] = &[
     ("anew::a_start_up_that_is_refused_something_goes_back_to_observing_at_once", demoted),
+    ("anew::a_start_up_that_follows_an_attack_stays_enforced_whatever_it_is_refused", attacked_before),
+    ("anew::what_no_honest_start_up_needs_is_reported_and_ends_no_enforcement", attacked_meanwhile),
     ("anew::a_generation_that_is_promoted_is_sealed_and_filtered_and_one_that_is_not_is_as_before", promoted),
     ("anew::what_cannot_be_decided_leaves_the_next_generation_as_the_last_one", undecided),
     ("anew::a_create_that_is_refused_something_is_made_again_and_the_engine_sees_one", || created_again(RUNC)),
@@ -111,6 +113,48 @@ fn demoted() {
     assert_eq!(world.written("ups").as_deref(), Some("up\nup\n"));
     let record = world.record();
     assert_eq!((record.phase, record.policy.mode, record.profile), (Phase::Running, Mode::Observe, None));
+}
+
+const MOUNT: &str = "busybox mount -t tmpfs none /tmp";
+
+/// Refused `mount` and `mkdir` in its start-up, with a director that would demote it; what that was asked.
+fn attacked(world: &mut World, script: &str, policy: Policy) -> PathBuf {
+    let plain = world.config(script);
+    let mut config = plain.clone();
+    config["linux"]["seccomp"] = world.filter(&["mkdir", "mkdirat", "mount"]);
+    let asks = world.path("log").join("asked");
+    let back = decided(plain, observing(world), Limits::default());
+    let director = Script { asked: asks.clone(), demoted: Some(back), ..Script::default() };
+    let limits = Limits { startup_ms: Some(60_000), ..world.limits() };
+    let outcome = world.launch(config, policy, limits, Some(Box::new(director)), false);
+    assert_eq!(outcome, Outcome::Ready, "{}", world.log());
+    world.start();
+    asks
+}
+
+fn attacked_before() {
+    let mut world = World::new(RUNC);
+    let once = format!("[ -e /out/once ] || {{ : >/out/once; {MOUNT}; exec sleep 1000; }};");
+    let script = format!("{once} mkdir /out/made && touch /anywhere && echo free >/out/free; exec sleep 1000");
+    let restart_limit = RestartLimit { count: 2, window: Duration::from_secs(60) };
+    let policy = Policy { restart_limit, ..enforcing(&world) };
+    let asks = attacked(&mut world, &script, policy);
+    let escalated = world.wait_for("escalated", |_| true);
+    assert_eq!((&escalated["response"], &escalated["generation"]), (&"stop".into(), &3.into()), "{escalated}");
+    world.wait_for("exited", |_| true);
+    assert_eq!((asked(&asks).as_str(), world.written("free")), ("next\nnext\n", None));
+    assert!(world.of("restarted").iter().all(|event| event["data"]["mode"] == "enforce"));
+}
+
+fn attacked_meanwhile() {
+    let mut world = World::new(RUNC);
+    let script = format!("{MOUNT}; mkdir /out/made; echo $? >/out/status; exec sleep 1000");
+    let policy = Policy { on_refused_syscall: Response::Report, ..enforcing(&world) };
+    let asks = attacked(&mut world, &script, policy);
+    assert_eq!(world.wait_written("status"), "1\n");
+    world.eventually("both to be told", || (world.record().refusals >= 2).then_some(()));
+    let record = world.record();
+    assert_eq!((asked(&asks).as_str(), record.generation, record.policy.mode), ("", 1, Mode::Enforce));
 }
 
 /// With a fresh generation on a schedule, so that the next one need not be earned.

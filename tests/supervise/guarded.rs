@@ -14,6 +14,8 @@ pub const TESTS: &[Test] = &[
     ("guarded::a_flood_of_refused_writes_is_told_as_a_loss_while_it_lasts", flood),
     ("guarded::a_program_that_removes_what_an_earlier_life_may_have_left_is_not_told_and_does_not_begin_again", tidies),
     ("guarded::a_foreign_program_is_killed_and_the_container_begins_again", foreign),
+    ("guarded::a_denied_program_of_the_image_is_killed_and_told_by_its_item_and_the_container_goes_on", denied),
+    ("guarded::a_program_that_was_allowed_by_hand_runs_and_another_one_beside_it_does_not", allowed),
     ("guarded::without_a_loader_the_container_runs_and_says_what_is_missing", unguarded),
 ];
 
@@ -97,6 +99,42 @@ fn foreign() {
     world.wait_written("again");
     assert_eq!(world.written("lived"), None);
     world.eventually("the second generation", || (world.record().generation == 2).then_some(()));
+}
+
+fn denied() {
+    let mut world = World::new(RUNC);
+    let item = "program /bin/busybox";
+    let limits =
+        Limits { denied: [item.to_owned()].into(), listener: false, startup_ms: Some(60_000), ..world.limits() };
+    nix::unistd::mkfifo(&world.path("out").join("never"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let config = world.config("/bin/busybox touch /out/made; echo $? >/out/status; read x </out/never");
+    let policy = policy(&world, Response::Restart, Response::Report);
+    assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
+    assert_eq!((world.wait_written("status"), world.written("made")), ("137\n".to_owned(), None));
+    let breach = world.wait_for("breach", |data| data["kind"] == "denied-program");
+    assert_eq!((&breach["item"], &breach["killed"]), (&item.into(), &true.into()), "{breach}");
+    assert_eq!((&breach["origin"], &breach["response"]), (&"image".into(), &"report".into()), "{breach}");
+    assert_eq!((world.record().phase, world.record().generation), (Phase::Running, 1));
+}
+
+fn allowed() {
+    let mut world = World::new(RUNC);
+    let limits = Limits {
+        kill_foreign: true,
+        listener: false,
+        allowed: ["program /out/busybox".to_owned()].into(),
+        programs: ["/out/busybox".to_owned()].into(),
+        ..world.limits()
+    };
+    let script = "cp /bin/busybox /out/busybox; cp /bin/busybox /out/other; /out/busybox touch /out/lived; /out/other touch /out/died; echo done >/out/done; exec sleep 1000";
+    let config = world.config(script);
+    let policy = policy(&world, Response::Report, Response::Report);
+    assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
+    world.wait_written("done");
+    assert_eq!((world.written("lived").is_some(), world.written("died")), (true, None));
+    let breach = world.wait_for("breach", |data| data["kind"] == "foreign-program");
+    assert_eq!((&breach["item"], &breach["killed"]), (&"program /out/other".into(), &true.into()), "{breach}");
+    assert!(!world.events().iter().any(|event| event["data"]["path"] == "/out/busybox"), "{:#?}", world.events());
 }
 
 fn unguarded() {

@@ -21,6 +21,8 @@ pub const TESTS: &[Test] = &[
     ("refused::pause_freezes_and_the_workload_goes_on_when_it_is_resumed", pause),
     ("refused::a_deadly_call_kills_its_caller_and_nobody_else", deadly),
     ("refused::a_flood_is_counted_then_left_to_the_kernel_and_said_so", flood),
+    ("refused::every_repetition_of_what_is_only_reported_is_counted", repeated),
+    ("refused::a_call_whose_caller_was_killed_at_once_is_told_by_its_name", killed_at_once),
     ("refused::with_the_supervisor_gone_calls_are_refused_at_once", orphaned),
     ("refused::sessions_are_told_and_never_answered", session_only),
 ];
@@ -56,6 +58,9 @@ fn report(runtime: &'static str, no_new_privileges: bool) {
     assert_eq!(world.exec("mkdir /out/session"), Some(1));
     let session = world.wait_for("breach", |data| is_mkdir(data) && data["session"] == true);
     assert_eq!((&session["path"], &session["response"]), (&"/out/session".into(), &"report".into()), "{session}");
+    for event in [&breach, &session] {
+        assert_eq!(event["item"].as_str(), event["syscall"].as_str().map(|call| format!("syscall {call}")).as_deref());
+    }
     let record = world.eventually("the record", || Some(world.record()).filter(|record| record.refusals == 2));
     assert_eq!((record.phase, record.generation), (Phase::Running, 1));
     let last = record.last_refusal.expect("the newest refusal");
@@ -176,6 +181,36 @@ fn orphaned() {
     let gone = || !std::path::Path::new(&format!("/proc/{init}")).exists();
     world.eventually("an end or an answer", || (gone() || world.written("status").is_some()).then_some(()));
     assert!(!world.path("out").join("made").exists());
+}
+
+fn repeated() {
+    let mut world = World::new(RUNC);
+    let policy = answered(&world, Response::Report);
+    let limits = world.limits();
+    let script = "n=0; while [ $n -lt 60 ]; do mkdir /out/made; n=$((n+1)); done; \
+        while ! [ -e /out/go ]; do sleep 0.05; done; mkdir /out/made; mkdir /out/made; exec sleep 1000";
+    begun(&mut world, script, &MKDIR, policy, limits);
+    let counted = |count| world.eventually("the count", || (world.record().refusals == count).then_some(()));
+    counted(60);
+    std::fs::write(world.path("out").join("go"), "").expect("written");
+    counted(62);
+    let told: u64 = world.of("breach").iter().filter_map(|event| event["data"]["count"].as_u64()).sum();
+    assert_eq!(told, 62);
+}
+
+/// Children that do nothing but the call, so that they are mostly in it when they are killed.
+fn killed_at_once() {
+    let mut world = World::new(RUNC);
+    let policy = answered(&world, Response::Report);
+    let limits = world.limits();
+    let script = "n=0; while [ $n -lt 80 ]; do ( while :; do umask 7; done ) & p=$!; sleep 0.001; kill -9 $p; wait $p; \
+        sleep 0.03; n=$((n+1)); done; echo done >/out/done; exec sleep 1000";
+    begun(&mut world, script, &["umask"], policy, limits);
+    world.wait_written("done");
+    // Of those nobody can say any more which program it was.
+    let of_nobody = |refusal: &Value| refusal["program"] == "" && refusal["refused"] == "umask" && refusal["pid"] != 0;
+    world.wait_for("breach", |data| data["refusals"].as_array().is_some_and(|all| all.iter().any(of_nobody)));
+    assert_eq!(world.record().generation, 1);
 }
 
 fn session_only() {

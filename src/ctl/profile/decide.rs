@@ -1,8 +1,12 @@
 //! `lithifyctl profile allow` and `deny`: what somebody knows better than what was seen. Must not: take an item that nobody
 //! could have done.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+
+use super::effect::{self, Denials};
 
 use super::super::{Call, Given, Outcome, plain, text, usage};
 use super::{is_file, resolve, short};
@@ -17,7 +21,7 @@ usage: lithifyctl profile allow WORKLOAD[@REVISION] ITEM... [--why TEXT] [--json
 
 Allows what was not seen, as 'show' and events name it: 'syscall mkdir', 'capability CAP_CHOWN', 'write /var/cache/*', 'program
 /usr/bin/git'; in quotes, or as two words. It holds from each container's next generation on. A denial of the same item is
-over.
+over. The scratch mount that an allowed program's path is in lets programs run; others there are killed all the same.
 
   --why TEXT   kept with it
 ";
@@ -26,7 +30,11 @@ const DENY: &str = "\
 usage: lithifyctl profile deny WORKLOAD[@REVISION] ITEM... [--why TEXT] [--json]
 
 Refuses what was seen or allowed, as 'show' and events name it: 'syscall ptrace', 'capability CAP_NET_RAW', 'program
-/usr/bin/curl'; in quotes, or as two words. It holds from each container's next generation on.
+/usr/bin/curl'; in quotes, or as two words. It holds from each container's next generation on. What would happen all the same
+is an error, which says why: a call that every process or the low-level runtime needs, the only program that was seen to run.
+
+A denied program is killed before its first instruction, one of the image, too, but for the one that the container begins with;
+by the path of its file, to which symbolic links lead; another name of the same file (a hard link) is another program.
 
   --why TEXT   kept with it
 ";
@@ -53,25 +61,33 @@ fn decide(call: &mut Call<'_>, args: &mut lexopt::Parser, denied: bool) -> Resul
         return Ok(Outcome::Well);
     }
     let (name, items) = match words.split_first() {
-        Some((name, items)) if !items.is_empty() => (name, read(items)?),
+        Some((name, items)) if !items.is_empty() => (name, read(items, denied)?),
         _ => return Err(usage("expected a workload and an item")),
     };
     if is_file(name) {
         return Err(usage(format!("{} is a file; name what is in the store", quote(name))));
     }
-    let data_dir = call.settings()?.data_dir;
-    let found = resolve(&data_dir, name)?;
+    let config = call.settings()?;
+    let data_dir = &config.data_dir;
+    let found = resolve(data_dir, name)?;
     let decision = Decision {
         at: clock::format(clock::now_micros()),
         why: why.unwrap_or_else(|| format!("{} by hand", if denied { "denied" } else { "allowed" })),
     };
-    let profile = store::update_profile(&data_dir, &found.workload, &found.revision.digest, |stored| {
+    let needs = if denied { effect::needs_of_node(&config) } else { None };
+    let mut effects = Vec::new();
+    let profile = store::update_profile(data_dir, &found.workload, &found.revision.digest, |stored| {
         let mut profile = stored.context("it was removed in the meantime")?;
+        let before = profile.clone();
         for item in &items {
             profile.steering.decide(item.clone(), denied, decision.clone());
         }
         let count = profile.steering.allowed.len().max(profile.steering.denied.len());
         ensure!(count <= MAX_DECISIONS, "more than {MAX_DECISIONS} decisions; name patterns, or learn it anew");
+        if denied {
+            let denials = Denials::of(needs, before, &profile)?;
+            effects = items.iter().map(|item| denials.effect(item)).collect::<Result<_>>()?;
+        }
         Ok(profile)
     })
     .with_context(|| format!("failed to change profile {}@{}", found.workload, short(&found.revision.digest)))?;
@@ -81,19 +97,21 @@ fn decide(call: &mut Call<'_>, args: &mut lexopt::Parser, denied: bool) -> Resul
             "workload": profile.workload,
             "revision": profile.revision.digest,
             verb: items,
+            "effects": items.iter().zip(&effects).filter(|(_, effect)| !effect.is_empty()).collect::<BTreeMap<_, _>>(),
             "steering": profile.steering,
         }))?;
     } else {
         let name = format!("{}@{}", profile.workload, short(&profile.revision.digest));
-        for item in &items {
-            writeln!(call.out, "{}", plain(&format!("{name}: {item} is {verb}")))?;
+        for (n, item) in items.iter().enumerate() {
+            let effect = effects.get(n).filter(|effect| !effect.is_empty()).map(|effect| format!(": {effect}"));
+            writeln!(call.out, "{}", plain(&format!("{name}: {item} is {verb}{}", effect.unwrap_or_default())))?;
         }
     }
     Ok(Outcome::Well)
 }
 
 /// Items that are one word each, or two.
-fn read(words: &[String]) -> Result<Vec<String>> {
+fn read(words: &[String], denied: bool) -> Result<Vec<String>> {
     let (mut all, mut rest) = (Vec::new(), words.iter());
     while let Some(word) = rest.next() {
         let is_kind = DECIDED.iter().any(|section| section.singular() == word);
@@ -104,6 +122,9 @@ fn read(words: &[String]) -> Result<Vec<String>> {
             }
             _ => word.clone(),
         };
+        if !denied {
+            effect::can_be_allowed(&item).map_err(|e| usage(format!("{e:#}")))?;
+        }
         all.push(items::decided(&item).map_err(|e| usage(format!("{e:#}")))?);
     }
     Ok(all)

@@ -4,6 +4,7 @@
 
 mod decide;
 mod diff;
+mod effect;
 mod export;
 mod finish;
 mod gc;
@@ -141,10 +142,16 @@ pub(super) fn resolve(data_dir: &Path, word: &str) -> Result<Profile> {
     if let Some(profile) = store::newest_profile(data_dir, word)? {
         return Ok(profile);
     }
-    if let Some((workload, start)) = word.rsplit_once('@') {
+    // Events write a profile with a slash.
+    let slashed = word.rsplit_once('/').filter(|(_, digest)| digest.len() == 32 && is_hex(digest));
+    if let Some((workload, start)) = word.rsplit_once('@').or(slashed) {
         return revision(data_dir, workload, start);
     }
     bail!("{}", unknown(data_dir, word)?)
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// The profile of the revision whose digest begins so.
@@ -165,7 +172,8 @@ fn revision(data_dir: &Path, workload: &str, start: &str) -> Result<Profile> {
 fn unknown(data_dir: &Path, workload: &str) -> Result<String> {
     let all = store::all_profiles(data_dir)?;
     let near = nearest(workload, all.iter().map(|stored| stored.workload.as_str()));
-    let remedy = near.map_or("see 'lithifyctl profile list'".to_string(), |name| format!("did you mean {name:?}?"));
+    let list = "see 'lithifyctl profile list', and 'lithifyctl status' for what is being learnt and not saved yet";
+    let remedy = near.map_or(list.to_string(), |name| format!("did you mean {name:?}?"));
     Ok(format!("no profile of workload {}; {remedy}", quote(workload)))
 }
 

@@ -94,7 +94,10 @@ fn head(call: &mut Call<'_>, profile: &Profile, progress: &Progress, auto: &Auto
     )?;
     tell("partial", progress.partial.join("; "))?;
     let steering = &profile.steering;
-    tell("waits for", stages::waits_for(profile, auto).unwrap_or_default())?;
+    let waits = stages::waits_for(profile, auto).unwrap_or_default();
+    for (line, wanted) in waits.split_inclusive(", ").enumerate() {
+        tell(if line == 0 { "waits for" } else { "" }, wanted.trim_end().to_owned())?;
+    }
     tell(
         "held",
         if steering.held { "somebody holds it; see 'lithifyctl profile hold --release'".into() } else { String::new() },

@@ -204,7 +204,7 @@ pub(super) fn print(call: &mut Call<'_>, profile: &Profile, config: &Config) -> 
         return Ok(Outcome::Well);
     }
     let name = format!("{}@{}", profile.workload, short(&profile.revision.digest));
-    let mut line = format!("{name} is {}", word(&profile.stage));
+    let mut line = format!("{name} is {}, from each container's next start", word(&profile.stage));
     match waits {
         Some(waits) => line.push_str(&format!(", and waits for {waits}")),
         None if held => line.push_str(", and held there"),

@@ -181,8 +181,6 @@ fn ordinary_differences_and_what_sessions_do_wait_for_nobody() {
     let (profile, stages) = while_observing(|o| {
         *o = observation(3, 40, 10, &["read", "socket", "getrandom"]);
         let seen = super::super::Sighting { windows: 1, first: time(41), last: time(41) };
-        o.workload_behaviour.connects.insert("tcp 10.0.0.1:5432".to_owned(), seen.clone());
-        o.workload_behaviour.capabilities.insert("CAP_CHOWN".to_owned(), seen.clone());
         ran(&mut *o, "/srv/tool", Origin::Image, 1);
         let programs = std::mem::take(&mut o.workload_behaviour.programs);
         o.exec_behaviour.programs = programs;
@@ -190,6 +188,112 @@ fn ordinary_differences_and_what_sessions_do_wait_for_nobody() {
         o.forbidden.insert("exec: syscall mount".to_owned(), super::super::observation::Forbidden { reason, seen });
     });
     assert_eq!((stages.last(), waiting(&profile).len()), (Some(&Stage::Enforcing), 0));
+}
+
+/// What a workload had of the network and of capabilities, each as `show` names it.
+fn using(mut o: Observation, items: &[&str], minutes: i64) -> Observation {
+    let first = time(minutes);
+    let seen = super::super::Sighting { windows: 1, first: first.clone(), last: first };
+    let behaviour = &mut o.workload_behaviour;
+    for item in items {
+        let (kind, name) = item.split_once(' ').expect("two words");
+        let (name, seen) = (name.to_owned(), seen.clone());
+        match kind {
+            "socket" => drop(behaviour.arguments.entry(kind.to_owned()).or_default().insert(name, seen)),
+            "capability" => drop(behaviour.capabilities.insert(name, seen)),
+            "listen" => drop(behaviour.listens.insert(name, seen)),
+            _ => drop(behaviour.connects.insert(name, seen)),
+        }
+    }
+    o
+}
+
+const CAN: [&str; 3] = ["CAP_CHOWN", "CAP_KILL", "CAP_DAC_OVERRIDE"];
+
+/// What waits once a workload that had these was observed to have those.
+fn waits_after(had: &[&str], has: &[&str]) -> Vec<String> {
+    let mut all =
+        [observation(1, 0, 10, &["read"]), observation(2, 20, 10, &["read"]), observation(3, 40, 10, &["read"])];
+    for (n, o) in all.iter_mut().enumerate() {
+        o.revision.capabilities = CAN.map(str::to_owned).into();
+        *o = using(o.clone(), if n < 2 { had } else { has }, 20 * n as i64 + 1);
+    }
+    waiting(&through(&all, &auto()).0).into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_first_use_of_the_network_and_a_first_capability_wait_for_a_look() {
+    for (had, has, item) in [
+        (&[][..], "socket 2,1,6", "argument socket 2,1,6"),
+        (&["socket 1,1,0", "connect unix /run/x"][..], "socket 10,2,17", "argument socket 10,2,17"),
+        (&["socket 2,1,6", "listen tcp 0.0.0.0:80"][..], "connect tcp 10.0.0.1:4444", "syscall connect"),
+        (&["socket 2,2,17", "connect udp 10.0.0.2:53"][..], "connect tcp 10.0.0.1:4444", "syscall connect"),
+        (&["socket 2,1,6", "connect tcp 10.0.0.1:80"][..], "listen tcp 0.0.0.0:4444", "syscall listen"),
+        (&["socket 2,1,6", "connect tcp 10.0.0.1:80"][..], "listen tcp 0.0.0.0:*", "syscall listen"),
+        (&["socket 2,2,17"][..], "listen udp 0.0.0.0:4444", "syscall bind"),
+        (&["socket 2,1,6"][..], "socket 38,5,0", "argument socket 38,5,0"),
+        (&["socket 2,1,6", "socket 16,3,0"][..], "socket 16,3,12", "argument socket 16,3,12"),
+        (&["capability CAP_CHOWN"][..], "capability CAP_KILL", "capability CAP_KILL"),
+    ] {
+        assert_eq!(waits_after(had, &[has]), [item], "{has} after {had:?}");
+        crate::profile::items::decided(item).expect("somebody can decide about it");
+    }
+}
+
+#[test]
+fn who_is_on_the_network_already_may_reach_others_there_and_what_stands_for_a_capability_is_known() {
+    for (had, has) in [
+        (&["socket 2,1,6", "connect tcp 10.0.0.1:80"][..], "connect tcp 10.9.9.9:5432"),
+        (&["socket 2,1,6", "connect tcp 10.0.0.1:80"][..], "connect udp 10.0.0.2:53"),
+        (&["socket 2,1,6", "listen tcp 0.0.0.0:80"][..], "listen tcp 0.0.0.0:*"),
+        (&["socket 2,1,6", "listen tcp 0.0.0.0:443"][..], "listen udp 0.0.0.0:443"),
+        (&["socket 2,1,6"][..], "socket 10,2,17"),
+        (&["socket 2,1,6"][..], "socket 16,3,0"),
+        (&["socket 2,1,6"][..], "listen udp 0.0.0.0:*"),
+        (&[][..], "socket 1,1,0"),
+        (&[][..], "connect unix /run/log"),
+        (&["capability CAP_CHOWN"][..], "capability CAP_DAC_OVERRIDE"),
+    ] {
+        assert_eq!(waits_after(had, &[has]), Vec::<String>::new(), "{has} after {had:?}");
+    }
+}
+
+#[test]
+fn a_new_revision_may_begin_to_use_the_network_in_its_start_up_and_not_later() {
+    let (old, _) = through(&[observation(1, 0, 10, &["read"]), observation(2, 20, 10, &["read"])], &auto());
+    let after = |minutes: i64| {
+        let o = Observation { revision: revision(2), ..observation(3, 40, 10, &["read"]) };
+        let o = using(o, &["socket 2,1,6", "connect tcp 10.0.0.1:80", "capability CAP_KILL"], 40 + minutes);
+        fold(Some(&candidate(&old, revision(2), &time(39))), &o, &auto()).0
+    };
+    assert_eq!(waiting(&after(0)), Vec::<&str>::new());
+    assert_eq!(waiting(&after(2)), ["argument socket 2,1,6", "capability CAP_KILL", "syscall connect"]);
+    let enforced = after(2).steered(&mut Vec::new()).workload_behaviour;
+    assert!(!enforced.capabilities.contains_key("CAP_KILL") && enforced.arguments["socket"].is_empty());
+}
+
+#[test]
+fn what_was_demoted_still_waits_in_the_next_revision_and_is_not_demoted_twice() {
+    let (mut old, _) = through(&[observation(1, 0, 10, &["read"]), observation(2, 20, 10, &["read"])], &auto());
+    old.stage = Stage::Enforcing;
+    let why = format!("{DEMOTED} syscall mkdir (app)");
+    old.step(Stage::Observing, &why, &time(30));
+    assert!(was_demoted(&old));
+    old.steering.demoted = Some(Decision { at: time(30), why });
+    let new = candidate(&old, revision(2), &time(39));
+    let told = &new.steering.history.last().expect("a step").why;
+    assert!(told.contains("waits for somebody to promote it") && told.contains("syscall mkdir"), "{told}");
+    new.check().expect("it can be stored");
+    let o = Observation { revision: revision(2), ..observation(3, 40, 10, &["read"]) };
+    let (mut after, step) = fold(Some(&new), &o, &auto());
+    assert_eq!((after.stage, step), (Stage::Observing, None));
+    assert!(waits_for(&after, &auto()).is_some_and(|w| w.contains("syscall mkdir")));
+    assert!(was_demoted(&after));
+    after.steering.demoted = None;
+    after.step(Stage::Enforcing, "by hand", &time(60));
+    assert!(was_demoted(&after), "and once somebody has looked, not by itself either");
+    old.steering.demoted = None;
+    assert!(!was_demoted(&candidate(&old, revision(3), &time(70))), "somebody has looked before the update");
 }
 
 #[test]

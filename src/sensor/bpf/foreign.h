@@ -3,8 +3,11 @@
 #include "scripts.h"
 #include "tell.h"
 
-/* In an allowance's value; `layout.rs` has the same. */
+/* What is written down of a program's path, as its value; `layout.rs` has the same. */
 #define MAY_BE_FOREIGN 1
+#define DENIED 2
+
+enum rule { NO_RULE, MAY_RUN, MUST_NOT_RUN };
 
 struct search {
 	struct room *r;
@@ -35,8 +38,8 @@ static long strip(u32 index, void *context)
 	return 1;
 }
 
-/* Whether the container's rules have the path of the program in `r->key`, or a folder above it. */
-static __noinline bool allowed(struct room *r, struct tracked *t)
+/* What the container's rules say of the path of the program in `r->key`. */
+static __noinline u32 rule_of(struct room *r, struct tracked *t)
 {
 	u32 slot = t->slot;
 	struct key *k = (void *)r->walked;
@@ -44,13 +47,17 @@ static __noinline bool allowed(struct room *r, struct tracked *t)
 	struct value *v;
 
 	if (!table || r->key.flags & NO_PATH || r->key.what == ANONYMOUS)
-		return false;
+		return NO_RULE;
 	__builtin_memset(k, 0, sizeof(*k));
 	k->kind = ALLOWED;
 	bpf_probe_read_kernel(k->text, TEXT, r->key.text);
 	v = bpf_map_lookup_elem(table, k);
+	if (!v)
+		return NO_RULE;
+	if (v->first == DENIED)
+		return MUST_NOT_RUN;
 	/* What the image has at this path was meant, unless something else was mounted there from the beginning. */
-	return v && (!foreign(r->key.what) || v->first == MAY_BE_FOREIGN);
+	return !foreign(r->key.what) || v->first == MAY_BE_FOREIGN ? MAY_RUN : NO_RULE;
 }
 
 /* Whether it is below a folder from which a pattern allows programs. */
@@ -73,11 +80,17 @@ static __noinline bool allowed_below(struct room *r, struct tracked *t)
 /* Judges the program in `r->key`. `chosen`: whoever made the container chose it. */
 static __always_inline void judge(struct room *r, struct subject *s, bool chosen)
 {
-	if (allowed(r, s->task))
+	u32 rule = rule_of(r, s->task);
+	bool ends;
+
+	/* Without the program that it begins with there is no container: to deny that one is to deny what it starts. */
+	if (rule == MAY_RUN || (rule == MUST_NOT_RUN && chosen && !foreign(r->key.what)))
 		return;
 	/* An entry point may be on a volume: what the engine was told to run is no intruder's choice. */
-	if (s->slot->kill_foreign && foreign(r->key.what) && !(chosen && r->key.what == VOLUME) &&
-	    !allowed_below(r, s->task) && !bpf_send_signal(SIGKILL))
+	ends = rule == MUST_NOT_RUN && !chosen;
+	if (!ends && s->slot->kill_foreign && foreign(r->key.what) && !(chosen && r->key.what == VOLUME))
+		ends = rule == MUST_NOT_RUN || !allowed_below(r, s->task);
+	if (ends && !bpf_send_signal(SIGKILL))
 		r->key.flags |= KILLED;
 	note(r, s->task);
 }

@@ -19,9 +19,11 @@ struct slot {
 	u32 foreign[2];  /* mount namespaces that are not the container's: the owner's, the node's */
 	u32 bell;        /* there is a bell */
 	u32 init;
-	/* The guard's: capabilities of which a refusal is told; a foreign program is killed. */
+	/* The guard's: capabilities of which a refusal is told; a foreign program is killed; seconds after which what was told is
+	 * told again; 0: never.
+	 */
 	u64 capabilities;
-	u32 kill_foreign, pad;
+	u32 kill_foreign, quiet;
 };
 
 /* What is counted about one container; zeroed by user space before it is armed, then written by the kernel only. */

@@ -29,7 +29,7 @@ struct key {
 #define COMPAT_BIT 0x80000000
 
 struct value {
-	u32 first, last, windows, pad;
+	u32 first, last, windows, pad; /* the guard's: how often it was told again, when last, how often met since */
 	char comm[16];
 };
 
@@ -64,7 +64,7 @@ enum program { IN_ENTER, IN_EXIT, IN_EXEC, IN_CAPABLE, PROGRAMS };
 struct room {
 	/* What the guard tells at once, in this order. */
 	struct {
-		u32 pid, reserved;
+		u32 pid, count; /* how often it was met since it was told last */
 		char comm[16];
 		struct key key;
 	};

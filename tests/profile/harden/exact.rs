@@ -25,7 +25,9 @@ fn filter_of_an_engine() -> impl Strategy<Value = Value> {
     let action = || proptest::sample::select(ACTIONS.as_slice());
     let ops = proptest::sample::select(["EQ", "NE", "LT", "LE", "GT", "GE", "MASKED_EQ"].as_slice());
     let arg = (0usize..3, ops, number(), number()).prop_map(|(index, op, value, two)| {
-        json!({"index": index, "value": value, "valueTwo": two & value, "op": format!("SCMP_CMP_{op}")})
+        // Some compare bits that they mask out, of which nobody knows what is meant.
+        let two = if two == 9 { two } else { two & value };
+        json!({"index": index, "value": value, "valueTwo": two, "op": format!("SCMP_CMP_{op}")})
     });
     let names = proptest::sample::subsequence(CALLS.as_slice(), 1..4);
     let errno = proptest::option::of(proptest::sample::select([1, 22, 38].as_slice()));
@@ -71,18 +73,8 @@ proptest! {
     ) {
         let (document, needs, policy) = (with_filter(&engine), needs(), policy());
         let listener = listener.then(|| Path::new(SOCKET));
-        let plan = match harden(&Given { profile: &profile, document: &document, policy: &policy, needs: &needs, listener }) {
-            Ok(plan) => plan,
-            // No engine's filter is like that: it is refused before a container is made with it.
-            Err(e) => {
-                prop_assert!(format!("{e:#}").contains("instructions"), "{e:#}");
-                return Ok(());
-            }
-        };
-        let Some(planned) = edit(&plan, "/linux/seccomp") else {
-            prop_assert!(plan.notes.iter().any(|n| n.contains("kept whole")));
-            return Ok(());
-        };
+        let plan = harden(&Given { profile: &profile, document: &document, policy: &policy, needs: &needs, listener }).unwrap();
+        let planned = edit(&plan, "/linux/seccomp").expect("a filter");
         let always = layers::always().unwrap();
         let needed = always.names(true).chain(needs.names(true));
         let own = oci_seccomp::value(&filter::filter(&profile, needed, &mut Vec::new()));
@@ -92,8 +84,14 @@ proptest! {
             let theirs = all.iter().find(|a| !is_made(a)).unwrap_or(&all[0]).clone();
             let both = answer(planned, name, &arguments);
             let context = format!("{name} {arguments:x?}: engine {theirs}, profile {ours}, planned {both}");
-            prop_assert_eq!(is_made(&both), is_made(&theirs) && is_made(&ours), "{}", context);
-            if all.len() > 1 {
+            let noted = |what: &str| plan.notes.iter().any(|n| n.contains(&format!("{name} {what}")));
+            // What takes too long to say is not said: it is allowed where the engine allows it always, or refused.
+            let (widened, less) = (noted("is allowed with all"), noted("can't be put together") || noted("is refused"));
+            let made = is_made(&theirs) && (is_made(&ours) || widened);
+            prop_assert!(!is_made(&both) || made, "{}", context);
+            prop_assert!(less || is_made(&both) == made, "{}: {:?}", context, plan.notes);
+            let noted = less || widened || noted("gets ENOSYS");
+            if all.len() > 1 || noted {
                 continue;
             }
             // A listener of the engine's is asked only where it was, and where the profile allows it.

@@ -1,6 +1,7 @@
 //! What a profile makes of an engine's config.json: never wider, each refusal as it is meant.
 
 mod calls;
+mod engines;
 mod exact;
 mod others;
 
@@ -21,6 +22,8 @@ use super::model::answer;
 
 const DOCKER: &str = include_str!("../engines/docker-20.10.json");
 const PODMAN: &str = include_str!("../engines/podman-4.3.json");
+/// Without CAP_AUDIT_WRITE, which takes netlink's audit away: four rules of `socket`, two of them "is not".
+const PODMAN_WITHOUT_AUDIT: &str = include_str!("../engines/podman-4.3-without-audit.json");
 const SOCKET: &str = "/run/lithify/x/seccomp.sock";
 const NEW_USER: u64 = 0x1000_0000;
 

@@ -69,6 +69,60 @@ fn written_places_become_scratch_but_not_where_the_engine_or_the_policy_mounts()
 }
 
 #[test]
+fn only_the_scratch_that_holds_a_program_that_was_allowed_by_hand_lets_programs_run() {
+    let mut learnt = changed(|o| {
+        for path in ["/tmp/x", "/run/web.pid", "/srv/cache/a"] {
+            o.workload_behaviour.writes.insert(path.into(), write(seen(0, 0, 1)));
+        }
+    });
+    for item in ["program /tmp/tool", "program /srv/*/run", "program /data/tool"] {
+        learnt.steering.allowed.insert(item.into(), Decision { at: build::time(1), why: "ours".into() });
+    }
+    let mut value = engine(DOCKER);
+    let data = json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["rw", "noexec"]});
+    value["mounts"].as_array_mut().unwrap().push(data);
+    let (document, needs, mut policy) = (document(&value), needs(), policy());
+    policy.scratch = policy::values::scratch("/srv:8m,/tmp/other").unwrap();
+    let given = Given { profile: &learnt, document: &document, policy: &policy, needs: &needs, listener: None };
+    let plan = harden(&given).unwrap();
+    let places: Vec<(&str, bool)> = plan.scratch.iter().map(|s| (s.path.to_str().unwrap(), s.exec)).collect();
+    assert_eq!(places, [("/run", false), ("/tmp", true), ("/srv", true)]);
+    assert_eq!(plan.scratch[2].size_bytes, policy.scratch[0].size_bytes, "the policy's, but for that");
+    assert!(plan.limits.allowed.contains("program /tmp/tool") && plan.limits.programs.contains("/tmp/tool"));
+    let note = "program /data/tool is allowed, and can't run: the engine's own mount of /data";
+    assert!(plan.notes.iter().any(|n| n.starts_with(note)), "{:?}", plan.notes);
+}
+
+#[test]
+fn a_plan_tells_what_was_seen_from_what_comes_with_it_and_from_what_was_allowed_by_hand() {
+    let mut learnt = profile(&["openat", "pwrite64"]);
+    learnt.workload_behaviour.capabilities = changed(|o| {
+        o.workload_behaviour.capabilities.insert("CAP_SETUID".into(), seen(0, 0, 1));
+    })
+    .workload_behaviour
+    .capabilities;
+    for item in ["capability CAP_CHOWN", "syscall mincore", "syscall openat"] {
+        learnt.steering.allowed.insert(item.into(), Decision { at: build::time(1), why: "ours".into() });
+    }
+    let mut value = engine(DOCKER);
+    value["process"]["capabilities"]["bounding"] =
+        json!(["CAP_CHOWN", "CAP_SETUID", "CAP_KILL", "CAP_FOWNER", "CAP_MKNOD"]);
+    let plan = hardened(&learnt, &document(&value), true);
+    let why = |pointer: &str| &plan.edits.iter().find(|edit| edit.pointer == pointer).unwrap().why;
+    let parts = [
+        "CAP_CHOWN: allowed by hand",
+        "CAP_SETUID: seen in use",
+        "CAP_KILL: goes with CAP_SET",
+        "CAP_FOWNER: goes with CAP_CHOWN",
+    ];
+    for part in parts {
+        assert!(why("/process/capabilities").contains(part), "{part}: {}", why("/process/capabilities"));
+    }
+    let calls = why("/linux/seccomp");
+    assert!(calls.starts_with("2 were seen; ") && calls.ends_with("; 1 are allowed by hand"), "{calls}");
+}
+
+#[test]
 fn programs_of_image_and_volumes_run_and_other_foreign_ones_do_not() {
     let mut learnt = changed(|o| {
         for (path, origin) in [("/bin/sh", Origin::Image), ("/data/plugin", Origin::Volume), ("/tmp/x", Origin::Tmpfs)]
