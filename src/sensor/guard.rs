@@ -1,16 +1,16 @@
-//! The guard: tells what an enforced container was refused, and kills programs that are not of its image, or denied by hand.
+//! The guard: tells what an enforced container was refused, and kills programs that are not of its image.
 //!
 //! Owns: one container's rules in the kernel, its ring, what is read from there. Must not: answer, decide, know profiles.
 //! Every distinct thing is told at once, and when it goes on after a quiet time, which doubles, with how often it was met; a flood
-//! is bounded by its table, each kind's by its own part of it. That something was lost is told by itself, as a refused write whose
-//! path is not known: what was in the flood, nobody knows.
+//! is bounded by its table, each kind's by its own part of it. That something was lost is told by itself, as a refused write
+//! whose path is not known: what was in the flood, nobody knows.
 //!
 //! A foreign script with a `#!` line is told and not killed: its interpreter, of the image, is what the kernel executes. One
 //! that is given by its descriptor is killed.
 //!
 //! What a mount keeps from running (`noexec`) is told as what was killed: it did nothing. So is a process's memory that is
 //! opened for writing, or one of the files by which a container commands its node: nothing refuses those, and each time counts
-//! (it is told again at powers of two, and in another second). So is a call for which the filter kills, and a clone3 that asks
+//! (it is told again at once for some times, then once a second). So is a call for which the filter kills, and a clone3 that asks
 //! for namespaces.
 //!
 //! Never seen: a program that the dynamic loader is given as an argument (`ld.so /tmp/x`) and a library that is foreign
@@ -202,12 +202,13 @@ impl Guarded {
     pub fn take_news(&mut self, is_known: impl Fn(&Refusal) -> bool) -> Vec<Refusal> {
         let mut taken = Vec::new();
         let Guarded { hold, ring, mounts, root, renames_nothing, known, losing, .. } = self;
-        let mut lost_by = None;
+        let (mut lost_by, mut lost_count) = (None, 0);
         ring.drain(|bytes| {
             let told = Told::parse(bytes);
             if told.record.kind == Record::LOSS {
                 losing.session = told.record.exec;
                 lost_by = Some((told.pid as i32, decode::lossy(told.comm)));
+                lost_count += u64::from(told.count);
                 return;
             }
             let Some(mut refusal) = refusal(&told, hold.init(), mounts) else { return };
@@ -225,7 +226,7 @@ impl Guarded {
         // The kernel says when; where its ring was too full for that, its count does.
         if lost_by.is_some() || state.table_full > 2 * self.losing.told {
             self.losing.told = state.table_full;
-            taken.push(lost(lost_by.unwrap_or_default(), self.losing.session));
+            taken.push(lost(lost_by.unwrap_or_default(), self.losing.session, lost_count.max(1)));
         }
         if self.known.len() >= MOST_KNOWN {
             self.forget_known();
@@ -326,9 +327,9 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
 }
 
 /// What tells that there is more than was told.
-fn lost((pid, program): (i32, String), session: bool) -> Refusal {
+fn lost((pid, program): (i32, String), session: bool, count: u64) -> Refusal {
     let refused = Refused::Write { path: UNKNOWN.into(), operation: "write".into(), of_nothing: false };
-    Refusal { refused, pid, program, session, count: 1 }
+    Refusal { refused, pid, program, session, count }
 }
 
 /// Whether a refused call would have done nothing: see [`Refused::Write`]. A caller that changes the name that it gave while the

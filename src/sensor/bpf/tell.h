@@ -11,6 +11,8 @@
 #define MOST_ENDED 64
 /* So many times the quiet before something is told again doubles: from a minute to an hour. */
 #define DOUBLINGS 6
+/* So often what nothing refused is told again in one second. */
+#define AT_ONCE 8
 
 /* The room that a kind has of its own: a flood of one can't push another out. */
 static __always_inline u32 *counter(struct subject *s, u8 kind, u32 *limit)
@@ -38,27 +40,50 @@ static __always_inline u32 seconds(void)
 	return bpf_ktime_get_ns() / 1000000000;
 }
 
-/* Counts what nothing refused and each time matters; whether that is to be told: at powers of two, and in another second than
- * the last.
- */
-static __always_inline bool each(struct value *v)
+/* Puts the record in `r->key` into the container's ring. */
+static __always_inline long tell(struct room *r, struct subject *s, void *ring)
 {
-	u32 times = __sync_fetch_and_add(&v->windows, 1) + 1, now = seconds();
+	u32 bytes = r->line_bytes;
 
-	if (times & (times - 1) && v->last == now)
-		return false;
-	v->last = now;
-	return true;
-}
-
-/* Writes the record in `r->key`, with so much of its text, to the ring. */
-static __always_inline long ring(struct room *r, struct subject *s, void *bell, u32 bytes)
-{
 	if (bytes > TEXT)
 		bytes = TEXT;
 	r->pid = number_in(bpf_get_current_task_btf(), s->slot->pid_ns);
 	bpf_get_current_comm(r->comm, sizeof(r->comm));
-	return bpf_ringbuf_output(bell, &r->pid, (void *)&r->key.text - (void *)&r->pid + bytes, BPF_RB_FORCE_WAKEUP);
+	return bpf_ringbuf_output(ring, &r->pid, (void *)&r->key.text - (void *)&r->pid + bytes, BPF_RB_FORCE_WAKEUP);
+}
+
+/* What was told is met again: it is counted, and told with that count once it has been quiet about it for long enough. What
+ * nothing refused, and a loss, is told at once for some times, and then in each second in which it is met.
+ */
+static __noinline bool again(struct room *r, struct tracked *t, struct value *v)
+{
+	u32 slot = t->slot, now = seconds(), last, times, doublings;
+	struct subject s = { .task = t };
+	void *ring;
+
+	if (!v || !aim(slot, t->id, &s))
+		return false;
+	last = v->last;
+	times = v->first;
+	doublings = times < DOUBLINGS ? times : DOUBLINGS;
+	__sync_fetch_and_add(&v->windows, 1);
+	if (r->key.kind == OPENED || r->key.kind == LOSS) {
+		if (times >= AT_ONCE && now == last)
+			return true;
+		v->last = now;
+	} else if (!s.slot->quiet || now - last < s.slot->quiet << doublings ||
+		   __sync_val_compare_and_swap(&v->last, last, now) != last) {
+		return true;
+	}
+	ring = bpf_map_lookup_elem(&bells, &slot);
+	if (!ring)
+		return false;
+	v->first = times + 1;
+	r->count = __sync_fetch_and_and(&v->windows, 0);
+	/* Nobody has read for long: the count is kept for the next time. */
+	if (tell(r, &s, ring))
+		__sync_fetch_and_add(&v->windows, r->count);
+	return true;
 }
 
 /* Paths leave the ring's last quarter to what is worse. */
@@ -87,49 +112,22 @@ static __noinline void lose(struct room *r, struct tracked *t)
 	if (!table || !bell)
 		return;
 	blank(r, &s, LOSS);
+	r->line_bytes = 0;
 	v = bpf_map_lookup_elem(table, &r->key);
 	if (v) {
-		if (!each(v))
-			return;
-	} else {
-		r->value.windows = 1;
-		r->value.last = seconds();
-		bpf_map_update_elem(table, &r->key, &r->value, BPF_NOEXIST);
+		again(r, t, v);
+		return;
 	}
+	r->value.last = seconds();
+	bpf_map_update_elem(table, &r->key, &r->value, BPF_NOEXIST);
 	r->count = 1;
-	ring(r, &s, bell, 0);
-}
-
-/* What was told is met again: it is counted, and told with that count once it has been quiet about it for long enough. */
-static __noinline bool again(struct room *r, struct tracked *t, struct value *v)
-{
-	u32 slot = t->slot, now = seconds(), last, times, doublings;
-	struct subject s = { .task = t };
-	void *bell;
-
-	if (!v || !aim(slot, t->id, &s))
-		return false;
-	last = v->last;
-	times = v->first;
-	doublings = times < DOUBLINGS ? times : DOUBLINGS;
-	__sync_fetch_and_add(&v->windows, 1);
-	if (!s.slot->quiet || now - last < s.slot->quiet << doublings || __sync_val_compare_and_swap(&v->last, last, now) != last)
-		return true;
-	bell = bpf_map_lookup_elem(&bells, &slot);
-	if (!bell)
-		return false;
-	v->first = times + 1;
-	r->count = __sync_fetch_and_and(&v->windows, 0);
-	/* Nobody has read for long: the count is kept for the next time. */
-	if (ring(r, &s, bell, r->line_bytes))
-		__sync_fetch_and_add(&v->windows, r->count);
-	return true;
+	tell(r, &s, bell);
 }
 
 /* Tells the record in `r->key`, whose text has `r->line_bytes`; false if it is lost. */
 static __noinline bool note(struct room *r, struct tracked *t)
 {
-	u32 slot = t->slot, bytes = r->line_bytes, limit, *count;
+	u32 slot = t->slot, limit, *count;
 	struct subject s = { .task = t };
 	void *table, *bell;
 	struct value *v;
@@ -142,19 +140,11 @@ static __noinline bool note(struct room *r, struct tracked *t)
 	if (!table || !bell)
 		return false;
 	v = bpf_map_lookup_elem(table, &r->key);
-	if (v) {
-		if (r->key.kind != OPENED)
-			return again(r, t, v);
-		r->count = 1;
-		if (each(v) && ring(r, &s, bell, bytes))
-			lose(r, t);
-		return true;
-	}
+	if (v)
+		return again(r, t, v);
 	count = counter(&s, r->key.kind, &limit);
 	if (__sync_fetch_and_add(count, 1) >= limit || (r->key.kind == PATH && is_crowded(bell)))
 		goto lost;
-	/* What is refused is counted from when it was told last. */
-	r->value.windows = r->key.kind == OPENED;
 	r->value.last = seconds();
 	error = bpf_map_update_elem(table, &r->key, &r->value, BPF_NOEXIST);
 	if (error == -EEXIST) {
@@ -164,7 +154,7 @@ static __noinline bool note(struct room *r, struct tracked *t)
 	if (error)
 		goto lost;
 	r->count = 1;
-	if (!ring(r, &s, bell, bytes))
+	if (!tell(r, &s, bell))
 		return true;
 	/* Nobody has read for long. It may be told the next time. */
 	bpf_map_delete_elem(table, &r->key);
