@@ -24,8 +24,7 @@ use crate::sys::{memory, process, socket};
 const END_PATIENCE: Duration = Duration::from_secs(1);
 /// After the bell, what else is new at that moment is waited for, so that a storm of news is one look a second.
 const COMPARE_AFTER: Duration = Duration::from_secs(1);
-/// And a look that takes long is followed by a pause of so many times that: where there is much to look at, most of the
-/// processor is still the workload's.
+/// And a look that takes long is followed by a pause of so many times that: most of the processor stays the workload's.
 const COMPARE_SPARINGLY: u32 = 20;
 /// The bell is not listened to for so long after it rang, unless the table was filling: so that a workload that does new
 /// things all the time wakes nobody more often.

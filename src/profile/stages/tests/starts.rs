@@ -1,0 +1,68 @@
+//! What a container makes of where its profile is when it starts.
+
+use super::*;
+
+fn at(mode: Mode, own: Option<&Profile>, sibling: Option<&Profile>) -> Option<Start> {
+    let situation = Situation { own, sibling, is_sandbox: false, container: "c", replicas: &[], now_micros: EPOCH };
+    at_start(mode, &situation, &auto())
+}
+
+#[test]
+fn auto_does_what_its_revisions_profile_has_come_to_and_a_new_revision_begins_with_the_old_ones() {
+    let [learning, observing, enforcing] = [Stage::Learning, Stage::Observing, Stage::Enforcing].map(staged);
+    assert_eq!(at(Mode::Auto, None, None), Some(Start::Learn));
+    assert_eq!(at(Mode::Auto, None, Some(&learning)), Some(Start::Learn));
+    assert_eq!(at(Mode::Auto, None, Some(&observing)), Some(Start::Candidate));
+    assert_eq!(at(Mode::Auto, None, Some(&enforcing)), Some(Start::Candidate));
+    assert_eq!(at(Mode::Auto, Some(&learning), Some(&enforcing)), Some(Start::Learn));
+    assert_eq!(at(Mode::Auto, Some(&observing), None), Some(Start::Observe));
+    assert_eq!(at(Mode::Auto, Some(&enforcing), None), Some(Start::Enforce));
+    for mode in [Mode::Off, Mode::Learn, Mode::Observe] {
+        assert_eq!(at(mode, Some(&enforcing), None), None, "{mode:?}");
+    }
+}
+
+#[test]
+fn enforcing_takes_a_profile_that_is_finished_or_complete_and_else_nothing_but_immutability() {
+    let [learning, observing, enforcing] = [Stage::Learning, Stage::Observing, Stage::Enforcing].map(staged);
+    assert!(matches!(at(Mode::Enforce, None, Some(&enforcing)), Some(Start::Immutable(_))));
+    assert!(
+        matches!(at(Mode::Enforce, Some(&learning), None), Some(Start::Immutable(why)) if why.contains("still learns"))
+    );
+    assert_eq!(at(Mode::Enforce, Some(&observing), None), Some(Start::Enforce));
+    assert_eq!(at(Mode::Enforce, Some(&enforcing), None), Some(Start::Enforce));
+    let all: Vec<Observation> = (1..4).map(|n| observation(n, i64::from(n) * 20, 0, &["read"])).collect();
+    let (complete, _) = through(&all, &auto());
+    assert_eq!(at(Mode::Enforce, Some(&complete), None), Some(Start::Enforce), "complete, though it still learns");
+    let sandbox =
+        Situation { own: None, sibling: None, is_sandbox: true, container: "c", replicas: &[], now_micros: EPOCH };
+    assert!(matches!(at_start(Mode::Auto, &sandbox, &auto()), Some(Start::Immutable(_))));
+}
+
+#[test]
+fn one_replica_enforces_first_and_one_that_is_gone_gives_its_place_to_the_next() {
+    let canary = Auto { canary_for: Duration::from_secs(600), ..auto() };
+    let mut profile = staged(Stage::Enforcing);
+    let turn = |profile: &Profile, container: &str, replicas: &[&str], minutes: i64| {
+        let replicas: Vec<String> = replicas.iter().map(|r| (*r).to_owned()).collect();
+        let situation = Situation {
+            own: Some(profile),
+            sibling: None,
+            is_sandbox: false,
+            container,
+            replicas: &replicas,
+            now_micros: EPOCH + minutes * MINUTE,
+        };
+        at_start(Mode::Auto, &situation, &canary).expect("a start")
+    };
+    assert_eq!(turn(&profile, "a", &["b"], 0), Start::Lead);
+    profile.steering.canary = Some(Canary { container: "a".to_owned(), since: time(0) });
+    assert_eq!(turn(&profile, "a", &["b"], 5), Start::Enforce, "it goes on");
+    assert_eq!(turn(&profile, "b", &["a"], 5), Start::Follow("a".to_owned()));
+    assert_eq!(turn(&profile, "b", &[], 5), Start::Lead, "a is gone");
+    assert_eq!(turn(&profile, "b", &[], 0), Start::Follow("a".to_owned()), "a is being made");
+    assert_eq!(turn(&profile, "b", &["a"], 10), Start::Enforce, "the time has passed");
+    assert_eq!(turn(&profile, "b", &["a"], -60), Start::Follow("a".to_owned()), "a clock that was set back");
+    profile.step(Stage::Observing, "x", &time(6));
+    assert_eq!(profile.steering.canary, None, "who goes first is found anew");
+}
