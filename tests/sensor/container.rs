@@ -178,8 +178,13 @@ impl Container {
 
     /// Until it has executed its act: it waits no more.
     pub fn until_program(&self) {
-        let words = format!("/proc/{}/cmdline", self.pid());
-        within(|| std::fs::read(&words).is_ok_and(|w| !w.windows(5).any(|w| w == b"\0wait")));
+        let (words, state) = (format!("/proc/{}/cmdline", self.pid()), format!("/proc/{}/stat", self.pid()));
+        // A new program has no words for a moment, before the kernel says that it begins; one that sleeps has begun.
+        let has_begun = || {
+            let new = std::fs::read(&words).is_ok_and(|w| !w.is_empty() && !w.windows(5).any(|w| w == b"\0wait"));
+            new && std::fs::read_to_string(&state).is_ok_and(|s| s.contains(") S "))
+        };
+        within(has_begun);
     }
 
     /// Whether it has ended.
