@@ -371,7 +371,7 @@ fn what_a_compromised_entrypoint_does_while_it_is_learnt_does_not_become_policy(
     for item in poison {
         awaits(&site, &id, "forbidden", item)?;
     }
-    let profile: Value = serde_json::from_str(&site.ctl(&["profile", "show", "compromised", "--json"])?)?;
+    let profile: Value = serde_json::from_str(&site.ctl(&["profile", "show", "victim", "--json"])?)?;
     let learnt = &profile["profile"]["workload-behaviour"];
     for (section, name) in [
         ("programs", "/srv/busybox-miner"),

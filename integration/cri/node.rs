@@ -49,7 +49,9 @@ impl Node {
         let mut cri = wait_for("containerd's socket", || Ok(Client::connect(&parts.socket()).ok()))
             .with_context(|| parts.log_tail())?;
         wait_for("containerd to be ready", || {
-            let conditions = cri.status(Empty {})?.status.unwrap_or_default().conditions;
+            // It answers its socket before it has set up what answers this.
+            let Ok(answer) = cri.status(Empty {}) else { return Ok(None) };
+            let conditions = answer.status.unwrap_or_default().conditions;
             Ok((!conditions.is_empty() && conditions.iter().all(|c| c.status)).then_some(()))
         })
         .with_context(|| parts.log_tail())?;
