@@ -260,14 +260,7 @@ mod tests {
     use super::*;
 
     fn fits(condition: &Condition, arguments: &[u64; 3]) -> bool {
-        let number = arguments[condition.argument];
-        match condition.is {
-            Compare::Equal(value) => number == value,
-            Compare::Not(value) => number != value,
-            Compare::AtLeast(value) => number >= value,
-            Compare::Below(value) => number < value,
-            Compare::Masked { mask, value } => number & mask == value,
-        }
+        super::super::values::tests::fits(&condition.is, arguments[condition.argument])
     }
 
     fn number() -> impl Strategy<Value = u64> {

@@ -252,12 +252,12 @@ impl Values {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn fits(is: &Compare, number: u64) -> bool {
+    pub(in crate::harden) fn fits(is: &Compare, number: u64) -> bool {
         match *is {
             Compare::Equal(value) => number == value,
             Compare::Not(value) => number != value,

@@ -103,16 +103,18 @@ impl Hold {
         self.pins.states.set(&key, &State::fresh(row.id), bpf::ANY).context("failed to set up a container's counts")?;
         self.pins.slots.set(&key, &row.bytes(), bpf::ANY).context("failed to set up a container's place")?;
         let (pins, table, place) = (Arc::clone(&self.pins), Arc::clone(table), self.place.clone());
-        let of_table = thread::spawn(move || -> io::Result<()> {
+        let publish = move || -> io::Result<()> {
             pins.tables.put(&key, &table)?;
             // Somebody has to, and there is time here. A failure is the next one's to find.
             let _ = owners::sweep(&place, &pins);
             Ok(())
-        });
+        };
+        let of_table = thread::Builder::new().spawn(publish).context("failed to start a thread")?;
         let of_ring = match ring {
             Some(ring) => {
                 let (pins, ring) = (Arc::clone(&self.pins), ring.map().share().context("failed to share a ring")?);
-                Some(thread::spawn(move || pins.bells.put(&key, &ring)))
+                let publish = move || pins.bells.put(&key, &ring);
+                Some(thread::Builder::new().spawn(publish).context("failed to start a thread")?)
             }
             None => None,
         };

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
 use super::supervisor::Supervisor;
 use super::weight::is_known;
@@ -166,14 +166,18 @@ impl Supervisor {
     /// What the last generation had, and the kernel takes a grace period to let go of: all at once, so that they share it,
     /// and not while the workload waits.
     pub(super) fn let_go_of_last(&mut self) {
-        let (root, watches, spent) = (&mut self.root, &mut self.watches, self.guarding.spent.take());
+        let (root, watches, spent) = (&mut self.root, &mut self.watches, &mut self.guarding.spent);
+        let mut disarm = || spent.take().map_or(Ok(()), Guarded::disarm);
         let disarmed = thread::scope(|scope| {
-            scope.spawn(|| watches.let_go());
-            let disarmed = scope.spawn(|| spent.map_or(Ok(()), Guarded::disarm));
+            let _ = thread::Builder::new().spawn_scoped(scope, || watches.let_go());
+            let disarmed = thread::Builder::new().spawn_scoped(scope, &mut disarm);
             root.let_go();
-            disarmed.join()
+            disarmed.ok().and_then(|thread| thread.join().ok()).unwrap_or(Ok(()))
         });
-        self.tell_kept(disarmed.unwrap_or_else(|_| Err(anyhow!("its thread has panicked"))));
+        // A node that is out of tasks has no threads for it: then it is done here, one after the other.
+        let disarmed = disarmed.and(disarm());
+        self.watches.let_go();
+        self.tell_kept(disarmed);
     }
 
     fn tell_kept(&mut self, let_go: Result<()>) {
@@ -188,10 +192,10 @@ impl Supervisor {
         self.set_guard_aside();
         // Closing them waits as long as letting the guard go does: side by side.
         let watches = std::mem::take(&mut self.watches);
-        let closing = thread::spawn(|| drop(watches));
+        let closing = thread::Builder::new().spawn(|| drop(watches));
         self.let_go_of_last();
         self.leave_unarmed_guard();
-        let _ = closing.join();
+        let _ = closing.map(thread::JoinHandle::join);
     }
 
     fn leave_unarmed_guard(&mut self) {
