@@ -72,6 +72,15 @@ pub struct LastRefusal {
     pub time: String,
 }
 
+/// What there is to say of how a container is protected, one sentence each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What protection lacks.
+    pub degraded: Vec<String>,
+    /// What else is to be known: nothing is missing.
+    pub notes: Vec<String>,
+}
+
 /// One container's live state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,6 +133,9 @@ pub struct Record {
     pub last_refusal: Option<LastRefusal>,
     /// What protection lacks on this host, in words; empty when nothing does.
     pub degraded: Vec<String>,
+    /// What else is to be known of it, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// cgroup directories of the container, absolute host paths.
     pub cgroups: Vec<PathBuf>,
 }

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use lithify::events::journal::{Durability, Journal};
 use lithify::events::{EngineNames, Event, EventType, clock};
-use lithify::policy::Response;
 use lithify::policy::annotations::resolve;
 use lithify::policy::config::{Config, JournalLimits, Overrides};
+use lithify::policy::{Mode, Response};
 use lithify::record::{LastBreach, Phase, ProcessRef, Record, VERSION};
 
 struct Ran {
@@ -62,6 +62,8 @@ fn this_process() -> ProcessRef {
 
 fn record(id: &str) -> Record {
     let micros = clock::now_micros();
+    let mut policy = resolve(&Config::default(), &Overrides::default(), &BTreeMap::new(), None).unwrap();
+    policy.mode = Mode::Enforce;
     Record {
         version: VERSION,
         id: id.to_string(),
@@ -74,7 +76,7 @@ fn record(id: &str) -> Record {
         workload: "shop".to_string(),
         revision: None,
         names: EngineNames::default(),
-        policy: resolve(&Config::default(), &Overrides::default(), &BTreeMap::new(), None).unwrap(),
+        policy,
         response: Response::Restart,
         generation: 3,
         phase: Phase::Running,
@@ -90,6 +92,7 @@ fn record(id: &str) -> Record {
             time: clock::format(micros - 600_000_000),
         }),
         degraded: Vec::new(),
+        notes: Vec::new(),
         cgroups: Vec::new(),
     }
 }
@@ -101,8 +104,8 @@ fn status_is_one_line_a_container_and_hostile_paths_are_escaped() {
     let ran = node.ctl(&["status"]);
     assert_eq!(
         ran.out,
-        "ID            WORKLOAD  ROOTFS  RESPONSE  GEN  BREACHES  LAST BREACH                AGE    STATE\n\
-         0123456789ab  shop      sealed  restart   3    2         /tmp/\\u{1b}[2Jx (10m ago)  1h30m  running\n"
+        "ID            WORKLOAD  STAGE            ROOTFS  RESPONSE  GEN  BREACHES  LAST BREACH                AGE    STATE\n\
+         0123456789ab  shop      immutable (set)  sealed  restart   3    2         /tmp/\\u{1b}[2Jx (10m ago)  1h30m  running\n"
     );
     assert_eq!(ran.code, 0);
     let all = json(&node.ctl(&["status", "--json"]));
@@ -144,7 +147,7 @@ fn inspect_takes_the_beginning_of_an_id_that_fits_only_one() {
     assert!(ran.code == 1 && ran.err.contains("3 containers' ids or names begin with \"ab\""), "{}", ran.err);
     assert!(node.ctl(&["inspect", "nope"]).err.contains("see 'lithifyctl status'"));
     let text = node.ctl(&["inspect", "xyz"]).out;
-    assert!(text.contains("policy:\n  mode: auto\n") && !text.contains('\u{1b}'), "{text}");
+    assert!(text.contains("policy:\n  mode: enforce\n") && !text.contains('\u{1b}'), "{text}");
 }
 
 #[test]

@@ -113,12 +113,13 @@ impl Learning {
 }
 
 /// A collector of a container that does not run under lithify: its line of `status`.
-pub fn row(config: &Config, entry: &Entry) -> [String; 9] {
-    let mut row = ["-"; 9].map(String::from);
+pub fn row(config: &Config, entry: &Entry) -> [String; 10] {
+    let mut row = ["-"; 10].map(String::from);
     row[0] = entry.container.chars().take(12).collect();
     row[1] = entry.workload.clone();
-    row[2] = "engine".to_owned();
-    row[8] = format!(
+    row[2] = "learning (set)".to_owned();
+    row[3] = "engine".to_owned();
+    row[9] = format!(
         "not under lithify, {}",
         Learning::of(config, &entry.workload, None, Some(entry)).text(Mode::Learn, false)
     );

@@ -58,7 +58,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let document = Document::read(&bundle)?;
     let container = Container::of(&config, &document, &bundle, &id)?;
     let (profile, other) = match named {
-        Some(name) => (super::profile::resolve(&config.data_dir, &name)?, None),
+        Some(name) => (super::profile::resolve(&config, &name)?, None),
         None => container.profile(&config.data_dir)?,
     };
     let runtime = match runtime {
@@ -88,6 +88,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
             })).collect::<Vec<_>>(),
             "scratch": hardening.scratch,
             "limits": hardening.limits,
+            "degraded": hardening.degraded,
             "notes": hardening.notes,
         }))?;
     } else {
@@ -202,8 +203,9 @@ fn show(profile: &Profile, needs: &Needs, hardening: &Hardening) -> String {
     if limits.kill_foreign {
         lines.push("  other programs that are not of the image: killed before they begin".into());
     }
-    for note in &hardening.notes {
-        lines.push(format!("\nnote: {note}"));
+    let remarks = [("degraded", &hardening.degraded), ("note", &hardening.notes)];
+    for (word, remark) in remarks.iter().flat_map(|(word, all)| all.iter().map(move |one| (word, one))) {
+        lines.push(format!("\n{word}: {remark}"));
     }
     // Newlines between the lines are ours; those within are names'.
     lines.iter().flat_map(|line| line.split('\n')).map(|line| plain(line) + "\n").collect()

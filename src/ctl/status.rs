@@ -10,15 +10,16 @@ use super::learning::{self, Learning};
 use super::{Call, Outcome, plain};
 use crate::events::clock;
 use crate::learn::presence;
-use crate::policy::{values, word};
+use crate::policy::{Mode, values, word};
+use crate::profile::Stage;
 use crate::record::{Phase, ProcessRef, Record};
 
 const HELP: &str = "\
 usage: lithifyctl status [--json]
 
-One line a container: id, workload, rootfs, response, generation, breaches, the path of the last breach with its age, the
-container's age, and its state: with the profile that is enforced and the last refusal; while learning and observing with how
-far that has come, and what it waits for. Containers that a hook
+One line a container: id, workload, stage ('(set)' where a mode was chosen, so that it does not move by itself), rootfs, response,
+generation, breaches, the path of the last breach with its age, the container's age, and its state: with the profile that is
+enforced and the last refusal; while learning and observing with how far that has come, and what it waits for. Containers that a hook
 records under another runtime are listed as well. UNPROTECTED means that the process which watches and answers is gone; the
 exit status is 1 then, and when a record can't be read.
 ";
@@ -87,7 +88,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
         call.print_json(&list)?;
     } else {
         let mut rows = vec![
-            ["ID", "WORKLOAD", "ROOTFS", "RESPONSE", "GEN", "BREACHES", "LAST BREACH", "AGE", "STATE"]
+            ["ID", "WORKLOAD", "STAGE", "ROOTFS", "RESPONSE", "GEN", "BREACHES", "LAST BREACH", "AGE", "STATE"]
                 .map(String::from),
         ];
         for ((dir, record), learning) in records.iter().zip(&learning) {
@@ -102,7 +103,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     Ok(if wrong { Outcome::Wrong } else { Outcome::Well })
 }
 
-fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
+fn row(r: &Record, learning: Option<&Learning>) -> [String; 10] {
     // What was only reported counts as well.
     let breach = r.last_breach.as_ref().map(|breach| (&breach.path, &breach.time));
     let refusal = r.last_refusal.as_ref().map(|refusal| (&refusal.what, &refusal.time));
@@ -118,7 +119,7 @@ fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
         Guard::Watched | Guard::Ended if !r.degraded.is_empty() => format!(", degraded: {}", r.degraded.join("; ")),
         Guard::Watched | Guard::Ended | Guard::Gone => String::new(),
     };
-    let enforced = r.profile.as_ref().map(|profile| format!(", enforcing {}", as_named(profile)));
+    let enforced = r.profile.as_ref().map(|profile| format!(", profile {}", as_named(profile)));
     let refused = r.last_refusal.as_ref().map(|last| {
         let plural = if r.refusals == 1 { "" } else { "s" };
         let (count, what, program) = (r.refusals, &last.what, &last.program);
@@ -130,6 +131,7 @@ fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
     [
         r.id.chars().take(12).collect(),
         r.workload.clone(),
+        stage(r),
         word(&r.policy.rootfs),
         word(&r.response),
         r.generation.to_string(),
@@ -140,6 +142,19 @@ fn row(r: &Record, learning: Option<&Learning>) -> [String; 9] {
     ]
 }
 
+/// Where the container itself stands; its profile may have moved on since it began.
+fn stage(r: &Record) -> String {
+    let stage = match r.policy.mode {
+        Mode::Learn => word(&Stage::Learning),
+        Mode::Observe => word(&Stage::Observing),
+        // Of immutability alone `enforcing` would promise too much.
+        Mode::Enforce if r.profile.is_none() => "immutable".to_owned(),
+        Mode::Enforce => word(&Stage::Enforcing),
+        mode @ (Mode::Off | Mode::Auto) => word(&mode),
+    };
+    if r.policy.auto { stage } else { stage + " (set)" }
+}
+
 /// `WORKLOAD/REVISION` as the verbs of `profile` take it.
 fn as_named(profile: &str) -> String {
     match profile.rsplit_once('/') {
@@ -148,11 +163,11 @@ fn as_named(profile: &str) -> String {
     }
 }
 
-fn unreadable(dir: &std::path::Path, e: &anyhow::Error) -> [String; 9] {
+fn unreadable(dir: &std::path::Path, e: &anyhow::Error) -> [String; 10] {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    let mut row = ["-"; 9].map(String::from);
+    let mut row = ["-"; 10].map(String::from);
     row[0] = name.chars().take(12).collect();
-    row[8] = format!("UNREADABLE: {e:#}");
+    row[9] = format!("UNREADABLE: {e:#}");
     row
 }
 

@@ -171,10 +171,10 @@ fn make(
     seat.begin_with(document, &bundle)?;
     let mark = director::mark(&seat);
     let settled = seat.decide().with_context(protecting)?;
-    let Settled { policy, config: document, limits, notes: mut degraded, .. } = settled.clone();
+    let Settled { policy, config: document, limits, mut remarks, .. } = settled.clone();
     // As soon as it is known that there is one: a sensor that has to be loaded is loaded while the low-level runtime works.
     let (companion, missing) = seat.companion(&policy, false);
-    degraded.extend(missing);
+    remarks.degraded.extend(missing);
     let host_namespace = seat.host_namespace;
     let target = seat.target(&policy);
     let given_bundle = if host_namespace { dir.to_owned() } else { bundle.clone() };
@@ -223,7 +223,7 @@ fn make(
         start_at_once: run,
         workload,
         companion,
-        degraded,
+        remarks,
         limits,
         sensor,
         director: Some(director),

@@ -44,20 +44,20 @@ impl Desk {
             return Ok(None);
         }
         self.settled = settled.clone();
-        let Settled { policy, config, limits, notes: mut degraded, .. } = settled;
+        let Settled { policy, config, limits, mut remarks, .. } = settled;
         let mut companion = None;
         match policy.mode {
             Mode::Learn | Mode::Observe if !self.has_companion => {
                 let (socket, missing) = self.seat.companion(&policy, true);
                 self.has_companion = socket.is_some();
                 companion = socket;
-                degraded.extend(missing);
+                remarks.degraded.extend(missing);
             }
             Mode::Learn | Mode::Observe => {}
             // It is ended with the mode that had it.
             Mode::Off | Mode::Auto | Mode::Enforce => self.has_companion = false,
         }
-        Ok(Some(Decided { policy, config, limits, companion, degraded }))
+        Ok(Some(Decided { policy, config, limits, companion, remarks }))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::policy::{self, Config, Mode, Overrides, Policy, RootfsKind, Standing}
 use crate::profile::stages::{self, Situation, Start};
 use crate::profile::steering::Canary;
 use crate::profile::{Profile, Revision, Stage, moved, store};
-use crate::record::Record;
+use crate::record::{Record, Remarks};
 use crate::runtime::needs::{self, Needs};
 use crate::spec::{Document, seal};
 use crate::supervise::{SOCKET, root};
@@ -70,8 +70,8 @@ pub(super) struct Settled {
     pub(super) needs: Option<Needs>,
     /// Time, too, may change this: another replica enforces first.
     pub(super) waits: bool,
-    /// What could not be had, or should be known, in words.
-    pub(super) notes: Vec<String>,
+    /// What could not be had, and what should be known, in words.
+    pub(super) remarks: Remarks,
 }
 
 impl Seat {
@@ -148,14 +148,14 @@ impl Seat {
         let chosen = self.chosen()?;
         let mode = chosen.mode;
         if !matches!(mode, Mode::Auto | Mode::Enforce) {
-            return Ok(self.plain(chosen, Vec::new()));
+            return Ok(self.plain(chosen, Remarks::default()));
         }
         let data_dir = &self.config.data_dir;
         let own = store::own_profile(data_dir, chosen.profile.as_deref(), &self.workload, &self.revision.digest)?;
-        let mut notes = Vec::new();
+        let mut remarks = Remarks::default();
         let sibling = match (&own, mode) {
             (None, Mode::Auto) => store::newest_profile(data_dir, &self.workload).unwrap_or_else(|error| {
-                notes.push(format!("{error:#}: what this workload was seen to do before is not known"));
+                remarks.degraded.push(format!("{error:#}: what this workload was seen to do before is not known"));
                 None
             }),
             (Some(_), _) | (None, _) => None,
@@ -175,16 +175,16 @@ impl Seat {
             start => start,
         };
         match (start, own) {
-            (None, _) => Ok(self.plain(chosen, notes)),
-            (Some(Start::Learn), _) => Ok(self.plain(self.settle(Standing::Learning)?, notes)),
+            (None, _) => Ok(self.plain(chosen, remarks)),
+            (Some(Start::Learn), _) => Ok(self.plain(self.settle(Standing::Learning)?, remarks)),
             (Some(Start::Candidate), _) => {
                 if let Err(error) = sibling.map_or(Ok(()), |sibling| self.begin_candidate(&sibling)) {
-                    notes.push(format!("{error:#}"));
+                    remarks.degraded.push(format!("{error:#}"));
                 }
-                Ok(self.plain(self.settle(Standing::Observing)?, notes))
+                Ok(self.plain(self.settle(Standing::Observing)?, remarks))
             }
-            (Some(Start::Observe), _) => Ok(self.plain(self.settle(Standing::Observing)?, notes)),
-            (Some(Start::Follow(leader)), _) => self.follow(&leader, notes),
+            (Some(Start::Observe), _) => Ok(self.plain(self.settle(Standing::Observing)?, remarks)),
+            (Some(Start::Follow(leader)), _) => self.follow(&leader, remarks),
             (Some(Start::Immutable(why)), own) => {
                 if self.config.require_profile && mode == Mode::Enforce && !self.names.sandbox {
                     bail!(
@@ -196,9 +196,9 @@ impl Seat {
                 }
                 // That there is none the event of the start says anyway.
                 if own.is_some() {
-                    notes.push(format!("nothing but immutability is enforced: {why}"));
+                    remarks.degraded.push(format!("nothing but immutability is enforced: {why}"));
                 }
-                Ok(self.plain(self.settle(Standing::Immutable)?, notes))
+                Ok(self.plain(self.settle(Standing::Immutable)?, remarks))
             }
             (Some(Start::Enforce | Start::Lead), None) => {
                 bail!("failed to enforce a profile of {}: there is none", self.workload)
@@ -207,23 +207,25 @@ impl Seat {
                 match self.lead(&own, &replicas) {
                     Ok(None) => {}
                     // It came to it in the same moment.
-                    Ok(Some(leader)) => return self.follow(&leader, notes),
-                    Err(error) => notes.push(format!("{error:#}")),
+                    Ok(Some(leader)) => return self.follow(&leader, remarks),
+                    Err(error) => remarks.degraded.push(format!("{error:#}")),
                 }
-                self.enforce(&own, notes)
+                self.enforce(&own, remarks)
             }
-            (Some(Start::Enforce), Some(own)) => self.enforce(&own, notes),
+            (Some(Start::Enforce), Some(own)) => self.enforce(&own, remarks),
         }
     }
 
-    fn follow(&self, leader: &str, mut notes: Vec<String>) -> Result<Settled> {
-        notes.push(format!("the profile is enforced in container {leader} first; this one is observed until then"));
-        Ok(Settled { waits: true, ..self.plain(self.settle(Standing::Observing)?, notes) })
+    fn follow(&self, leader: &str, mut remarks: Remarks) -> Result<Settled> {
+        remarks
+            .notes
+            .push(format!("the profile is enforced in container {leader} first; this one is observed until then"));
+        Ok(Settled { waits: true, ..self.plain(self.settle(Standing::Observing)?, remarks) })
     }
 
-    fn plain(&self, policy: Policy, notes: Vec<String>) -> Settled {
+    fn plain(&self, policy: Policy, remarks: Remarks) -> Settled {
         let config = self.placed(&policy);
-        Settled { policy, config, limits: Limits::default(), needs: None, waits: false, notes }
+        Settled { policy, config, limits: Limits::default(), needs: None, waits: false, remarks }
     }
 
     fn placed(&self, policy: &Policy) -> Document {
@@ -234,14 +236,14 @@ impl Seat {
         document
     }
 
-    fn enforce(&self, profile: &Profile, mut notes: Vec<String>) -> Result<Settled> {
+    fn enforce(&self, profile: &Profile, mut remarks: Remarks) -> Result<Settled> {
         let enforcing = || format!("failed to enforce profile {}/{}", profile.workload, profile.revision.digest);
         let mut policy = self.settle(Standing::Enforced)?;
         let needs = needs::of(&self.runtime, &self.config.data_dir).with_context(enforcing)?;
         let socket = self.dir.join(SOCKET);
         let fits = socket.as_os_str().len() <= MAX_SOCKET_PATH;
         if !fits {
-            notes.push(format!(
+            remarks.degraded.push(format!(
                 "refused system calls are not told: the path of their socket, {}, is longer than {MAX_SOCKET_PATH} bytes; \
                  set a shorter 'state-dir'",
                 socket.display()
@@ -260,14 +262,15 @@ impl Seat {
                 None => policy.scratch.push(scratch),
             }
         }
-        notes.extend(hardening.notes);
+        remarks.degraded.extend(hardening.degraded);
+        remarks.notes.extend(hardening.notes);
         let startup = u64::try_from(self.config.auto.startup.as_millis()).unwrap_or(u64::MAX);
         let limits = Limits {
             profile: Some(format!("{}/{}", profile.workload, profile.revision.digest)),
             startup_ms: (policy.auto && !stages::was_demoted(profile)).then_some(startup),
             ..hardening.limits
         };
-        Ok(Settled { policy, config, limits, needs: Some(needs), waits: false, notes })
+        Ok(Settled { policy, config, limits, needs: Some(needs), waits: false, remarks })
     }
 
     /// Ids of the other containers of this revision that live on this node; looked for only where it matters.

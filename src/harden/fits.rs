@@ -54,7 +54,7 @@ fn instructions(rules: &Rules, compat: bool) -> Result<usize> {
     Ok(count)
 }
 
-/// Shortens a filter until it fits, step by step, and in each the call that takes most first. Each is added to `notes`.
+/// Shortens a filter until it fits, step by step, and in each the call that takes most first. Each is added to `degraded`.
 ///
 /// # Errors
 /// When it does not fit even so.
@@ -63,7 +63,7 @@ pub fn shorten(
     plain: &BTreeSet<String>,
     listened: bool,
     compat: bool,
-    notes: &mut Vec<String>,
+    degraded: &mut Vec<String>,
 ) -> Result<()> {
     while let Err(error) = instructions(rules, compat) {
         let longest = |step: &Step| {
@@ -82,7 +82,7 @@ pub fn shorten(
             rules.values_mut().for_each(|calls| drop(calls.remove(&name)));
             rules.entry(action).or_default().insert(name.clone(), vec![Vec::new()]);
         }
-        notes.push(format!("the filter would be too long for the kernel: {name} {}", step.words()));
+        degraded.push(format!("the filter would be too long for the kernel: {name} {}", step.words()));
     }
     Ok(())
 }

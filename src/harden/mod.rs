@@ -50,7 +50,9 @@ pub struct Hardening {
     pub scratch: Vec<Scratch>,
     /// What is refused and watched beside.
     pub limits: Limits,
-    /// What a person should know, one sentence each.
+    /// What of the profile can't be held to or told, one sentence each.
+    pub degraded: Vec<String>,
+    /// What a person should know beside, likewise.
     pub notes: Vec<String>,
 }
 
@@ -73,7 +75,7 @@ pub struct Edit {
 /// When the document has another shape than the runtime specification's, the engine's filter says what is not of it, or the
 /// filter is larger than the kernel takes: nothing of the profile would hold then.
 pub fn harden(given: &Given<'_>) -> Result<Hardening> {
-    let mut notes = Vec::new();
+    let (mut degraded, mut notes) = (Vec::new(), Vec::new());
     let mut profile = given.profile.steered(&mut notes);
     if given.policy.exec == ExecRule::Deny {
         // Nobody else is let in: what sessions needed, nobody needs.
@@ -93,7 +95,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         let why = reasons.get(name).map_or("", String::as_str);
         notes.push(format!("{name} ({why}): the engine does not give it to this container"));
     }
-    let filtered = filtered(given, profile, no_new_privileges, &mut notes)?;
+    let filtered = filtered(given, profile, no_new_privileges, &mut degraded, &mut notes)?;
     edits.extend(filtered.edit);
     edits.extend(places::masked(given.document)?);
     edits.extend(places::read_only(profile, given.document)?);
@@ -129,7 +131,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         session_capabilities: capabilities::needed(&sessions, &mut Vec::new()),
         startup_ms: None,
     };
-    Ok(Hardening { edits, scratch, limits, notes })
+    Ok(Hardening { edits, scratch, limits, degraded, notes })
 }
 
 struct Filtered {
@@ -142,6 +144,7 @@ fn filtered(
     given: &Given<'_>,
     profile: &Profile,
     no_new_privileges: bool,
+    degraded: &mut Vec<String>,
     notes: &mut Vec<String>,
 ) -> Result<Filtered> {
     let workload = &profile.workload;
@@ -159,7 +162,7 @@ fn filtered(
     let listener = given.listener.filter(|_| given.needs.listener);
     if given.listener.is_some() && listener.is_none() {
         let Needs { program, version, .. } = given.needs;
-        notes
+        degraded
             .push(format!("refused system calls are not told: {program} {version} hands no descriptors to a listener"));
     }
     // What nobody learnt and every filter lets through, the engine alone refuses, as it would without us: no news either.
@@ -168,7 +171,7 @@ fn filtered(
     let of_layers = filter.allowed.iter().filter(|name| !is_learnt(name)).cloned();
     let known_refusals = refused(profile).into_iter().chain(of_layers).collect();
     let facts = seccomp::Facts { listener, known_refusals, tried: tried(profile) };
-    let planned = seccomp::plan(&filter, &engine, &facts, notes).with_context(|| {
+    let planned = seccomp::plan(&filter, &engine, &facts, degraded, notes).with_context(|| {
         format!(
             "failed to plan the filter of {workload}; use mode \"observe\" for it, and 'lithifyctl profile show' to see its arguments"
         )

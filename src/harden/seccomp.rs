@@ -59,11 +59,18 @@ pub struct Facts<'a> {
     pub tried: BTreeSet<String>,
 }
 
-/// Plans a filter. What a person should know is added to `notes`.
+/// Plans a filter. What of the profile it can't hold to or tell is added to `degraded`, what a person should know beside to
+/// `notes`.
 ///
 /// # Errors
 /// When it is larger than the kernel takes, whatever is left out.
-pub fn plan(filter: &Filter, engine: &EngineFilter, facts: &Facts<'_>, notes: &mut Vec<String>) -> Result<Planned> {
+pub fn plan(
+    filter: &Filter,
+    engine: &EngineFilter,
+    facts: &Facts<'_>,
+    degraded: &mut Vec<String>,
+    notes: &mut Vec<String>,
+) -> Result<Planned> {
     let flags = engine.flags.as_deref().unwrap_or_default();
     let why = if facts.listener.is_some() && engine.notifies() {
         Some("the engine's own filter has a listener")
@@ -73,7 +80,7 @@ pub fn plan(filter: &Filter, engine: &EngineFilter, facts: &Facts<'_>, notes: &m
         None
     };
     if let Some(why) = why {
-        notes.push(format!("refused system calls are not told: {why}"));
+        degraded.push(format!("refused system calls are not told: {why}"));
     }
     let listener = facts.listener.filter(|_| why.is_none());
     let mut rules = Rules::new();
@@ -124,7 +131,7 @@ pub fn plan(filter: &Filter, engine: &EngineFilter, facts: &Facts<'_>, notes: &m
              leaves it open, the call is refused"
         ));
     }
-    fits::shorten(&mut rules, &plain, listener.is_some(), compat, notes)?;
+    fits::shorten(&mut rules, &plain, listener.is_some(), compat, degraded)?;
     let value = document(&rules, engine, filter.compat, listener, notes);
     Ok(Planned { value, listener: listener.is_some(), deadly, allowed, taken })
 }

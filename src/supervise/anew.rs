@@ -111,7 +111,7 @@ impl Supervisor {
 
     /// What was decided holds from the next generation on. True: it has a new root and new watches.
     fn take_over(&mut self, decided: Decided) -> Result<bool> {
-        let Decided { policy, config, limits, companion, degraded } = decided;
+        let Decided { policy, config, limits, companion, remarks } = decided;
         if limits.listener
             && let Err(error) = self.inbox.get_mut().gate.open(&self.plan.dir)
         {
@@ -131,7 +131,8 @@ impl Supervisor {
                 return self.make_config(&tried).context("failed to make the root filesystem again");
             }
         };
-        self.tell_failures(degraded);
+        self.tell_failures(remarks.degraded);
+        self.record.notes = remarks.notes;
         self.plan.limits = limits;
         if let Err(error) = record::write_limits(&self.plan.limits, &self.plan.dir) {
             self.tell_failures(vec![format!("sessions are held to what the last generation's were: {error:#}")]);

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::guard::{Limits, Refusal};
 use crate::policy::Policy;
+use crate::record::Remarks;
 use crate::spec::Document;
 
 /// What was decided for one generation.
@@ -21,8 +22,8 @@ pub struct Decided {
     pub limits: Limits,
     /// The process that records what the workload does, where one is to and none does yet.
     pub companion: Option<OwnedFd>,
-    /// What could not be had, in words.
-    pub degraded: Vec<String>,
+    /// What could not be had, and what should be known.
+    pub remarks: Remarks,
 }
 
 /// Decides. Everything here may be called long after `create`, in the supervisor's process and mount namespace.

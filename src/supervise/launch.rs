@@ -271,7 +271,7 @@ fn first_generation(
     }
     let anchor = anchor.take().context("no anchor")?;
     let mut degraded: Vec<String> = root.degraded().map(str::to_owned).into_iter().collect();
-    degraded.extend(plan.degraded.iter().cloned());
+    degraded.extend(plan.remarks.degraded.iter().cloned());
     let watches = match plan.policy.is_hands_off() {
         true => Watches::default(),
         false => Watches::on_root(&root, plan.raise_limits, &mut degraded)?,

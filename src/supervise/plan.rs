@@ -8,6 +8,7 @@ use super::director::Director;
 use crate::events::EngineNames;
 use crate::guard::Limits;
 use crate::policy::{EvidenceLimits, JournalLimits, Policy};
+use crate::record::Remarks;
 use crate::sensor::Place;
 use crate::spec::Document;
 
@@ -89,8 +90,8 @@ pub struct Plan {
     pub created_at: String,
     /// The process that records what the workload does, where one does.
     pub companion: Option<OwnedFd>,
-    /// What could not be had before the supervisor began, in words.
-    pub degraded: Vec<String>,
+    /// What could not be had before the supervisor began, and what should be known.
+    pub remarks: Remarks,
     /// What is refused, beside what config.json says.
     pub limits: Limits,
     /// Where the node's sensor and guard are.

@@ -100,6 +100,7 @@ pub(super) fn new_record(plan: &Plan, anchor_pid: i32, degraded: Vec<String>) ->
         refusals: 0,
         last_refusal: None,
         degraded,
+        notes: plan.remarks.notes.clone(),
         cgroups: Vec::new(),
     })
 }

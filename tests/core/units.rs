@@ -47,6 +47,7 @@ fn record(id: &str) -> Record {
         refusals: 2,
         last_refusal: None,
         degraded: vec!["something".to_owned()],
+        notes: vec!["something else".to_owned()],
         cgroups: vec!["/sys/fs/cgroup/x".into()],
     }
 }

@@ -1,11 +1,16 @@
 //! `lithifyctl profile` as people run it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use lithify::events::EngineNames;
+use lithify::policy::{self, Config, Overrides};
 use lithify::profile::behaviour::Origin;
 use lithify::profile::{Profile, Stage, store};
-use serde_json::Value;
+use lithify::record::ProcessRef;
+use lithify::sys::process;
+use serde_json::{Value, json};
 
 use super::build;
 
@@ -85,6 +90,31 @@ fn list_is_one_line_a_profile_and_tells_of_those_that_cannot_be_read() {
     let ran = node.profile(&["list"]);
     assert!(ran.code == 1 && ran.out.contains("UNREADABLE: failed to read profile"), "{}", ran.out);
     assert_eq!(Node::new().profile(&["list"]).code, 0);
+}
+
+#[test]
+fn a_workloads_name_alone_means_the_revision_that_runs_and_else_the_one_seen_last() {
+    let node = learnt();
+    let shown = || node.json(&["show", "web"])["profile"]["revision"]["digest"].clone();
+    assert_eq!(shown(), build::id(2), "the one seen last");
+    let live = |digest| {
+        let pid = std::process::id() as i32;
+        let process = ProcessRef { pid, start_time_ticks: process::start_time_ticks(pid).unwrap() };
+        let policy = policy::resolve(&Config::default(), &Overrides::default(), &BTreeMap::new(), None).unwrap();
+        let record = json!({
+            "version": 1, "id": "c", "root": null, "bundle": "/b", "runtime": "/runc", "anchor": process, "supervisor": process,
+            "init": null, "workload": "web", "revision": digest, "names": EngineNames::default(), "policy": policy,
+            "response": "restart", "generation": 1, "phase": "running", "created_at": build::time(1), "breaches": 0,
+            "last_breach": null, "degraded": [], "cgroups": [],
+        });
+        let dir = node.dir.path().join("state/c@00000000");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("record.json"), record.to_string()).unwrap();
+    };
+    live(build::id(1));
+    assert_eq!(shown(), build::id(1), "the service's, not that of what was run once of its image");
+    live(build::id(9));
+    assert_eq!(shown(), build::id(2), "the one that runs has no profile yet");
 }
 
 #[test]

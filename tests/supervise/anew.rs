@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use lithify::guard::{Limits, Refusal};
 use lithify::policy::{Mode, Policy, Response, RestartLimit, RootfsKind};
-use lithify::record::Phase;
+use lithify::record::{Phase, Remarks};
 use lithify::spec::Document;
 use lithify::supervise::director::{Decided, Director};
 use lithify::supervise::launch::Outcome;
@@ -79,7 +79,7 @@ fn asked(path: &Path) -> String {
 
 fn decided(config: Value, policy: Policy, limits: Limits) -> Decided {
     let config = Document::parse(config.to_string().as_bytes()).expect("a config.json");
-    Decided { policy, config, limits, companion: None, degraded: Vec::new() }
+    Decided { policy, config, limits, companion: None, remarks: Remarks::default() }
 }
 
 fn observing(world: &World) -> Policy {

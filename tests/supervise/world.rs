@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lithify::guard::Limits;
 use lithify::policy::{self, Config, Mode, Policy};
 use lithify::profile::syscalls;
-use lithify::record::Record;
+use lithify::record::{Record, Remarks};
 use lithify::sensor::Place;
 use lithify::spec::Document;
 use lithify::supervise::control::{Intent, Lease};
@@ -212,7 +212,7 @@ impl World {
             workload: "test".to_owned(),
             revision: None,
             companion: None,
-            degraded: Vec::new(),
+            remarks: Remarks::default(),
             limits,
             sensor: self.sensor(),
             director,

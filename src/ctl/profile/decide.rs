@@ -69,7 +69,7 @@ fn decide(call: &mut Call<'_>, args: &mut lexopt::Parser, denied: bool) -> Resul
     }
     let config = call.settings()?;
     let data_dir = &config.data_dir;
-    let found = resolve(data_dir, name)?;
+    let found = resolve(&config, name)?;
     let decision = Decision {
         at: clock::format(clock::now_micros()),
         why: why.unwrap_or_else(|| format!("{} by hand", if denied { "denied" } else { "allowed" })),

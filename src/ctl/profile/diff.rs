@@ -36,20 +36,21 @@ struct Difference {
 
 pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let Some(given) = words(call, args, HELP, &mut [])? else { return Ok(Outcome::Well) };
-    let data_dir = call.settings()?.data_dir;
+    let config = call.settings()?;
+    let data_dir = &config.data_dir;
     let (first, second) = match given.as_slice() {
         [workload] => {
             let mut all = Vec::new();
-            for stored in store::profiles(&data_dir, workload)? {
+            for stored in store::profiles(data_dir, workload)? {
                 all.push(stored.document?);
             }
-            ensure!(!all.is_empty(), super::unknown(&data_dir, workload)?);
+            ensure!(!all.is_empty(), super::unknown(data_dir, workload)?);
             ensure!(all.len() >= 2, "{workload} has only one stored revision; name two profiles to compare");
             all.sort_by(|a, b| (a.until(), &a.revision.digest).cmp(&(b.until(), &b.revision.digest)));
             let second = all.remove(all.len() - 1);
             (all.remove(all.len() - 1), second)
         }
-        [a, b] => (resolve(&data_dir, a)?, resolve(&data_dir, b)?),
+        [a, b] => (resolve(&config, a)?, resolve(&config, b)?),
         _ => return Err(usage("expected one workload or two profiles")),
     };
     let differences = compare(&first, &second);

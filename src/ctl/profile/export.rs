@@ -56,7 +56,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let Some(format) = format else {
         return Err(usage(format!("expected --format, one of {}", Format::WORDS.join(", "))));
     };
-    let profile = super::resolve(&call.settings()?.data_dir, &name)?;
+    let profile = super::resolve(&call.settings()?, &name)?;
     let partial = Progress::of(&profile).partial;
     if !partial.is_empty() && !force {
         bail!(

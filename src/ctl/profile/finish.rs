@@ -32,19 +32,20 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     if let Some(file) = names.iter().find(|name| is_file(name)) {
         return Err(usage(format!("{file} is a file; finish ends learning of what is in the store")));
     }
-    let data_dir = call.settings()?.data_dir;
+    let config = call.settings()?;
+    let data_dir = &config.data_dir;
     let mut chosen = Vec::new();
     for name in &names {
-        chosen.push(Ok(resolve(&data_dir, name)?));
+        chosen.push(Ok(resolve(&config, name)?));
     }
     if all {
-        chosen = store::all_profiles(&data_dir)?.into_iter().map(|stored| stored.document).collect();
+        chosen = store::all_profiles(data_dir)?.into_iter().map(|stored| stored.document).collect();
         chosen.retain(|p: &Result<Profile>| p.as_ref().map_or(true, |p| p.stage == Stage::Learning));
     }
     let (mut list, mut wrong) = (Vec::new(), false);
     for profile in chosen {
         let outcome = profile.and_then(|p| {
-            store::update_profile(&data_dir, &p.workload, &p.revision.digest, |stored| {
+            store::update_profile(data_dir, &p.workload, &p.revision.digest, |stored| {
                 // What is stored now counts: an observation may have been folded in the meantime.
                 finished(stored.context("it was removed in the meantime")?, force)
             })

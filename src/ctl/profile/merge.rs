@@ -36,10 +36,10 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
         return Ok(Outcome::Well);
     }
     let [first, others @ ..] = names.as_slice() else { return Err(usage("expected profiles to merge")) };
-    let data_dir = call.settings()?.data_dir;
-    let mut joined = resolve(&data_dir, first)?;
+    let config = call.settings()?;
+    let mut joined = resolve(&config, first)?;
     for name in others {
-        joined = merge(&joined, &resolve(&data_dir, name)?, across)?;
+        joined = merge(&joined, &resolve(&config, name)?, across)?;
     }
     let bytes = store::encode(&joined)?;
     match out {

@@ -22,10 +22,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::status::{Guard, guard};
 use super::{Call, Given, Outcome, usage};
+use crate::policy::Config;
 use crate::policy::suggest::{nearest, quote, remedy};
 use crate::profile::check::{MAX_WHY, is_sentence};
 use crate::profile::{Observation, Profile, folder, store};
+use crate::record::Record;
 
 type Verb = fn(&mut Call<'_>, &mut lexopt::Parser) -> Result<Outcome>;
 
@@ -50,8 +53,8 @@ const VERBS: &[(&str, &str, Verb)] = &[
 ];
 
 const TAIL: &str = "
-WORKLOAD is its name, for the revision that was seen last; WORKLOAD@REVISION is that revision, of which the beginning is
-enough; a path with a slash at its beginning, ./ or ../, is a file.
+WORKLOAD is its name, for the revision that was seen last, of those that run on this node where any does; WORKLOAD@REVISION is
+that revision, of which the beginning is enough; a path with a slash at its beginning, ./ or ../, is a file.
 ";
 
 /// Runs one verb.
@@ -130,8 +133,10 @@ impl Document {
     }
 }
 
-/// The profile that a word on the command line means: a file, `WORKLOAD`, or `WORKLOAD@REVISION`.
-pub(super) fn resolve(data_dir: &Path, word: &str) -> Result<Profile> {
+/// The profile that a word on the command line means: a file, `WORKLOAD` (of several revisions one that runs, and the one
+/// seen last), or `WORKLOAD@REVISION`.
+pub(super) fn resolve(config: &Config, word: &str) -> Result<Profile> {
+    let data_dir = &config.data_dir;
     if is_file(word) {
         return match Document::read(Path::new(word))? {
             Document::Profile(profile) => Ok(*profile),
@@ -139,8 +144,8 @@ pub(super) fn resolve(data_dir: &Path, word: &str) -> Result<Profile> {
             Document::Observation(observation) => Ok(Profile::of(&observation)),
         };
     }
-    if let Some(profile) = store::newest_profile(data_dir, word)? {
-        return Ok(profile);
+    if let Some(newest) = store::newest_profile(data_dir, word)? {
+        return Ok(running(config, word)?.unwrap_or(newest));
     }
     // Events write a profile with a slash.
     let slashed = word.rsplit_once('/').filter(|(_, digest)| digest.len() == 32 && is_hex(digest));
@@ -148,6 +153,22 @@ pub(super) fn resolve(data_dir: &Path, word: &str) -> Result<Profile> {
         return revision(data_dir, workload, start);
     }
     bail!("{}", unknown(data_dir, word)?)
+}
+
+/// Of the revisions of a workload that run under lithify on this node: a service is meant, rather than a program that somebody
+/// ran once of its image.
+fn running(config: &Config, workload: &str) -> Result<Option<Profile>> {
+    let mut seen_last: Option<Profile> = None;
+    for (_, record) in Record::list(&config.state_dir)? {
+        // What can't be read is for `status` to tell.
+        let live = record.ok().filter(|record| record.workload == workload && guard(record) == Guard::Watched);
+        let Some(digest) = live.and_then(|record| record.revision) else { continue };
+        let Some(profile) = store::read_profile(&config.data_dir, workload, &digest)? else { continue };
+        if seen_last.as_ref().is_none_or(|last| last.until() < profile.until()) {
+            seen_last = Some(profile);
+        }
+    }
+    Ok(seen_last)
 }
 
 fn is_hex(text: &str) -> bool {

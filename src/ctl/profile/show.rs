@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::super::{Call, Outcome, plain, usage};
 use super::{minute, resolve, short, words};
-use crate::policy::{Auto, Config, word};
+use crate::policy::{Auto, word};
 use crate::profile::document::MAX_WITNESSES;
 use crate::profile::estimate::percent_up;
 use crate::profile::items::Section;
@@ -25,19 +25,20 @@ const NAME_WIDTH: usize = 44;
 pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let Some(given) = words(call, args, HELP, &mut [])? else { return Ok(Outcome::Well) };
     let [name] = given.as_slice() else { return Err(usage("expected one workload, or one file")) };
-    let Config { data_dir, auto, .. } = call.settings()?;
-    let profile = resolve(&data_dir, name)?;
+    let config = call.settings()?;
+    let auto = &config.auto;
+    let profile = resolve(&config, name)?;
     let progress = Progress::of(&profile);
     if call.json {
         call.print_json(&json!({
             "profile": profile,
             "progress": progress,
             "sentence": progress.to_string(),
-            "waits-for": stages::waits_for(&profile, &auto),
+            "waits-for": stages::waits_for(&profile, auto),
         }))?;
         return Ok(Outcome::Well);
     }
-    head(call, &profile, &progress, &auto)?;
+    head(call, &profile, &progress, auto)?;
     steering(call, &profile)?;
     behaviour(call, &profile, &profile.workload_behaviour, "")?;
     behaviour(call, &profile, &profile.exec_behaviour, "exec sessions: ")?;

@@ -122,9 +122,9 @@ pub fn hold(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
 
 pub fn rollback(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let Some(asked) = read(call, args, ROLLBACK, &["to-revision", "why"])? else { return Ok(Outcome::Well) };
-    let data_dir = call.settings()?.data_dir;
+    let config = call.settings()?;
     let origin = match (&asked.revision, &asked.name) {
-        (Some(start), Some(name)) => Some(super::revision(&data_dir, &resolve(&data_dir, name)?.workload, start)?),
+        (Some(start), Some(name)) => Some(super::revision(&config.data_dir, &resolve(&config, name)?.workload, start)?),
         _ => None,
     };
     let why = asked.why.unwrap_or_else(|| "rolled back by hand".to_owned());
@@ -164,7 +164,7 @@ fn change(
         return Err(usage(format!("{} is a file; name what is in the store", quote(&name))));
     }
     let config = call.settings()?;
-    let found = resolve(&config.data_dir, &name)?;
+    let found = resolve(&config, &name)?;
     let now = clock::format(clock::now_micros());
     let mut step = None;
     let profile = store::update_profile(&config.data_dir, &found.workload, &found.revision.digest, |stored| {

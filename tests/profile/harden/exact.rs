@@ -84,12 +84,13 @@ proptest! {
             let theirs = all.iter().find(|a| !is_made(a)).unwrap_or(&all[0]).clone();
             let both = answer(planned, name, &arguments);
             let context = format!("{name} {arguments:x?}: engine {theirs}, profile {ours}, planned {both}");
-            let noted = |what: &str| plan.notes.iter().any(|n| n.contains(&format!("{name} {what}")));
+            let remarks: Vec<_> = plan.degraded.iter().chain(&plan.notes).collect();
+            let noted = |what: &str| remarks.iter().any(|n| n.contains(&format!("{name} {what}")));
             // What takes too long to say is not said: it is allowed where the engine allows it always, or refused.
             let (widened, less) = (noted("is allowed with all"), noted("can't be put together") || noted("is refused"));
             let made = is_made(&theirs) && (is_made(&ours) || widened);
             prop_assert!(!is_made(&both) || made, "{}", context);
-            prop_assert!(less || is_made(&both) == made, "{}: {:?}", context, plan.notes);
+            prop_assert!(less || is_made(&both) == made, "{}: {:?}", context, remarks);
             let noted = less || widened || noted("gets ENOSYS");
             if all.len() > 1 || noted {
                 continue;
