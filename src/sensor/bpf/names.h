@@ -11,7 +11,7 @@ static __always_inline bool refused(long result)
 }
 
 /* Writes base and path, as given, into the key; what they come to is worked out where there is time for it. */
-static __noinline bool named(struct room *r, u32 dir, u64 pointer)
+__noinline bool named(struct room *r, u32 dir, u64 pointer)
 {
 	struct task_struct *me = bpf_get_current_task_btf();
 	struct path base = {};
@@ -20,6 +20,8 @@ static __noinline bool named(struct room *r, u32 dir, u64 pointer)
 	long more;
 	u8 flags = BY_TEXT;
 
+	if (!r)
+		return false;
 	r->end = LOST;
 	if (pointer && bpf_probe_read_user(&first, 1, (void *)pointer))
 		return false;
