@@ -27,6 +27,11 @@ impl Root {
         open(format!("/proc/{init}/root").as_str(), FOLDER, Mode::empty()).map(Root)
     }
 
+    /// It once more, for a walk.
+    pub(super) fn again(&self) -> std::io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+
     /// Whether nothing is at `path` (as its caller wrote it, absolute), and this root is read-only. False where that can't be
     /// told for sure: by a path with `..`, or through another mount.
     pub(super) fn lacks(&self, path: &[u8]) -> bool {

@@ -28,6 +28,7 @@ use super::decode::{self, Mounts};
 use super::hold::Hold;
 use super::kept;
 use super::layout::{self, KEY_BYTES, Record, Rule, Slot, Told, VALUE_BYTES};
+use super::leads::Mounted;
 use super::place::Place;
 use super::reading::{Operation, Origin};
 use super::{ensure_loaded, owners, script, unseen};
@@ -120,8 +121,8 @@ impl Guard {
         let table = Map::create(Kind::Hash, KEY_BYTES, VALUE_BYTES, entries, bpf::NO_PREALLOC)
             .context("failed to make a container's table in the kernel")?;
         let table = Arc::new(table);
-        let mounts =
-            std::fs::read(format!("/proc/{init_pid}/mountinfo")).map(|b| Mounts::parse(&b)).unwrap_or_default();
+        let table_of_mounts = std::fs::read(format!("/proc/{init_pid}/mountinfo")).unwrap_or_default();
+        let (mounts, mounted) = (Mounts::parse(&table_of_mounts), Mounted::parse(init_pid, &table_of_mounts));
         // What was refused is asked about later, when its caller may have ended.
         let root = Root::of(init_pid).ok();
         let comes = |path: &String| {
@@ -147,7 +148,7 @@ impl Guard {
         };
         let hold = Hold::claim(&self.place, init_pid, &table, Some(&ring), row)?;
         let losing = Losing::default();
-        Ok(Guarded { hold, table, ring, mounts, root, renames_nothing: None, known: Vec::new(), losing })
+        Ok(Guarded { hold, table, ring, mounts, mounted, root, renames_nothing: None, known: Vec::new(), losing })
     }
 }
 
@@ -172,6 +173,7 @@ pub struct Guarded {
     ring: Ring,
     /// The container's, as they were when it was armed.
     mounts: Mounts,
+    mounted: Mounted,
     /// As it was then, too.
     root: Option<Root>,
     /// The process that was told last to rename what is not there: the name that it was to have comes next.
@@ -198,10 +200,11 @@ impl Guarded {
         self.take_news(|_| false)
     }
 
-    /// The same, without what `is_known`: that takes no room away from what is news.
+    /// The same, without what `is_known`: that takes no room away from what is news. A write is known only if its path leads to
+    /// where it says.
     pub fn take_news(&mut self, is_known: impl Fn(&Refusal) -> bool) -> Vec<Refusal> {
         let mut taken = Vec::new();
-        let Guarded { hold, ring, mounts, root, renames_nothing, known, losing, .. } = self;
+        let Guarded { hold, ring, mounts, mounted, root, renames_nothing, known, losing, .. } = self;
         let (mut lost_by, mut lost_count) = (None, 0);
         ring.drain(|bytes| {
             let told = Told::parse(bytes);
@@ -215,7 +218,8 @@ impl Guarded {
             if let Refused::Write { of_nothing, .. } = &mut refusal.refused {
                 *of_nothing = is_of_nothing(&told, root.as_ref(), renames_nothing);
             }
-            if !is_known(&refusal) {
+            let by_text = is_known(&refusal);
+            if !by_text || !is_there(&told, &refusal, root.as_ref(), mounted, &is_known) {
                 taken.push(refusal);
             } else if told.record.kind == Record::PATH {
                 known.push(Told::key(bytes));
@@ -348,6 +352,28 @@ fn is_of_nothing(told: &Told<'_>, root: Option<&Root>, renames_nothing: &mut Opt
         Some(Operation::Create) => renames_nothing.take_if(|renaming| *renaming == pid).is_some(),
         Some(Operation::Write | Operation::Attributes) | None => false,
     }
+}
+
+/// Whether a write that is known by its path is one of what the path says, rather than of what a link leads to that the container
+/// has made.
+fn is_there(
+    told: &Told<'_>,
+    refusal: &Refusal,
+    root: Option<&Root>,
+    mounted: &mut Mounted,
+    is_known: impl Fn(&Refusal) -> bool,
+) -> bool {
+    let Refused::Write { of_nothing: false, operation, .. } = &refusal.refused else { return true };
+    if told.record.kind != Record::PATH {
+        return true;
+    }
+    let path = told.record.text.split(|byte| *byte == 0).next().unwrap_or_default();
+    let Some(place) = root.and_then(|root| mounted.read_only_place(root, path)) else { return false };
+    // Text alone takes `..` for the folder that is written before it.
+    let climbs = path.split(|byte| *byte == b'/').any(|name| name == b"..");
+    let (path, operation) = (place.to_string_lossy().into_owned(), operation.clone());
+    let refused = Refused::Write { path, operation, of_nothing: false };
+    !climbs || is_known(&Refusal { refused, ..refusal.clone() })
 }
 
 fn operation(operation: Operation) -> &'static str {

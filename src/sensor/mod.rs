@@ -14,6 +14,7 @@ pub mod guard;
 mod hold;
 mod kept;
 mod layout;
+mod leads;
 pub mod load;
 pub mod owners;
 mod past;

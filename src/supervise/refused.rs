@@ -271,9 +271,10 @@ impl Supervisor {
             let mut inbox = self.inbox.borrow_mut();
             (std::mem::take(&mut inbox.met), std::mem::take(&mut inbox.beyond))
         };
-        refusals.extend(self.take_guarded());
         let (limits, exec) = (&self.plan.limits, self.plan.policy.exec);
         refusals.retain(|refusal| !is_known(limits, exec, refusal));
+        // What the guard knows to be known, by more than its path, it has left out itself.
+        refusals.extend(self.take_guarded());
         (refusals, beyond)
     }
 

@@ -10,6 +10,7 @@ use crate::world::{RUNC, World};
 
 pub const TESTS: &[Test] = &[
     ("guarded::a_refused_write_is_told_and_a_known_one_is_not", writes),
+    ("guarded::a_known_path_that_leads_elsewhere_by_a_link_of_the_containers_own_is_told", linked),
     ("guarded::after_a_flood_of_known_writes_another_is_told_or_that_something_was_lost_is", known_flood),
     ("guarded::a_flood_of_refused_writes_is_told_as_a_loss_while_it_lasts", flood),
     ("guarded::a_program_that_removes_what_an_earlier_life_may_have_left_is_not_told_and_does_not_begin_again", tidies),
@@ -37,6 +38,27 @@ fn writes() {
     assert!(!world.events().iter().any(|event| event.to_string().contains("known.pyc")), "{:#?}", world.events());
     assert_eq!(world.of("exited").len(), 1);
     assert!(!world.sensor().guard().pins.exists(), "the last container unloads the guard");
+}
+
+fn linked() {
+    let mut world = World::new(RUNC);
+    let known = ["/out/cache/*".to_owned(), "/known*".to_owned()];
+    let limits = Limits { known_writes: known.into(), listener: false, ..world.limits() };
+    // What the path says, and where it leads: by a link that it has made; by one's folder; by a name that climbs; and not at all.
+    let config = world.config(
+        "mkdir -p /out/cache/d; ln -s /bin/planted /out/cache/x; ln -s /bin /out/cache/e; \
+         for path in /out/cache/x /out/cache/e/planted /out/cache/e/../known /known.pyc /out/cache/../../known.pyc; do \
+         command : 2>/dev/null >$path; done; touch /unheard; echo done >/out/done; exec sleep 1000",
+    );
+    let policy = policy(&world, Response::Restart, Response::Report);
+    assert_eq!(world.launch(config, policy, limits, None, true), Outcome::Ready, "{}", world.log());
+    world.wait_for("breach", |data| data.to_string().contains("/unheard"));
+    let told = format!("{:?}", world.of("breach"));
+    world.end();
+    for path in ["/out/cache/x", "/out/cache/known", "/out/cache/e/planted"] {
+        assert!(told.contains(&format!("\"{path}\"")), "{path} led to what it did not say: {told}");
+    }
+    assert!(!told.contains("/known.pyc"), "{told}");
 }
 
 /// Tries to make so many files, by a shell alone.
