@@ -29,6 +29,7 @@ use super::hold::Hold;
 use super::kept;
 use super::layout::{self, KEY_BYTES, Record, Rule, Slot, Told, VALUE_BYTES};
 use super::leads::Mounted;
+use super::meant::{is_of_nothing, is_read_only, is_there};
 use super::place::Place;
 use super::reading::{Operation, Origin};
 use super::{ensure_loaded, owners, script, unseen};
@@ -215,8 +216,13 @@ impl Guarded {
                 return;
             }
             let Some(mut refusal) = refusal(&told, hold.init(), mounts) else { return };
+            let moves = told.record.kind == Record::PATH && told.record.number == libc::EXDEV as u32;
+            if moves && !is_read_only(&told, root.as_ref(), mounted) {
+                return;
+            }
             if let Refused::Write { of_nothing, .. } = &mut refusal.refused {
-                *of_nothing = is_of_nothing(&told, root.as_ref(), renames_nothing);
+                // Who moves what it may to another place, and copies it where that can't be done, is told of that copy.
+                *of_nothing = moves || is_of_nothing(&told, root.as_ref(), renames_nothing);
             }
             let by_text = is_known(&refusal);
             if !by_text || !is_there(&told, &refusal, root.as_ref(), mounted, &is_known) {
@@ -334,46 +340,6 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
 fn lost((pid, program): (i32, String), session: bool, count: u64) -> Refusal {
     let refused = Refused::Write { path: UNKNOWN.into(), operation: "write".into(), of_nothing: false };
     Refusal { refused, pid, program, session, count }
-}
-
-/// Whether a refused call would have done nothing: see [`Refused::Write`]. A caller that changes the name that it gave while the
-/// kernel works is told by the later one; so it is wherever names are told.
-fn is_of_nothing(told: &Told<'_>, root: Option<&Root>, renames_nothing: &mut Option<i32>) -> bool {
-    let (record, pid) = (&told.record, told.pid as i32);
-    let path = record.text.split(|byte| *byte == 0).next().unwrap_or_default();
-    let lacks = || record.flags & (Record::NO_PATH | Record::CUT) == 0 && root.is_some_and(|root| root.lacks(path));
-    match decode::operation(record.what) {
-        Some(Operation::Remove) => lacks(),
-        Some(Operation::Rename) => {
-            let nothing = lacks();
-            *renames_nothing = nothing.then_some(pid);
-            nothing
-        }
-        Some(Operation::Create) => renames_nothing.take_if(|renaming| *renaming == pid).is_some(),
-        Some(Operation::Write | Operation::Attributes) | None => false,
-    }
-}
-
-/// Whether a write that is known by its path is one of what the path says, rather than of what a link leads to that the container
-/// has made.
-fn is_there(
-    told: &Told<'_>,
-    refusal: &Refusal,
-    root: Option<&Root>,
-    mounted: &mut Mounted,
-    is_known: impl Fn(&Refusal) -> bool,
-) -> bool {
-    let Refused::Write { of_nothing: false, operation, .. } = &refusal.refused else { return true };
-    if told.record.kind != Record::PATH {
-        return true;
-    }
-    let path = told.record.text.split(|byte| *byte == 0).next().unwrap_or_default();
-    let Some(place) = root.and_then(|root| mounted.read_only_place(root, path)) else { return false };
-    // Text alone takes `..` for the folder that is written before it.
-    let climbs = path.split(|byte| *byte == b'/').any(|name| name == b"..");
-    let (path, operation) = (place.to_string_lossy().into_owned(), operation.clone());
-    let refused = Refused::Write { path, operation, of_nothing: false };
-    !climbs || is_known(&Refusal { refused, ..refusal.clone() })
 }
 
 fn operation(operation: Operation) -> &'static str {

@@ -61,5 +61,14 @@ pub fn namespaces() {
     };
     assert_eq!((clone3(libc::CLONE_NEWUSER as u64), Errno::last()), (-1, Errno::ENOSYS));
     assert_eq!((clone3(libc::CLONE_PIDFD as u64), clone3(0)), (-1, -1));
+    // In a page that nobody has touched: what it holds can't be looked at from where calls end.
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, &(libc::CLONE_NEWNS as u64).to_ne_bytes()).unwrap();
+    let page = std::num::NonZeroUsize::new(4096).unwrap();
+    let (read, private) = (nix::sys::mman::ProtFlags::PROT_READ, nix::sys::mman::MapFlags::MAP_PRIVATE);
+    // SAFETY: a mapping of its own, which stays; the call that is given it is refused.
+    let mapped = unsafe { nix::sys::mman::mmap(None, page, read, private, &file, 0) }.unwrap();
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_clone3, mapped.as_ptr(), 88) }, -1);
     bare(libc::SYS_clone3);
 }

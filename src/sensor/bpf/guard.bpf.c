@@ -62,6 +62,31 @@ static __noinline void refused_write(struct pt_regs *regs, struct task_struct *m
 	note(r, t);
 }
 
+/* A rename to another mount: that is all the kernel says, also where that mount is read-only. Which one it is, and whether, is
+ * looked up where there is time for it.
+ */
+static __noinline void moved_across(struct pt_regs *regs, struct task_struct *me, struct tracked *t)
+{
+	u32 nr = regs->orig_ax, as = nr;
+	struct subject s = { .task = t };
+	bool compat = is_compat(me);
+	struct room *r = room(IN_EXIT);
+	const struct call *c;
+
+	if (!r || nr >= CALLS || !aim(t->slot, t->id, &s))
+		return;
+	if (compat)
+		as = same_as[nr & (CALLS - 1)];
+	c = &calls[as & (CALLS - 1)];
+	if (c->look != NAMES || c->what != RENAME)
+		return;
+	arguments(r, regs, compat);
+	blank(r, &s, PATH)->what = c->what2;
+	r->key.number = EXDEV;
+	if (named(r, c->dir2, r->args[c->name2 & 3]))
+		note(r, t);
+}
+
 /* Programs, and files mapped to be run, that their mount keeps from it. */
 static __noinline void refused_code(struct pt_regs *regs, struct task_struct *me, struct tracked *t, s32 result)
 {
@@ -177,7 +202,10 @@ static __noinline void refused_namespaces(struct pt_regs *regs, struct task_stru
 	if (!r || !aim(t->slot, t->id, &s))
 		return;
 	arguments(r, regs, compat);
-	if (bpf_probe_read_user(&flags, sizeof(flags), (void *)r->args[0]) || !(flags & CLONE_NEW_ALL))
+	if (!r->args[0])
+		return;
+	/* Who asks honestly has just written it; a page that is not there yet may hold anything, and is told without flags. */
+	if (!bpf_probe_read_user(&flags, sizeof(flags), (void *)r->args[0]) && !(flags & CLONE_NEW_ALL))
 		return;
 	k = blank(r, &s, CALL);
 	k->number = NR_CLONE3 | (compat ? COMPAT_BIT : 0);
@@ -198,7 +226,8 @@ int BPF_PROG(leave, struct pt_regs *regs, long ret)
 		opens = opening[nr & (CALLS - 1)];
 		if (!opens)
 			return 0;
-	} else if (ret != -EROFS && ret != -EACCES && ret != -EPERM && (ret != -ENOSYS || nr != NR_CLONE3)) {
+	} else if (ret != -EROFS && ret != -EACCES && ret != -EPERM && ret != -EXDEV &&
+		   (ret != -ENOSYS || nr != NR_CLONE3)) {
 		return 0;
 	}
 	me = bpf_get_current_task_btf();
@@ -208,6 +237,8 @@ int BPF_PROG(leave, struct pt_regs *regs, long ret)
 		opened(me, s.task, ret);
 	else if (ret == -EROFS)
 		refused_write(regs, me, s.task);
+	else if (ret == -EXDEV)
+		moved_across(regs, me, s.task);
 	else if (ret == -ENOSYS)
 		refused_namespaces(regs, me, s.task);
 	else
