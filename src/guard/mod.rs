@@ -21,6 +21,9 @@ pub struct Limits {
     /// Capabilities (`CAP_CHOWN`) that the engine would have given and the profile takes: a check for one of these that
     /// fails is a refusal. What the engine itself withholds is none.
     pub withheld_capabilities: BTreeSet<String>,
+    /// The container was seen to give capabilities away (capset(2)): what a process of root that has done so lacks, nobody may
+    /// have taken from it.
+    pub drops_capabilities: bool,
     /// The engine would have let programs gain privileges by being executed, and the profile does not.
     pub withheld_new_privileges: bool,
     /// A program that is not of the image is killed before its first instruction, unless `programs` has it.

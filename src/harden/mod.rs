@@ -119,6 +119,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         deadly_syscalls: filtered.deadly,
         known_writes: places::known_writes(profile),
         withheld_capabilities: held.withheld,
+        drops_capabilities: sides.iter().any(|side| side.syscalls.contains_key("capset")),
         withheld_new_privileges,
         kill_foreign: !profile.generations.values().any(blind),
         // Those of the image as well: what the workload was never seen to run is news, wherever it comes from.

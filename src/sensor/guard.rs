@@ -71,6 +71,9 @@ pub struct Rules {
     pub denied: Vec<String>,
     /// Capabilities (bits by number) of which a refusal is told.
     pub capabilities: u64,
+    /// Processes of root were seen to give capabilities away: one that has is refused what it may have given away itself, and
+    /// is not told.
+    pub may_drop: bool,
     /// What was told is told again when it is met after so many seconds, then after twice as many, up to 64 times as many; 0: never.
     pub quiet_seconds: u32,
 }
@@ -144,6 +147,7 @@ impl Guard {
             limit: MOST,
             capabilities: rules.capabilities,
             kill_foreign: rules.kill_foreign,
+            may_drop: rules.may_drop,
             quiet: rules.quiet_seconds,
             ..Slot::default()
         };

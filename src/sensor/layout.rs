@@ -31,6 +31,8 @@ pub struct Slot {
     pub capabilities: u64,
     /// The guard's: a foreign program is killed.
     pub kill_foreign: bool,
+    /// The guard's: root may have given capabilities away itself.
+    pub may_drop: bool,
     /// The guard's: seconds after which what was told is told again; 0: never.
     pub quiet: u32,
 }
@@ -45,7 +47,8 @@ impl Slot {
         bytes.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
         bytes.extend([u32::from(self.bell), self.init].iter().flat_map(|w| w.to_ne_bytes()));
         bytes.extend(self.capabilities.to_ne_bytes());
-        bytes.extend([u32::from(self.kill_foreign), self.quiet].iter().flat_map(|w| w.to_ne_bytes()));
+        let rules = u32::from(self.kill_foreign) | u32::from(self.may_drop) << 1;
+        bytes.extend([rules, self.quiet].iter().flat_map(|w| w.to_ne_bytes()));
         bytes
     }
 }

@@ -77,6 +77,7 @@ fn rules(limits: &Limits) -> Rules {
         allowed: limits.programs.iter().chain(&limits.session_programs).cloned().collect(),
         by_hand: Limits::programs_of(&limits.allowed).map(str::to_owned).collect(),
         denied: Limits::programs_of(&limits.denied).map(str::to_owned).collect(),
+        may_drop: limits.drops_capabilities,
         capabilities: numbers.fold(0, |set, number| set | 1 << number),
         quiet_seconds: QUIET_SECONDS,
     }

@@ -26,7 +26,6 @@ pub const TESTS: &[Test] = &[
     ("guard::a_foreign_script_is_told_by_whatever_name_and_killed_by_its_descriptor", scripts),
     ("guard::every_kind_of_refused_write_is_told_with_its_path_and_a_question_is_not", writes),
     ("guard::what_is_removed_or_renamed_and_was_not_there_is_told_apart_by_no_link_that_could_be_changed", tidy),
-    ("guard::a_refused_capability_is_told_if_it_was_taken_and_not_if_it_was_given_away", capability),
     ("guard::a_flood_is_bounded_and_counted_and_leaves_room_for_a_program", flood),
     ("guard::what_goes_on_is_told_again_after_a_quiet_time_that_doubles_with_how_often_it_was_met", again),
     ("guard::its_descriptor_is_readable_when_something_was_refused_and_only_then", readable),
@@ -297,22 +296,6 @@ fn tidy() {
     };
     let wanted: BTreeSet<_> = [wanted(&of_nothing, true), wanted(&of_something, false)].concat().into_iter().collect();
     assert_eq!(told, wanted, "'/target/../missing' is left to the kernel");
-}
-
-fn capability() {
-    const SYS_CHROOT: u64 = 1 << 18;
-    let world = World::new();
-    let rules = Rules { capabilities: SYS_CHROOT, ..Rules::default() };
-    let refused = world.refused_to(Container::new(&["guard", "capabilities"]), &rules);
-    let told: Vec<&Refusal> = refused.iter().filter(|r| matches!(r.refused, Refused::Capability { .. })).collect();
-    if world.guard().unseen().contains(&"capabilities".to_string()) {
-        assert!(told.is_empty(), "what can't be seen is not guessed");
-        return;
-    }
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].refused, Refused::Capability { name: "CAP_SYS_CHROOT".into() });
-    let refused = world.refused_to(Container::new(&["guard", "capabilities"]), &Rules::default());
-    assert!(!refused.iter().any(|r| matches!(r.refused, Refused::Capability { .. })), "{refused:?}");
 }
 
 fn flood() {

@@ -91,6 +91,7 @@ pub fn run(words: &[&str]) {
         ["one-write", dir] => drop(fs::create_dir(format!("{dir}/one"))),
         ["flood", dir, times] => flood(dir, times.parse().unwrap()),
         ["capabilities"] => capabilities(),
+        ["gives-away"] => gives_away(),
         ["opens", path, times] => opens(path, times.parse().unwrap()),
         ["interface"] => {
             // seccomp_data.arch is AUDIT_ARCH_I386 (linux/audit.h).
@@ -316,14 +317,18 @@ fn flood(dir: &str, times: u32) {
     child(|| execute("/proc/self/exe", &[WORD, "nothing"]));
 }
 
+/// A call that needs a capability that its caller gave away itself, and could have back: nobody has taken it.
+fn gives_away() {
+    child(|| {
+        caps::drop(None, CapSet::Effective, Capability::CAP_SYS_CHROOT).unwrap();
+        assert!(nix::unistd::chroot("/").is_err());
+    });
+}
+
 /// Calls that need CAP_SYS_CHROOT, by processes that lack it for different reasons.
 fn capabilities() {
     let chroot = || assert!(nix::unistd::chroot("/").is_err());
-    // Gave it away itself, and could have it back: nobody has taken it.
-    child(|| {
-        caps::drop(None, CapSet::Effective, Capability::CAP_SYS_CHROOT).unwrap();
-        chroot();
-    });
+    gives_away();
     // Is another user than the one who has all.
     child(|| {
         nix::unistd::setuid(65534.into()).unwrap();

@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("guard_told::a_path_that_is_too_long_is_told_by_its_beginning", long),
     ("guard_told::the_call_that_a_filter_killed_for_is_told_and_no_other_threads_nor_a_signals", killed),
     ("guard_told::a_clone3_that_asks_for_a_namespace_is_told_and_any_other_is_not", namespaces),
+    ("guard_told::a_refused_capability_is_told_if_it_was_taken_and_not_if_it_was_given_away", capability),
 ];
 
 fn opens_of(refused: &[Refusal], end: &str) -> usize {
@@ -133,4 +134,25 @@ fn namespaces() {
         refused.iter().map(|r| &r.refused).filter(|r| matches!(r, Refused::Syscall { .. })).collect();
     let clone3 = |arguments| Refused::Syscall { name: "clone3".into(), arguments, path: None };
     assert_eq!(calls, [&clone3(vec![libc::CLONE_NEWUSER as u64]), &clone3(vec![])], "{refused:?}");
+}
+
+fn capability() {
+    const SYS_CHROOT: u64 = 1 << 18;
+    let world = World::new();
+    let rules = Rules { capabilities: SYS_CHROOT, may_drop: true, ..Rules::default() };
+    let refused = world.refused_to(Container::new(&["guard", "capabilities"]), &rules);
+    let told: Vec<&Refusal> = refused.iter().filter(|r| matches!(r.refused, Refused::Capability { .. })).collect();
+    if world.guard().unseen().contains(&"capabilities".to_string()) {
+        assert!(told.is_empty(), "what can't be seen is not guessed");
+        return;
+    }
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].refused, Refused::Capability { name: "CAP_SYS_CHROOT".into() });
+    let told = |act, rules: &Rules| {
+        let refused = world.refused_to(Container::new(&["guard", act]), rules);
+        refused.iter().filter(|r| matches!(r.refused, Refused::Capability { .. })).count()
+    };
+    assert_eq!(told("capabilities", &Rules::default()), 0);
+    let strict = Rules { may_drop: false, ..rules.clone() };
+    assert_eq!((told("gives-away", &rules), told("gives-away", &strict)), (0, 1), "where nobody was seen to");
 }

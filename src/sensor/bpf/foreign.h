@@ -88,7 +88,7 @@ static __always_inline void judge(struct room *r, struct subject *s, bool chosen
 		return;
 	/* An entry point may be on a volume: what the engine was told to run is no intruder's choice. */
 	ends = rule == MUST_NOT_RUN && !chosen;
-	if (!ends && s->slot->kill_foreign && foreign(r->key.what) && !(chosen && r->key.what == VOLUME))
+	if (!ends && (s->slot->rules & KILL_FOREIGN) && foreign(r->key.what) && !(chosen && r->key.what == VOLUME))
 		ends = rule == MUST_NOT_RUN || !allowed_below(r, s->task);
 	if (ends && !bpf_send_signal(SIGKILL))
 		r->key.flags |= KILLED;

@@ -319,10 +319,11 @@ int BPF_PROG(exited, struct task_struct *task)
 	return 0;
 }
 
-/* Whether a process is its user namespace's root and holds all it may: one that gave capabilities away itself, or changed
- * its user, is refused what nobody has taken from it.
+/* Whether a process is its user namespace's root, and, where such processes were seen to give capabilities away, holds all it
+ * may: who changed its user, or gave them away itself, is refused what nobody has taken from it. Nobody learnt that the
+ * others do: an intruder who gives one away is to be told all the same.
  */
-static __always_inline bool holds_all(const struct cred *cred)
+static __always_inline bool expects(const struct cred *cred, bool may_drop)
 {
 	struct user_namespace *ns = BPF_CORE_READ(cred, user_ns);
 	struct uid_gid_extent first;
@@ -331,6 +332,8 @@ static __always_inline bool holds_all(const struct cred *cred)
 	BPF_CORE_READ_INTO(&first, ns, uid_map.extent[0]);
 	if (first.first || BPF_CORE_READ(cred, euid.val) != first.lower_first)
 		return false;
+	if (!may_drop)
+		return true;
 	bpf_core_read(&held, sizeof(held), &cred->cap_effective);
 	bpf_core_read(&bound, sizeof(bound), &cred->cap_bset);
 	return !(bound & ~held);
@@ -345,7 +348,7 @@ static __always_inline int incapable(void *context, const struct cred *cred, str
 	if (!followed(me, &s) || cap < 0 || cap > 63 || !(s.slot->capabilities >> (cap & 63) & 1))
 		return 0;
 	/* Other credentials than its own: the kernel acts for itself. */
-	if (cred != BPF_CORE_READ(me, real_cred) || (u64)target != s.state->user_ns || !holds_all(cred))
+	if (cred != BPF_CORE_READ(me, real_cred) || (u64)target != s.state->user_ns || !expects(cred, s.slot->rules & MAY_DROP))
 		return 0;
 	r = room(IN_CAPABLE);
 	if (!r || (cap == CAP_SYS_ADMIN && guesses(context, r)))

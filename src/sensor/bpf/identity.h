@@ -19,12 +19,14 @@ struct slot {
 	u32 foreign[2];  /* mount namespaces that are not the container's: the owner's, the node's */
 	u32 bell;        /* there is a bell */
 	u32 init;
-	/* The guard's: capabilities of which a refusal is told; a foreign program is killed; seconds after which what was told is
-	 * told again; 0: never.
+	/* The guard's: capabilities of which a refusal is told; KILL_FOREIGN, MAY_DROP; seconds after which what was told is told
+	 * again; 0: never.
 	 */
 	u64 capabilities;
-	u32 kill_foreign, quiet;
+	u32 rules, quiet;
 };
+/* A foreign program is killed. Root was seen to give capabilities away: what it lacks it may have given away itself. */
+enum { KILL_FOREIGN = 1, MAY_DROP = 2 };
 
 /* What is counted about one container; zeroed by user space before it is armed, then written by the kernel only. */
 struct state {

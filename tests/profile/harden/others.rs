@@ -23,6 +23,7 @@ fn all_five_sets_keep_what_was_used_and_what_is_withheld_is_watched() {
     // CAP_KILL comes with becoming another user; the engine gives no CAP_SETGID and no CAP_SYS_CHROOT.
     assert!(sets.values().all(|set| *set == json!(["CAP_SETUID", "CAP_KILL"])), "{sets:?}");
     assert_eq!(plan.limits.withheld_capabilities, BTreeSet::from(["CAP_CHOWN".to_string()]));
+    assert!(!plan.limits.drops_capabilities, "nobody was seen to give any away");
     assert!(plan.notes.iter().any(|n| n.contains("CAP_SYS_CHROOT")), "{:?}", plan.notes);
 }
 
