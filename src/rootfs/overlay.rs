@@ -177,7 +177,12 @@ impl<'a> Plan<'a> {
     /// With `lowerdir+` (6.5) and `datadir+` (6.8), which take each layer's name as it is; `None` where the kernel does
     /// not know them.
     fn by_fsconfig(&self) -> Result<Option<OwnedFd>> {
-        let context = match FsContext::open(c"overlay") {
+        let open = match FsContext::open(c"overlay") {
+            Ok(context) if takes_any_option(&context) => return Ok(None),
+            Ok(_) => FsContext::open(c"overlay"),
+            Err(e) => Err(e),
+        };
+        let context = match open {
             Ok(context) => context,
             Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => return Ok(None),
             Err(e) => return Err(e).context("the kernel has no overlay filesystem; load the module overlay"),
@@ -264,6 +269,12 @@ impl<'a> Plan<'a> {
         .filter(|(attribute, _)| self.attributes.has(*attribute))
         .fold(MsFlags::empty(), |flags, (_, flag)| flags | flag)
     }
+}
+
+/// Whether overlayfs is older than its part of fsconfig(2) (6.5): then the kernel only gathers options, any at all, and
+/// refuses them together at the end. Spoils the context.
+fn takes_any_option(context: &FsContext) -> bool {
+    context.flag(c"no such option").is_ok()
 }
 
 #[cfg(test)]
