@@ -82,7 +82,8 @@ impl Supervisor {
                 if self.record.phase == record::Phase::Paused {
                     self.set_phase(record::Phase::Running);
                 }
-                Ok(())
+                // On v2 a pause of ours has led it out, and the engine looks for the container's use where it is.
+                if self.cgroups.is_unified() { self.cgroups.enter(self.anchor.pid, &[]) } else { Ok(()) }
             }
             Intent::Forward(signal) => {
                 self.forward(signal);
