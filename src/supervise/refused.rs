@@ -147,8 +147,7 @@ impl Supervisor {
             }
             let call = &waiting.call;
             let caller::Caller { pid, program, .. } = caller::look(call.tid);
-            let refused =
-                Refused::Syscall { name: caller::name(call), arguments: call.arguments.to_vec(), path: None };
+            let refused = Refused::Syscall { name: caller::name(call), arguments: call.arguments.to_vec(), path: None };
             inbox.flood = Some(Refusal { refused, pid, program, session: false, count: 1 });
         }
         inbox.gate.let_go(waiting);
@@ -214,7 +213,8 @@ impl Supervisor {
         match &self.init {
             None => !waiting.session,
             Some(init) => {
-                !waiting.session && who.pid == init.pid && who.image.is_some() && who.image == self.runtimes_image
+                let is_runtimes = || self.runtimes_image.as_ref().is_some_and(|image| image.is_of(who));
+                !waiting.session && who.pid == init.pid && is_runtimes()
             }
         }
     }

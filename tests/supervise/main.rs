@@ -4,7 +4,9 @@
 //! supervisors.
 
 mod anew;
+mod fuse;
 mod guarded;
+mod hanging;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod refused;
@@ -14,5 +16,12 @@ mod world;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::run(&[refused::TESTS, guarded::TESTS, sessions::TESTS, anew::TESTS].concat(), world::own_mounts)
+    let args: Vec<String> = std::env::args().collect();
+    if args.get(1).is_some_and(|word| word == hanging::WORD) {
+        return hanging::act(&args[2..]);
+    }
+    harness::run(
+        &[refused::TESTS, guarded::TESTS, sessions::TESTS, anew::TESTS, hanging::TESTS].concat(),
+        world::own_mounts,
+    )
 }

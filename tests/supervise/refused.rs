@@ -22,8 +22,14 @@ pub const TESTS: &[Test] = &[
     ("refused::pause_freezes_and_the_workload_goes_on_when_it_is_resumed", pause),
     ("refused::a_deadly_call_kills_its_caller_and_nobody_else", deadly),
     ("refused::a_flood_is_counted_then_left_to_the_kernel_and_said_so", flood),
-    ("refused::a_session_that_floods_its_own_filter_takes_nothing_from_what_its_workload_is_told_and_answered", flooding_session),
-    ("refused::a_workload_that_floods_its_filter_with_a_denied_habit_is_answered_once_and_not_left_unheard", flooding_habit),
+    (
+        "refused::a_session_that_floods_its_own_filter_takes_nothing_from_what_its_workload_is_told_and_answered",
+        flooding_session,
+    ),
+    (
+        "refused::a_workload_that_floods_its_filter_with_a_denied_habit_is_answered_once_and_not_left_unheard",
+        flooding_habit,
+    ),
     ("refused::every_repetition_of_what_is_only_reported_is_counted", repeated),
     ("refused::a_call_whose_caller_was_killed_at_once_is_told_by_its_name", killed_at_once),
     ("refused::with_the_supervisor_gone_calls_are_refused_at_once", orphaned),
@@ -209,7 +215,9 @@ fn flooding_habit() {
     let policy = answered(&world, Response::Restart);
     let habits: [String; 1] = ["syscall umask".to_owned()];
     let limits = Limits { denied: habits.clone().into(), denied_habits: habits.into(), ..world.limits() };
-    let script = format!("[ -e /out/once ] && {{ sleep 1; umask 0; echo again >/out/again; exec sleep 1000; }}; : >/out/once; {FLOOD}; echo after >/out/after; exec sleep 1000");
+    let script = format!(
+        "[ -e /out/once ] && {{ sleep 1; umask 0; echo again >/out/again; exec sleep 1000; }}; : >/out/once; {FLOOD}; echo after >/out/after; exec sleep 1000"
+    );
     begun(&mut world, &script, &["umask"], policy, limits);
     world.wait_written("again");
     assert_eq!(world.written("after"), None, "its flood had no end");
