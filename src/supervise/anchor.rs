@@ -20,7 +20,7 @@ const NAMESPACES: i32 =
 
 /// How long what is left is waited for when the container is over, for all that it was killed: a process that waits for a
 /// file system of the container's may never end.
-const LEFT_PATIENCE: Duration = Duration::from_secs(5);
+const LEFT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the supervisor tells the anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

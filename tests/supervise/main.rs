@@ -1,6 +1,6 @@
 //! Supervisors against the real kernel, runc and crun: what a container is refused, and what follows.
 //!
-//! Needs root, runc, crun and a static busybox; no engine. The tests run on the program's only thread, so that it may fork
+//! Needs root, runc, crun, a static busybox and /dev/fuse; no engine. The tests run on the program's only thread, so that it may fork
 //! supervisors.
 
 mod anew;
@@ -11,6 +11,7 @@ mod hanging;
 mod harness;
 mod refused;
 mod sessions;
+mod silent;
 mod world;
 
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
         return hanging::act(&args[2..]);
     }
     harness::run(
-        &[refused::TESTS, guarded::TESTS, sessions::TESTS, anew::TESTS, hanging::TESTS].concat(),
+        &[refused::TESTS, guarded::TESTS, sessions::TESTS, anew::TESTS, hanging::TESTS, silent::TESTS].concat(),
         world::own_mounts,
     )
 }
