@@ -42,7 +42,10 @@ pub(super) fn delete(invocation: &Invocation, id: &OsStr, force: bool) -> Result
     if ended || !place::is_alive(record.anchor) {
         // The supervisor may still be writing the last event, and the anchor is in the cgroups that are to be removed.
         wait_gone(record.anchor, PATIENCE);
-        wait_gone(record.supervisor, PATIENCE);
+        // An anchor that is still there has not heard of the end: then nobody says when.
+        if !place::is_alive(record.anchor) {
+            wait_gone(record.supervisor, PATIENCE);
+        }
     }
     let mut supervised = place::is_alive(record.supervisor);
     if !supervised {
