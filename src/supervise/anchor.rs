@@ -18,9 +18,12 @@ use crate::sys::socket;
 const NAMESPACES: i32 =
     libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWNS;
 
-/// How long what is left is waited for when the container is over, for all that it was killed: a process that waits for a
-/// file system of the container's may never end.
-const LEFT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long what is left is waited for when the container is over: who learnt of it has something to write down.
+const LEFT_PATIENCE: Duration = Duration::from_secs(30);
+/// The same where all that is left waits for a device or a file system: that may be one of the container's, which never answers.
+const STUCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often that is looked at, in milliseconds.
+const LOOK_AGAIN_MS: u16 = 200;
 
 /// What the supervisor tells the anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,18 +161,21 @@ fn end_all(init: Option<&OwnedFd>, signals: &SignalFd) -> ! {
 
 /// Takes leave of all that are our children or become ours, as long as that is waited for.
 fn reap_all(signals: &SignalFd, again: impl Fn()) {
-    let deadline = Instant::now() + LEFT_PATIENCE;
+    let began = Instant::now();
     loop {
         again();
         while signals.next().is_some() {}
-        let left = deadline.saturating_duration_since(Instant::now());
         match process::reap_any(None) {
             Ok(Some(_)) => {}
-            Ok(None) if !left.is_zero() => {
-                let millis = u16::try_from(left.as_millis()).unwrap_or(u16::MAX).saturating_add(1);
-                let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::from(millis));
+            Ok(None) => {
+                let stuck = process::children().into_iter().all(process::is_stuck);
+                if began.elapsed() >= if stuck { STUCK_PATIENCE } else { LEFT_PATIENCE } {
+                    return;
+                }
+                let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut fds, PollTimeout::from(LOOK_AGAIN_MS));
             }
-            Ok(None) | Err(_) => return,
+            Err(_) => return,
         }
     }
 }
