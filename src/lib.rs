@@ -38,6 +38,7 @@
 //! | what a container is seen to do while it is learnt | [`sensor`]: `bpf/` are the programs, `armed.rs` one container, `load.rs` is `lithifyctl`'s |
 //! | what an enforced container is refused without a call of its own to us, and what of it is killed | [`sensor`]: `bpf/guard.bpf.c`, `guard.rs` |
 //! | `lithifyctl`, one file a verb | [`ctl`] |
+//! | a look at memory or files that a container controls, which may never end | [`look`]: a process of its own, with a deadline |
 //! | system calls, and every `unsafe` | [`sys`] |
 //!
 //! The supervisor never reads configuration, annotations or argv: it is given a [`supervise::Plan`] as plain data.
@@ -52,6 +53,7 @@ pub mod harden;
 pub mod identity;
 pub mod learn;
 pub mod logging;
+pub mod look;
 pub mod mountinfo;
 pub mod policy;
 pub mod profile;

@@ -89,6 +89,8 @@ pub enum Verb {
         id: OsString,
         /// `--all`.
         all: bool,
+        /// The signal is SIGKILL.
+        sigkill: bool,
     },
     /// `delete`.
     Delete {
@@ -137,7 +139,9 @@ impl Verb {
             b"start" => Verb::Start(first(rest, "start")),
             b"kill" => {
                 let parsed = Parsed::read("kill", rest);
-                Verb::Kill { all: parsed.is_set(&["all", "a"]), id: parsed.id() }
+                let signal = parsed.words.get(1).map(|word| word.to_string_lossy().to_uppercase());
+                let sigkill = signal.is_some_and(|signal| matches!(signal.as_str(), "9" | "KILL" | "SIGKILL"));
+                Verb::Kill { all: parsed.is_set(&["all", "a"]), id: parsed.id(), sigkill }
             }
             b"delete" => {
                 let parsed = Parsed::read("delete", rest);

@@ -1,16 +1,17 @@
 //! `delete`: after it nothing of a container is left, whatever became of its supervisor.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::silent::{self, kill, wait_gone};
 use super::{Node, forward, node, place};
 use crate::cli::Invocation;
-use crate::record::{Phase, ProcessRef, Record};
+use crate::record::{Phase, Record};
 use crate::runtime::{self, layout::Layout};
 use crate::spec::Document;
 use crate::supervise::cgroup::Cgroups;
@@ -41,14 +42,24 @@ pub(super) fn delete(invocation: &Invocation, id: &OsStr, force: bool) -> Result
     if ended || !place::is_alive(record.anchor) {
         // The supervisor may still be writing the last event, and the anchor is in the cgroups that are to be removed.
         wait_gone(record.anchor, PATIENCE);
-        wait_gone(record.supervisor, PATIENCE);
+        // An anchor that is still there has not heard of the end: then nobody says when.
+        if !place::is_alive(record.anchor) {
+            wait_gone(record.supervisor, PATIENCE);
+        }
     }
-    let supervised = place::is_alive(record.supervisor);
+    let mut supervised = place::is_alive(record.supervisor);
     if !supervised {
         end_orphan(&record);
     }
     let intent = if force { Intent::Deleting } else { Intent::Use };
-    let lease = if supervised { Lease::take(&dir, intent).ok() } else { None };
+    let lease = match supervised.then(|| Lease::take(&dir, intent)) {
+        Some(Err(error)) if force && error.kind() == io::ErrorKind::TimedOut => {
+            silent::end(&node, &dir, &record);
+            supervised = false;
+            None
+        }
+        lease => lease.and_then(Result::ok),
+    };
     let mut status = forward_and_wait(invocation, &node)?;
     drop(lease);
     if !supervised && status != 0 {
@@ -124,11 +135,8 @@ pub(super) fn remove_stale(dir: &Path) -> Result<bool> {
 /// Without its supervisor a container must not go on.
 fn end_orphan(record: &Record) {
     for orphan in [Some(record.anchor), record.init].into_iter().flatten() {
-        let Ok(pidfd) = process::pidfd_open(orphan.pid) else { continue };
-        if place::is_alive(orphan) {
-            let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            wait_gone(orphan, PATIENCE);
-        }
+        kill(orphan);
+        wait_gone(orphan, PATIENCE);
     }
 }
 
@@ -164,18 +172,4 @@ fn force_low_level(invocation: &Invocation, node: &Node, id: &str) -> i32 {
         Ok(process::wait_pid(child.pid)?.shell_code())
     };
     call().unwrap_or(1)
-}
-
-/// Waits until a process is gone, or a zombie that its parent has yet to reap.
-fn wait_gone(process: ProcessRef, patience: Duration) {
-    let deadline = Instant::now() + patience;
-    while place::is_alive(process) {
-        let Ok(pidfd) = process::pidfd_open(process.pid) else { return };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut fds, PollTimeout::from(left.as_millis().min(60_000) as u16));
-    }
 }

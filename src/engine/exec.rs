@@ -44,7 +44,7 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
     }
     // Held until the low-level runtime takes over.
     let _lease = Lease::take(&dir, Intent::Session).with_context(|| {
-        format!("failed to exec in container {id}: its supervisor does not answer; delete it and create it again")
+        format!("failed to exec in container {id}: its supervisor does not answer; delete it with --force and create it again")
     })?;
     let mut event = Event::new(EventType::Exec, &record.id, Default::default())
         .with("workload", record.workload.clone())

@@ -16,6 +16,7 @@ mod pids;
 mod place;
 mod seat;
 mod session;
+mod silent;
 mod updates;
 mod verbs;
 
@@ -59,7 +60,7 @@ fn carry_out(invocation: &Invocation) -> Result<i32> {
         Verb::Exec(args) => exec::exec(invocation, args),
         Verb::Delete { id, force } => delete::delete(invocation, id, *force),
         Verb::Start(id) => verbs::start(invocation, id),
-        Verb::Kill { id, all } => verbs::kill(invocation, id, *all),
+        Verb::Kill { id, all, sigkill } => verbs::kill(invocation, id, *all, *sigkill),
         Verb::Ps { id, json } => verbs::ps(invocation, id, *json),
         Verb::Update { id, resources } => verbs::update(invocation, id, resources.as_deref()),
         Verb::State(id) => verbs::state(invocation, id),

@@ -2,13 +2,13 @@
 //! begins before they are done.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Node, forward, node, pids, place, updates};
+use super::{Node, forward, node, pids, place, silent, updates};
 use crate::cli::Invocation;
 use crate::record::Record;
 use crate::runtime;
@@ -29,7 +29,11 @@ pub(super) fn state(invocation: &Invocation, id: &OsStr) -> Result<i32> {
     if !place::is_name(id) || !dir.exists() {
         return forward(invocation, &node);
     }
-    let Ok(_lease) = Lease::take(&dir, Intent::Use) else { return forward(invocation, &node) };
+    let lease = Lease::take(&dir, Intent::Use);
+    // A supervisor that does not answer has not changed which pid the engine was given.
+    if lease.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::TimedOut) {
+        return forward(invocation, &node);
+    }
     // After the lease: which process is the container's init changes with a restart.
     let pids = place::record(&dir).and_then(|record| Some((record.init?.pid, record.anchor.pid)));
     let pids: Vec<(i32, i32)> = pids.into_iter().collect();
@@ -65,9 +69,33 @@ pub(super) fn resume(invocation: &Invocation, id: &OsStr) -> Result<i32> {
     })
 }
 
-/// `kill`: with `--all` the anchor may be hit too, which is not meant for the workload a second time.
-pub(super) fn kill(invocation: &Invocation, id: &OsStr, all: bool) -> Result<i32> {
-    with_lease(invocation, id, if all { Intent::KillAll } else { Intent::Use }, |_, _| {})
+/// `kill`: with `--all` the anchor may be hit too, which is not meant for the workload a second time. SIGKILL ends a container
+/// whose supervisor does not answer as well: what is sent to its init alone, nobody would tell the engine of.
+pub(super) fn kill(invocation: &Invocation, id: &OsStr, all: bool, sigkill: bool) -> Result<i32> {
+    let node = node(invocation);
+    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    if !place::is_name(id) || !dir.exists() {
+        return forward(invocation, &node);
+    }
+    match Lease::take(&dir, if all { Intent::KillAll } else { Intent::Use }) {
+        Ok(_lease) => run_and_wait(invocation, &node),
+        Err(error) if sigkill && error.kind() == io::ErrorKind::TimedOut => {
+            let killed = run_and_wait(invocation, &node);
+            match place::record(&dir) {
+                Some(record) => silent::end(&node, &dir, &record),
+                None => return killed,
+            }
+            Ok(0)
+        }
+        Err(_) => forward(invocation, &node),
+    }
+}
+
+fn run_and_wait(invocation: &Invocation, node: &Node) -> Result<i32> {
+    let runtime = runtime::find(&node.runtimes)?;
+    let exit = runtime::run_and_wait(&runtime, &invocation.argv)
+        .with_context(|| format!("failed to start {}", runtime.display()))?;
+    Ok(exit.shell_code())
 }
 
 fn with_lease(invocation: &Invocation, id: &OsStr, intent: Intent, after: impl FnOnce(&Lease, i32)) -> Result<i32> {
@@ -77,11 +105,9 @@ fn with_lease(invocation: &Invocation, id: &OsStr, intent: Intent, after: impl F
         return forward(invocation, &node);
     }
     let Ok(lease) = Lease::take(&dir, intent) else { return forward(invocation, &node) };
-    let runtime = runtime::find(&node.runtimes)?;
-    let exit = runtime::run_and_wait(&runtime, &invocation.argv)
-        .with_context(|| format!("failed to start {}", runtime.display()))?;
-    after(&lease, exit.shell_code());
-    Ok(exit.shell_code())
+    let status = run_and_wait(invocation, &node)?;
+    after(&lease, status);
+    Ok(status)
 }
 
 /// `start`: the watch is armed first; without a supervisor nothing starts.
@@ -93,18 +119,16 @@ pub(super) fn start(invocation: &Invocation, id: &OsStr) -> Result<i32> {
     }
     let lease = Lease::take(&dir, Intent::Starting).with_context(|| {
         format!(
-            "failed to start container {}: its supervisor does not answer; delete it and create it again",
+            "failed to start container {}: its supervisor does not answer; delete it with --force and create it again",
             id.to_string_lossy()
         )
     })?;
-    let runtime = runtime::find(&node.runtimes)?;
-    let exit = runtime::run_and_wait(&runtime, &invocation.argv)
-        .with_context(|| format!("failed to start {}", runtime.display()))?;
-    if exit.shell_code() == 0 {
+    let status = run_and_wait(invocation, &node)?;
+    if status == 0 {
         // A workload that has ended already took its supervisor along.
         let _ = lease.tell(Intent::Started);
     }
-    Ok(exit.shell_code())
+    Ok(status)
 }
 
 /// `ps`: the anchor may be in the container's cgroup, but it is not of the container.

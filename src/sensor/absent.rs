@@ -1,7 +1,7 @@
 //! Whether what a refused call would have removed or renamed was there at all. Before it looks, the kernel refuses such a call
 //! on a read-only mount (EROFS); on a writable one its caller is told ENOENT, and learning has nothing to record.
 //!
-//! Owns: that question, for the container's read-only root alone, and whether a program was there when the container began. Must not: follow a path out of that root, or answer by a
+//! Owns: that question, for the container's read-only root alone. Must not: follow a path out of that root, or answer by a
 //! path that somebody in the container could change: on the root nothing comes or goes, elsewhere it may.
 
 use std::ffi::OsStr;
@@ -37,13 +37,6 @@ impl Root {
     pub(super) fn lacks(&self, path: &[u8]) -> bool {
         let Some((folder, name)) = split(path) else { return false };
         self.looked_up(&folder, name).unwrap_or(false)
-    }
-
-    /// Whether there is something at `path` now, whatever mount it is on; true where that can't be told.
-    pub(super) fn has(&self, path: &Path) -> bool {
-        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
-        !matches!(openat2(&self.0, path, how), Err(Errno::ENOENT | Errno::ENOTDIR))
     }
 
     fn looked_up(&self, folder: &Path, name: &OsStr) -> Result<bool, Errno> {

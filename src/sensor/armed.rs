@@ -15,6 +15,7 @@ use super::past::Past;
 use super::place::Place;
 use super::reading::{Loss, Origin, Reading};
 use super::script;
+use crate::look;
 use crate::sys::bpf::{self, Kind, Map};
 use crate::sys::ring::Ring;
 
@@ -91,10 +92,12 @@ impl Armed {
         collector.judge_kept(|path| match state.mnt_ns {
             // After its end the pid may be anybody's.
             0 => mounts.keep(path),
-            _ => kept::by_its_mount(init, path).unwrap_or_else(|_| mounts.keep(path)),
+            _ => kept::by_its_mount(init, path, &mounts),
         });
         let (workload, exec) = collector
             .finish(|path| *scripts.entry(path.to_owned()).or_insert_with(|| script::origin(init, path, &mounts)));
+        // The next read may be long from now.
+        look::rest();
         let untracked = state.untracked + u64::from(self.is_broken());
         let loss = Loss { table_full: state.table_full, unreadable: state.unreadable, untracked };
         let window = self.hold.row().window;

@@ -34,6 +34,7 @@ use super::place::Place;
 use super::reading::{Operation, Origin};
 use super::{ensure_loaded, owners, script, unseen};
 use crate::guard::{Refusal, Refused};
+use crate::look;
 use crate::profile::syscalls::{self, capability_name};
 use crate::sys::bpf::{self, Kind, Map};
 use crate::sys::ring::Ring;
@@ -129,9 +130,8 @@ impl Guard {
         let (mounts, mounted) = (Mounts::parse(&table_of_mounts), Mounted::parse(init_pid, &table_of_mounts));
         // What was refused is asked about later, when its caller may have ended.
         let root = Root::of(init_pid).ok();
-        let comes = |path: &String| {
-            rules.by_hand.contains(path) && root.as_ref().is_some_and(|root| !root.has(Path::new(path)))
-        };
+        let lacks = |path: &String| look::place(init_pid, Path::new(path)).is_ok_and(|place| place.is_missing());
+        let comes = |path: &String| rules.by_hand.contains(path) && lacks(path);
         let (elsewhere, of_image): (Vec<&String>, Vec<_>) =
             rules.allowed.iter().partition(|program| mounts.origin(program).is_some() || comes(program));
         let denied = rules.denied.iter().filter(|path| !path.contains('*')).collect();
@@ -323,7 +323,7 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
             let path = decode::path(record);
             let (kept, denied) = (record.flags & Record::KEPT != 0, record.flags & Record::KILLED != 0);
             let origin = match kept {
-                true => kept::by_its_mount(init, &path).unwrap_or_else(|_| mounts.keep(&path))?,
+                true => kept::by_its_mount(init, &path, mounts)?,
                 false => script::origin(init, &path, mounts).or(denied.then_some(Origin::Image))?,
             };
             Refused::Program { path, origin: name(origin).into(), killed: kept || denied }

@@ -1,36 +1,26 @@
 //! What kept a program from being executed: the mount it is on (`noexec`), or its own want of permission. The kernel says the
 //! same to both (EACCES), and only one of them is an intruder's.
 //!
-//! Owns: that question. Must not: follow a path out of the container's root.
+//! Owns: that question. Must not: follow a path out of the container's root, or wait for its file system.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::Mode;
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::sys::statfs::TMPFS_MAGIC;
 
+use super::decode::Mounts;
 use super::reading::Origin;
+use crate::look::{self, Unseen};
 
 /// Where a program is that init's container could not execute, if its mount is why. What is gone by now was where its folder
-/// is.
-///
-/// # Errors
-/// When the container is gone.
-pub(super) fn by_its_mount(init: i32, path: &str) -> Result<Option<Origin>, Errno> {
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let root = open(format!("/proc/{init}/root").as_str(), flags | OFlag::O_DIRECTORY, Mode::empty())?;
-    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-    let how = OpenHow::new().flags(flags).resolve(resolve);
-    let nearest: Option<OwnedFd> = Path::new(path).ancestors().find_map(|place| openat2(&root, place, how).ok());
-    let nearest = nearest.unwrap_or(root);
-    if !fstatvfs(&nearest)?.flags().contains(FsFlags::ST_NOEXEC) {
-        return Ok(None);
+/// is; in a container that is gone it was where `mounts` say. A file system that does not answer is why.
+pub(super) fn by_its_mount(init: i32, path: &str, mounts: &Mounts) -> Option<Origin> {
+    match look::place(init, Path::new(path)) {
+        Ok(place) if !place.mounted.noexec => None,
+        Ok(place) if place.mounted.magic == TMPFS_MAGIC.0 => Some(Origin::Tmpfs),
+        Ok(_) => Some(Origin::Volume),
+        Err(Unseen::No(_)) => mounts.keep(path),
+        Err(Unseen::Unanswered) => mounts.keep(path).or(Some(Origin::Volume)),
     }
-    let of_memory = fstatfs(&nearest)?.filesystem_type() == TMPFS_MAGIC;
-    Ok(Some(if of_memory { Origin::Tmpfs } else { Origin::Volume }))
 }
 
 #[cfg(test)]
@@ -38,11 +28,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_permission_is_not_its_mounts_doing_and_a_container_that_is_gone_is_an_error() {
+    fn a_file_without_permission_is_not_its_mounts_doing_and_of_a_container_that_is_gone_its_table_says() {
         let me = std::process::id() as i32;
         let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        assert_eq!(by_its_mount(me, &file.path().display().to_string()), Ok(None));
-        assert_eq!(by_its_mount(me, &format!("{}/gone/at/once", env!("CARGO_MANIFEST_DIR"))), Ok(None));
-        assert_eq!(by_its_mount(0, "/bin/sh"), Err(Errno::ENOENT));
+        let mounts = Mounts::parse(b"7 1 0:3 / / rw - overlay x rw\n8 7 0:4 / /tmp rw,noexec - tmpfs x rw\n");
+        assert_eq!(by_its_mount(me, &file.path().display().to_string(), &mounts), None);
+        assert_eq!(by_its_mount(me, &format!("{}/gone/at/once", env!("CARGO_MANIFEST_DIR")), &mounts), None);
+        assert_eq!(by_its_mount(0, "/bin/sh", &mounts), None);
+        assert_eq!(by_its_mount(0, "/tmp/sh", &mounts), Some(Origin::Tmpfs));
     }
 }

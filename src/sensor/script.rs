@@ -1,41 +1,36 @@
 //! Which file a script's name is: looked up in the container's own root, as the kernel did when it executed it.
 //!
-//! Must not: follow a link out of that root, or trust that the name still means what it meant.
+//! Must not: follow a link out of that root, trust that the name still means what it meant, or wait for its file system.
 
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::Path;
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC};
 
 use super::decode::Mounts;
 use super::reading::Origin;
-use crate::sys::statx;
+use crate::look::{self, Place, Unseen};
 
 /// `OVERLAYFS_SUPER_MAGIC` (`linux/magic.h`).
 const OVERLAYFS: FsType = FsType(0x794c_7630);
 
 /// Where the script at `path` comes from, in the container of `init`: its file if it can still be found, else what `mounts`
-/// make of its name. `None`: it is on the root file system, whose programs nobody here can tell apart.
+/// make of its name; where its file system does not answer it is not the image's. `None`: it is on the root file system, whose
+/// programs nobody here can tell apart.
 pub(super) fn origin(init: i32, path: &str, mounts: &Mounts) -> Option<Origin> {
-    found(init, path).unwrap_or_else(|| mounts.origin(path))
+    match look::place(init, Path::new(path)) {
+        Ok(place @ Place { missing: None, .. }) => found(&place),
+        Err(Unseen::Unanswered) => mounts.origin(path).or(Some(Origin::Volume)),
+        Ok(_) | Err(Unseen::No(_)) => mounts.origin(path),
+    }
 }
 
-/// The same by the file alone; `None`: there is none, or it can't be reached.
-fn found(init: i32, path: &str) -> Option<Option<Origin>> {
-    let root = File::open(format!("/proc/{init}/root")).ok()?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let relative = Path::new(path).strip_prefix("/").ok()?;
-    let file = File::from(openat2(&root, relative, how).ok()?);
-    let mount = |file: &File| statx::statx(file.as_fd()).ok()?.mount_id;
-    let kind = |file: &File| fstatfs(file).ok().map(|s| s.filesystem_type());
+/// The same by the file alone.
+fn found(place: &Place) -> Option<Origin> {
+    let Place { root, mounted, .. } = place;
     // A bind mount of the overlay into itself is the overlay; one of a disk's other folder is a volume.
-    let same = mount(&root)? == mount(&file)? || (kind(&root)? == OVERLAYFS && kind(&file)? == OVERLAYFS);
-    if same {
-        return Some(None);
+    let both_overlays = [root, mounted].iter().all(|mount| mount.magic == OVERLAYFS.0);
+    if both_overlays || root.id == mounted.id {
+        return None;
     }
-    Some(Some(if kind(&file)? == TMPFS_MAGIC { Origin::Tmpfs } else { Origin::Volume }))
+    Some(if mounted.magic == TMPFS_MAGIC.0 { Origin::Tmpfs } else { Origin::Volume })
 }

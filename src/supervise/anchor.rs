@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -16,6 +17,13 @@ use crate::sys::socket;
 /// only a child can enter.
 const NAMESPACES: i32 =
     libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWNS;
+
+/// How long what is left is waited for when the container is over: who learnt of it has something to write down.
+const LEFT_PATIENCE: Duration = Duration::from_secs(30);
+/// The same where all that is left waits for a device or a file system: that may be one of the container's, which never answers.
+const STUCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often that is looked at, in milliseconds.
+const LOOK_AGAIN_MS: u16 = 200;
 
 /// What the supervisor tells the anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +96,7 @@ pub fn order(anchor: BorrowedFd<'_>, order: Order, pidfd: Option<BorrowedFd<'_>>
 }
 
 /// Is the anchor: returns never.
-pub fn run(supervisor: OwnedFd, signals: SignalFd) -> ! {
+pub fn run(supervisor: OwnedFd, supervisor_pid: i32, signals: SignalFd) -> ! {
     process::set_name("lithify-anchor");
     let mut init: Option<OwnedFd> = None;
     loop {
@@ -117,19 +125,20 @@ pub fn run(supervisor: OwnedFd, signals: SignalFd) -> ! {
                     let errno = done.err().map_or(0, |e| e.raw_os_error().unwrap_or(libc::EIO));
                     let _ = socket::send(supervisor.as_fd(), &Report::Done(errno).encode(), &[]);
                 }
-                Some(Order::End(exit)) => end_as(exit),
-                None => end_all(init.as_ref()),
+                Some(Order::End(exit)) => end_as(exit, supervisor_pid, &signals),
+                None => end_all(init.as_ref(), &signals),
             },
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
-            Err(_) => end_all(init.as_ref()),
+            Err(_) => end_all(init.as_ref(), &signals),
         }
     }
 }
 
 /// The supervisor has said its last word and is about to exit: after it, so that nothing of the container is left when the
 /// engine sees it end.
-fn end_as(exit: Exit) -> ! {
-    while process::wait_pid(-1).is_ok() {}
+fn end_as(exit: Exit, supervisor: i32, signals: &SignalFd) -> ! {
+    let _ = process::wait_pid(supervisor);
+    reap_all(signals, || {});
     match exit {
         Exit::Code(code) => process::exit_now(code),
         Exit::Signal(signal) => process::die_by(signal),
@@ -138,16 +147,35 @@ fn end_as(exit: Exit) -> ! {
 
 /// The supervisor is gone without a word: nothing of the container may go on unwatched. Its children, the low-level runtime
 /// perhaps among them, have become ours (we are a subreaper); whatever they leave becomes ours too.
-fn end_all(init: Option<&OwnedFd>) -> ! {
+fn end_all(init: Option<&OwnedFd>, signals: &SignalFd) -> ! {
     if let Some(pidfd) = init {
         let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
     }
-    loop {
+    reap_all(signals, || {
         for pid in process::children() {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
-        if process::wait_pid(-1).is_err() {
-            process::die_by(libc::SIGKILL);
+    });
+    process::die_by(libc::SIGKILL)
+}
+
+/// Takes leave of all that are our children or become ours, as long as that is waited for.
+fn reap_all(signals: &SignalFd, again: impl Fn()) {
+    let began = Instant::now();
+    loop {
+        again();
+        while signals.next().is_some() {}
+        match process::reap_any(None) {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let stuck = process::children().into_iter().all(process::is_stuck);
+                if began.elapsed() >= if stuck { STUCK_PATIENCE } else { LEFT_PATIENCE } {
+                    return;
+                }
+                let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut fds, PollTimeout::from(LOOK_AGAIN_MS));
+            }
+            Err(_) => return,
         }
     }
 }

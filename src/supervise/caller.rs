@@ -1,16 +1,19 @@
 //! Who made a call that was refused, and which path it gave: read from `/proc` and from the caller's memory while it waits.
 //!
-//! Owns: those bounded looks. Must not: trust what is found: names and memory are the caller's own.
+//! Owns: those bounded looks. Must not: trust what is found: names and memory are the caller's own; or read itself what a
+//! caller could make it wait for.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
+use crate::look::{self, Unseen};
 use crate::profile::syscalls;
-use crate::sys::memory;
 use crate::sys::seccomp::{ARCH_I386, ARCH_X86_64, Notification};
 
 /// Longest path that is read (`PATH_MAX`), in bytes.
 const MAX_PATH: usize = 4096;
+/// A path that could not be looked at.
+const UNKNOWN: &str = "(unknown)";
 /// Most of `/proc/<pid>/status` that is read, in bytes: the thread group is in its first lines.
 const MAX_STATUS: u64 = 4096;
 
@@ -21,8 +24,27 @@ pub(super) struct Caller {
     pub pid: i32,
     /// Its program's path; its command name where that can't be read.
     pub program: String,
-    /// Device and inode of its program.
-    pub image: Option<(u64, u64)>,
+}
+
+/// A program that a process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Image {
+    path: String,
+    /// Device and inode.
+    file: (u64, u64),
+}
+
+impl Image {
+    /// That of a process which runs nothing of the container's yet.
+    pub(super) fn of(pid: i32) -> Option<Image> {
+        let facts = std::fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        Some(Image { path: look(pid).program, file: (facts.dev(), facts.ino()) })
+    }
+
+    /// Whether it is what a caller runs, for sure.
+    pub(super) fn is_of(&self, caller: &Caller) -> bool {
+        self.path == caller.program && look::program(caller.pid) == Ok(self.file)
+    }
 }
 
 /// The process of a thread. What can't be read is left out: it may be gone.
@@ -30,13 +52,7 @@ pub(super) fn look(tid: i32) -> Caller {
     let proc = format!("/proc/{tid}");
     let link = std::fs::read_link(format!("{proc}/exe")).ok().map(|path| path.to_string_lossy().into_owned());
     let name = || std::fs::read_to_string(format!("{proc}/comm")).unwrap_or_default().trim_end().to_owned();
-    Caller { pid: thread_group(&proc).unwrap_or(tid), program: link.unwrap_or_else(name), image: image(tid) }
-}
-
-/// Device and inode of a process's program.
-pub(super) fn image(pid: i32) -> Option<(u64, u64)> {
-    let facts = std::fs::metadata(format!("/proc/{pid}/exe")).ok()?;
-    Some((facts.dev(), facts.ino()))
+    Caller { pid: thread_group(&proc).unwrap_or(tid), program: link.unwrap_or_else(name) }
 }
 
 fn thread_group(proc: &str) -> Option<i32> {
@@ -54,11 +70,15 @@ pub(super) fn name(call: &Notification) -> String {
     }
 }
 
-/// The path that a call was given, as it is in the caller's memory now.
+/// The path that a call was given, as it is in the caller's memory now; [`UNKNOWN`] where that memory does not come.
 pub(super) fn path(call: &Notification, name: &str) -> Option<String> {
     let at = path_argument(name.trim_start_matches("i386:"))?;
     let address = call.arguments.get(at).copied().filter(|address| *address != 0)?;
-    let bytes = memory::string_of(call.tid, address, MAX_PATH).ok()?;
+    let bytes = match look::text(call.tid, address, MAX_PATH) {
+        Ok(bytes) => bytes,
+        Err(Unseen::Unanswered) => return Some(UNKNOWN.to_owned()),
+        Err(Unseen::No(_)) => return None,
+    };
     (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -119,9 +139,12 @@ mod tests {
         assert_ne!(tid, own);
         assert_eq!(caller.pid, own);
         assert_eq!(Some(caller.program.into()), std::env::current_exe().ok());
-        assert_eq!(caller.image, image(own));
+        let image = Image::of(own).expect("a program");
+        assert!(image.is_of(&look(own)) && !image.is_of(&Caller { program: "/bin/sh".to_owned(), ..look(own) }));
+        assert!(!Image { file: (0, 0), ..image }.is_of(&look(own)));
         let gone = look(i32::MAX);
-        assert_eq!((gone.pid, gone.program.as_str(), gone.image), (i32::MAX, "", None));
+        assert_eq!((gone.pid, gone.program.as_str()), (i32::MAX, ""));
+        assert_eq!(Image::of(i32::MAX), None);
     }
 
     #[test]

@@ -80,13 +80,16 @@ impl Lease {
     /// Connects to the supervisor of a container's folder and waits until it agrees.
     ///
     /// # Errors
-    /// `ECONNREFUSED` or `ENOENT` when nobody supervises it, `EAGAIN` when there is no answer in ten seconds, or what the
-    /// supervisor says against it.
+    /// `ECONNREFUSED` or `ENOENT` when nobody supervises it, [`io::ErrorKind::TimedOut`] when somebody does and there is no
+    /// answer in ten seconds, or what the supervisor says against it.
     pub fn take(dir: &Path, intent: Intent) -> io::Result<Lease> {
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         let place = address(dir, NAME)?;
-        connect(fd.as_raw_fd(), &place.0)?;
-        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE.as_secs() as i64, 0))?;
+        let patience = TimeVal::new(PATIENCE.as_secs() as i64, 0);
+        // Connecting, too, waits for who does not accept what has connected before.
+        setsockopt(&fd, sockopt::SendTimeout, &patience)?;
+        setsockopt(&fd, sockopt::ReceiveTimeout, &patience)?;
+        connect(fd.as_raw_fd(), &place.0).map_err(in_time)?;
         let lease = Lease(fd);
         lease.say(intent)?;
         Ok(lease)
@@ -97,13 +100,24 @@ impl Lease {
     /// # Errors
     /// As [`Lease::take`].
     pub fn say(&self, intent: Intent) -> io::Result<()> {
-        send(self.0.as_fd(), &intent.encode(), &[])?;
-        let (answer, _) = receive(self.0.as_fd())?;
+        send(self.0.as_fd(), &intent.encode(), &[]).map_err(in_time)?;
+        let (answer, _) = receive(self.0.as_fd()).map_err(in_time)?;
         match answer.as_slice() {
             b"ok" => Ok(()),
             b"" => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the supervisor has ended")),
             text => Err(io::Error::other(String::from_utf8_lossy(text).into_owned())),
         }
+    }
+}
+
+/// What a socket with a deadline calls an empty or full one is that nobody has answered.
+fn in_time(error: impl Into<io::Error>) -> io::Error {
+    let error = error.into();
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} seconds", PATIENCE.as_secs()))
+        }
+        _ => error,
     }
 }
 

@@ -30,9 +30,9 @@ const MAX_PEERS: usize = 32;
 const MAX_FILTERS: usize = 512;
 /// Longest message that is read beside a descriptor, in bytes: the container's state with all its annotations.
 const MAX_STATE: usize = 1 << 20;
-/// Calls that are answered at once before what nobody can read any more is left to the kernel.
+/// Calls of one filter that are answered at once before what nobody can read any more is left to the kernel.
 const BURST: u32 = 20_000;
-/// Calls a second that may go on for ever.
+/// Calls a second of one filter that may go on for ever.
 const LASTING: u32 = 200;
 
 /// A call that waits.
@@ -58,6 +58,8 @@ struct Filter {
     notify: OwnedFd,
     session: bool,
     id: u64,
+    /// Its own: who floods one filter takes nothing from who is under another.
+    budget: Budget,
 }
 
 /// See the module.
@@ -68,14 +70,12 @@ pub(super) struct Gate {
     /// The low-level runtime's `create` is under way: whoever connects now brings the workload's filter.
     creating: bool,
     next_id: u64,
-    budget: Budget,
 }
 
 impl Gate {
     /// With no socket yet.
     pub(super) fn new() -> Gate {
-        let budget = Budget::full(Instant::now());
-        Gate { listener: None, peers: VecDeque::new(), filters: Vec::new(), creating: false, next_id: 0, budget }
+        Gate { listener: None, peers: VecDeque::new(), filters: Vec::new(), creating: false, next_id: 0 }
     }
 
     /// Makes the socket, mode 0600, in a container's folder, where there is none yet.
@@ -102,7 +102,6 @@ impl Gate {
         self.hear();
         self.peers.clear();
         self.filters.clear();
-        self.budget = Budget::full(Instant::now());
         self.creating = true;
     }
 
@@ -152,7 +151,8 @@ impl Gate {
                     for notify in fds.into_iter().filter(|fd| seccomp::is_listener(fd.as_fd())) {
                         if self.filters.len() < MAX_FILTERS {
                             self.next_id += 1;
-                            self.filters.push(Filter { notify, session: peer.session, id: self.next_id });
+                            let budget = Budget::full(Instant::now());
+                            self.filters.push(Filter { notify, session: peer.session, id: self.next_id, budget });
                         }
                     }
                 }
@@ -206,14 +206,15 @@ impl Gate {
         self.filters.iter().find(|filter| filter.id == waiting.filter)
     }
 
-    /// Counts a call against what is answered. False: it is one too many, and all filters have been let go, so that the
-    /// kernel refuses by itself from now on.
-    pub(super) fn afford(&mut self) -> bool {
-        let affordable = self.budget.take(Instant::now());
-        if !affordable {
-            self.filters.clear();
-        }
-        affordable
+    /// Counts a call against what is answered of its filter. False: it is one too many, and [`Gate::let_go`] has to follow.
+    pub(super) fn affords(&mut self, waiting: &Waiting) -> bool {
+        let filter = self.filters.iter_mut().find(|filter| filter.id == waiting.filter);
+        filter.is_none_or(|filter| filter.budget.take(Instant::now()))
+    }
+
+    /// Lets a call's filter go: from now on the kernel refuses by itself what is refused under it. No other filter is touched.
+    pub(super) fn let_go(&mut self, waiting: &Waiting) {
+        self.filters.retain(|filter| filter.id != waiting.filter);
     }
 }
 

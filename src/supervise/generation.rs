@@ -88,7 +88,7 @@ impl Supervisor {
             self.plan.runtime.display()
         );
         self.init = Some(Child { pid, pidfd });
-        self.runtimes_image = caller::image(pid);
+        self.runtimes_image = caller::Image::of(pid);
         // Init has its final root now, and runs nothing of the image yet.
         if !self.plan.policy.is_hands_off() {
             self.root.is_root_of(pid)?;

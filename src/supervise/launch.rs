@@ -122,7 +122,7 @@ fn fork_supervisor(plan: Plan, launcher: OwnedFd, stdio: Option<[OwnedFd; 3]>, m
             drop((to_supervisor, signals));
             supervise(plan, launcher, Anchor { pid: anchor_pid, socket: to_anchor }, stdio, mask, inherited)
         }
-        Ok(Fork::Parent(_)) => {
+        Ok(Fork::Parent(supervisor_pid)) => {
             let mut keep = anchor::kept(&to_supervisor, &signals).to_vec();
             keep.extend([0, 1, 2, proc]);
             let _ = detach_stdio();
@@ -131,7 +131,7 @@ fn fork_supervisor(plan: Plan, launcher: OwnedFd, stdio: Option<[OwnedFd; 3]>, m
             std::mem::forget((plan, launcher, to_anchor, stdio));
             waiting::settle_down();
             let _ = std::env::set_current_dir("/");
-            anchor::run(to_supervisor, signals)
+            anchor::run(to_supervisor, supervisor_pid, signals)
         }
     }
 }

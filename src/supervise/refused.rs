@@ -19,9 +19,10 @@ use crate::sys::process;
 
 /// Calls that are answered in one turn; the loop has more to do than that.
 const A_TURN: usize = 256;
-/// Callers that are looked at within a second; of more, only their number is kept.
+/// Callers that are looked at within a second, of those whose calls are answered and as many of those that are only told; of
+/// more, only their number is kept.
 const LOOKS: u32 = 256;
-/// Most refusals that wait to be judged.
+/// Most refusals that wait to be judged; half of them may be such that are only told.
 const MAX_WAITING: usize = 1024;
 /// How long a call may go without an answer because the engine's `start` is still under way, which what follows has to wait
 /// for. A hook that waits for the workload is not to wait for ever.
@@ -40,9 +41,12 @@ pub(super) struct Inbox {
     beyond: (u64, u64),
     /// Calls that the low-level runtime's own init was refused, by name.
     runtimes: Vec<String>,
-    /// All filters have been let go: there were too many calls.
-    flooded: bool,
-    looks: (Instant, u32),
+    /// The workload's filter has been let go for too many calls: the one that was too many.
+    flood: Option<Refusal>,
+    /// Sessions' filters that have been.
+    session_floods: usize,
+    /// Looks within the second that began then: what is answered, what is only told.
+    looks: [(Instant, u32); 2],
 }
 
 /// What could be read of a caller.
@@ -55,7 +59,7 @@ struct Looked {
 
 impl Inbox {
     pub(super) fn new() -> Inbox {
-        let looks = (Instant::now(), 0);
+        let looks = [(Instant::now(), 0); 2];
         Inbox {
             gate: Gate::new(),
             met: Vec::new(),
@@ -63,23 +67,29 @@ impl Inbox {
             held_since: None,
             beyond: (0, 0),
             runtimes: Vec::new(),
-            flooded: false,
+            flood: None,
+            session_floods: 0,
             looks,
         }
     }
 
-    /// Whether one more caller may be looked at.
-    fn may_look(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.looks.0) >= Duration::from_secs(1) {
-            self.looks = (now, 0);
+    /// Whether one more caller may be looked at. A flood of calls that are only told takes nothing from those that are answered.
+    fn may_look(&mut self, only_told: bool, now: Instant) -> bool {
+        let looks = &mut self.looks[usize::from(only_told)];
+        if now.saturating_duration_since(looks.0) >= Duration::from_secs(1) {
+            *looks = (now, 0);
         }
-        self.looks.1 += 1;
-        self.looks.1 <= LOOKS && self.met.len() < MAX_WAITING
+        looks.1 += 1;
+        looks.1 <= LOOKS && self.has_room(only_told)
+    }
+
+    fn has_room(&self, only_told: bool) -> bool {
+        self.met.len() < if only_told { MAX_WAITING / 2 } else { MAX_WAITING }
     }
 
     /// Keeps a call to be judged; only that there was one, where its caller was not looked at, or too many wait.
     fn keep(&mut self, waiting: &Waiting, name: String, looked: Option<Looked>, only_told: bool) {
-        match looked.filter(|_| self.met.len() < MAX_WAITING) {
+        match looked.filter(|_| self.has_room(only_told)) {
             Some(Looked { pid, program, path }) => self.met.push(Refusal {
                 refused: Refused::Syscall { name, arguments: waiting.call.arguments.to_vec(), path },
                 pid,
@@ -101,7 +111,7 @@ impl Inbox {
     }
 
     fn is_empty(&self) -> bool {
-        self.met.is_empty() && self.beyond == (0, 0) && !self.flooded
+        self.met.is_empty() && self.beyond == (0, 0) && self.flood.is_none() && self.session_floods == 0
     }
 }
 
@@ -117,19 +127,39 @@ impl Supervisor {
         inbox.gate.hear();
         for _ in 0..A_TURN {
             let Some(waiting) = inbox.gate.next() else { return };
-            if !inbox.gate.afford() {
-                inbox.flooded = true;
-                return;
+            if inbox.gate.affords(&waiting) {
+                self.answer_call(&mut inbox, &waiting);
+            } else {
+                self.end_flood(&mut inbox, &waiting);
             }
-            self.answer_call(&mut inbox, &waiting);
         }
+    }
+
+    /// Lets a filter go whose calls are too many. What a workload floods it with must not buy it silence, a denied habit
+    /// neither: it is answered as any refusal that learning never saw.
+    fn end_flood(&self, inbox: &mut Inbox, waiting: &Waiting) {
+        if waiting.session {
+            inbox.session_floods += 1;
+        } else if !self.ending.get() {
+            if matches!(self.verdict(false), Verdict::Kill) {
+                self.hold_streams();
+                self.kill_init();
+            }
+            let call = &waiting.call;
+            let caller::Caller { pid, program, .. } = caller::look(call.tid);
+            let refused = Refused::Syscall { name: caller::name(call), arguments: call.arguments.to_vec(), path: None };
+            inbox.flood = Some(Refusal { refused, pid, program, session: false, count: 1 });
+        }
+        inbox.gate.let_go(waiting);
     }
 
     fn answer_call(&self, inbox: &mut Inbox, waiting: &Waiting) {
         let call = &waiting.call;
         let name = caller::name(call);
         let deadly = self.plan.limits.deadly_syscalls.contains(&name);
-        let looked = (inbox.may_look(Instant::now()) || deadly).then(|| {
+        let refused = Refused::Syscall { name: name.clone(), arguments: call.arguments.to_vec(), path: None };
+        let only_told = waiting.session || is_denied_habit(&self.plan.limits, &refused);
+        let looked = (inbox.may_look(only_told, Instant::now()) || deadly).then(|| {
             let pidfd = if deadly { process::pidfd_open(caller::look(call.tid).pid).ok() } else { None };
             (caller::look(call.tid), caller::path(call, &name), pidfd)
         });
@@ -160,8 +190,6 @@ impl Supervisor {
         if let Some(pidfd) = killed {
             let _ = process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
         }
-        let refused = Refused::Syscall { name: name.clone(), arguments: call.arguments.to_vec(), path: None };
-        let only_told = waiting.session || is_denied_habit(&self.plan.limits, &refused);
         match self.verdict(only_told) {
             Verdict::Refuse => inbox.gate.refuse(waiting),
             Verdict::Kill => {
@@ -185,7 +213,8 @@ impl Supervisor {
         match &self.init {
             None => !waiting.session,
             Some(init) => {
-                !waiting.session && who.pid == init.pid && who.image.is_some() && who.image == self.runtimes_image
+                let is_runtimes = || self.runtimes_image.as_ref().is_some_and(|image| image.is_of(who));
+                !waiting.session && who.pid == init.pid && is_runtimes()
             }
         }
     }
@@ -230,15 +259,15 @@ impl Supervisor {
             }
             return;
         }
-        self.tell_flood();
+        let (flood, session_floods) = self.take_floods();
         let (refusals, beyond) = self.take_refusals();
-        if refusals.is_empty() && beyond == (0, 0) {
+        if refusals.is_empty() && beyond == (0, 0) && flood.is_none() && session_floods == 0 {
             return;
         }
         let now = self.now();
         self.breach_seen = Some(Instant::now());
         let effects = match self.machine.phase {
-            Phase::Running => self.judge(&refusals, beyond.0 > 0, now),
+            Phase::Running => self.judge(&refusals, beyond.0 > 0 || flood.is_some(), now),
             Phase::Created | Phase::Backoff(_) | Phase::Paused | Phase::Ended => Vec::new(),
         };
         // Contain first: the generation is killed before the disk is waited for.
@@ -249,6 +278,7 @@ impl Supervisor {
             self.inbox.borrow_mut().let_held_go();
         }
         self.count(refusals, beyond);
+        self.tell_floods(flood, session_floods);
         if self.tally.is_due(now) || !effects.is_empty() {
             self.tell_refusals();
         }
@@ -259,9 +289,10 @@ impl Supervisor {
     pub(super) fn tell_last_refusals(&mut self) {
         self.serve();
         self.inbox.borrow_mut().let_held_go();
-        self.tell_flood();
+        let (flood, session_floods) = self.take_floods();
         let (refusals, beyond) = self.take_refusals();
         self.count(refusals, beyond);
+        self.tell_floods(flood, session_floods);
         self.tell_refusals();
         self.check_guard();
     }
@@ -313,12 +344,24 @@ impl Supervisor {
         self.tally.add_unnamed(beyond.0 + beyond.1);
     }
 
-    fn tell_flood(&mut self) {
-        if std::mem::take(&mut self.inbox.borrow_mut().flooded) {
-            self.tell_failures(vec![
-                "too many refused system calls: in this generation they are refused (ENOSYS) and no longer told"
-                    .to_owned(),
-            ]);
+    fn take_floods(&self) -> (Option<Refusal>, usize) {
+        let mut inbox = self.inbox.borrow_mut();
+        (inbox.flood.take(), std::mem::take(&mut inbox.session_floods))
+    }
+
+    /// Each time: who reads the journal is to know since when it is not whole.
+    fn tell_floods(&mut self, flood: Option<Refusal>, session_floods: usize) {
+        if let Some(flood) = flood {
+            let response = self.possible(self.plan.policy.on_refused_syscall);
+            self.tally.add(flood, response);
+            self.tell_loss(
+                "too many refused system calls: in this generation the workload's are refused (ENOSYS) and no longer told",
+            );
+        }
+        for _ in 0..session_floods {
+            self.tell_loss(
+                "too many refused system calls in a session: its own are refused (ENOSYS) and no longer told",
+            );
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::anchor::{Order, Report, order};
+use super::caller::Image;
 use super::cgroup::Cgroups;
 use super::clients::Client;
 use super::companion::Companion;
@@ -22,6 +23,7 @@ use super::tally::Tally;
 use super::waiting::{Heard, receive_now};
 use super::watches::Watches;
 use crate::events::{Recorder, clock};
+use crate::look;
 use crate::policy::Response;
 use crate::record::{self, Record};
 use crate::runtime::layout::Layout;
@@ -85,7 +87,7 @@ pub(super) struct Supervisor {
     /// What it was refused, as it is told.
     pub tally: Tally,
     /// The low-level runtime's program, as this generation's init runs it before it is the workload.
-    pub runtimes_image: Option<(u64, u64)>,
+    pub runtimes_image: Option<Image>,
     /// What the low-level runtime needs has been found out anew for this container: once is enough.
     pub recalibrated: bool,
     pub epoch: Instant,
@@ -309,6 +311,12 @@ impl Supervisor {
         }
         if self.tally.is_due(now) {
             self.tell_refusals();
+        }
+        if look::take_unanswered() > 0 {
+            self.tell_failures(vec![
+                "memory or files of the container's do not answer: what was to be read there is told as unknown"
+                    .to_owned(),
+            ]);
         }
         if self.renew_at.is_some_and(|at| now >= at) {
             self.renew_at = None;

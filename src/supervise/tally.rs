@@ -52,9 +52,7 @@ impl Tally {
             }
         } else if self.met.len() < NAMED {
             self.met.push(Met { count: refusal.count, refusal, response });
-        } else if is_grave(&refusal)
-            && let Some(lesser) = self.met.iter().rposition(|met| !is_grave(&met.refusal))
-        {
+        } else if let Some(lesser) = self.met.iter().rposition(|met| rank(&met.refusal) < rank(&refusal)) {
             self.unnamed += self.met.remove(lesser).count;
             self.met.push(Met { count: refusal.count, refusal, response });
         } else {
@@ -94,6 +92,11 @@ impl Tally {
         }
         (groups, std::mem::take(&mut self.unnamed))
     }
+}
+
+/// Who comes first where not all can be named: the workload, before sessions that somebody let in; on each side what is grave.
+fn rank(refusal: &Refusal) -> (bool, bool) {
+    (!refusal.session, is_grave(refusal))
 }
 
 /// Whether a flood of refused writes must not keep it from being named: it is no refused write, or no write that was refused.
@@ -187,6 +190,19 @@ mod tests {
             assert!(named.iter().any(|met| text(&met.refusal.refused) == grave), "{grave}");
         }
         assert_eq!((named.len(), named.len() as u64 + unnamed), (NAMED, 103));
+    }
+
+    #[test]
+    fn what_sessions_meet_keeps_nothing_that_the_workload_met_from_being_named() {
+        let mut tally = Tally::default();
+        (0..100).for_each(|n| tally.add(syscall(&format!("#{n}"), 1, true), Response::Report));
+        tally.add(syscall("mount", 1, false), Response::Restart);
+        tally.add(syscall("chroot", 1, true), Response::Report);
+        let (groups, unnamed) = tally.take(Duration::ZERO);
+        let named: Vec<&Met> = groups.iter().flat_map(|group| &group.named).collect();
+        let is_named = |name: &str| named.iter().any(|met| text(&met.refusal.refused) == name);
+        assert!(is_named("mount") && !is_named("chroot"));
+        assert_eq!((named.len(), named.len() as u64 + unnamed), (NAMED, 102));
     }
 
     #[test]

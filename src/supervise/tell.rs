@@ -52,6 +52,16 @@ impl Supervisor {
         }
     }
 
+    /// Something will not be told from now on: an event each time, and once in the record.
+    pub(super) fn tell_loss(&mut self, reason: &str) {
+        let event = self.event(EventType::Degraded).with("reason", reason);
+        self.recorder.record(event, Durability::Synced);
+        if !self.record.degraded.iter().any(|told| told == reason) {
+            self.record.degraded.push(reason.to_owned());
+        }
+        self.save_record();
+    }
+
     /// Tells the changes that have been gathered; durable when this returns, unless the disk refuses.
     pub(super) fn tell_breach(&mut self, source: &str) {
         let now = self.now();

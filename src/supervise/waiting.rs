@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::companion::Companion;
 use super::machine::Phase;
 use super::supervisor::Supervisor;
+use crate::look;
 use crate::sys::memory;
 use crate::sys::process;
 use crate::sys::socket;
@@ -125,6 +126,7 @@ pub(super) fn receive_now(fd: BorrowedFd<'_>) -> Heard {
 
 /// A supervisor lives for months and has nothing to do: it keeps no page that waiting does not need.
 pub(super) fn settle_down() {
+    look::rest();
     process::trim_heap();
     memory::release_code();
 }

@@ -260,14 +260,25 @@ pub fn keep_proc() -> io::Result<RawFd> {
 /// Our children, from `/proc/self/task/<tid>/children` (Linux 3.5 with `CONFIG_PROC_CHILDREN`), of the procfs that was open
 /// when [`keep_proc`] was called.
 pub fn children() -> Vec<i32> {
-    let Some(proc) = PROC.get() else { return Vec::new() };
-    let path = format!("self/task/{}/children", std::process::id());
+    let text = read_kept(&format!("self/task/{}/children", std::process::id()));
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Whether a process waits for a device or a file system, as far as the procfs of [`keep_proc`] tells.
+pub fn is_stuck(pid: i32) -> bool {
+    read_kept(&format!("{pid}/stat")).rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
+}
+
+/// A file of the procfs that was open when [`keep_proc`] was called; empty where it can't be read.
+fn read_kept(path: &str) -> String {
     let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
     let mut text = String::new();
-    if let Ok(file) = nix::fcntl::openat(proc, path.as_str(), flags, nix::sys::stat::Mode::empty()) {
+    if let Some(proc) = PROC.get()
+        && let Ok(file) = nix::fcntl::openat(proc, path, flags, nix::sys::stat::Mode::empty())
+    {
         let _ = io::Read::read_to_string(&mut std::fs::File::from(file), &mut text);
     }
-    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    text
 }
 
 /// Exempts a process from the OOM killer (`oom_score_adj` of proc(5)); false without CAP_SYS_RESOURCE.

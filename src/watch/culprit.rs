@@ -3,13 +3,11 @@
 //! Owns: the bounded look into `/proc/<pid>`. Must not: trust what it finds: names are the process's own choice.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::PathBuf;
 
 use super::Culprit;
+use crate::look;
 
-/// Bytes of a command line that are kept.
-const MAX_CMDLINE_BYTES: u64 = 4096;
 /// Arguments of a command line that are kept.
 const MAX_ARGUMENTS: usize = 64;
 
@@ -28,11 +26,8 @@ impl Culprits {
 
 fn look(pid: i32) -> Culprit {
     let exe: Option<PathBuf> = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let mut bytes = Vec::new();
-    if let Ok(file) = std::fs::File::open(format!("/proc/{pid}/cmdline")) {
-        // A process that ends while it is read leaves what was read so far, which is all there is to know.
-        let _ = file.take(MAX_CMDLINE_BYTES).read_to_end(&mut bytes);
-    }
+    // Its arguments are in its memory, which may be anything that it has mapped there.
+    let bytes = look::command_line(pid).unwrap_or_default();
     let text = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
     let cmdline = if text.is_empty() {
         Vec::new()

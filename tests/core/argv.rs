@@ -236,7 +236,12 @@ fn containers_may_be_called_like_verbs_and_flags_of_ours() {
     assert_eq!(parse(&["state", "resume"]).verb, Verb::State("resume".into()));
     assert_eq!(parse(&["resume", "state"]).verb, Verb::Resume("state".into()));
     assert_eq!(parse(&["delete", "--force", "mode"]).verb, Verb::Delete { id: "mode".into(), force: true });
-    assert_eq!(parse(&["kill", "--all", "create", "9"]).verb, Verb::Kill { id: "create".into(), all: true });
+    let kill = |all, sigkill| Verb::Kill { id: "create".into(), all, sigkill };
+    assert_eq!(parse(&["kill", "--all", "create", "9"]).verb, kill(true, true));
+    assert_eq!(parse(&["kill", "create", "SIGKILL"]).verb, kill(false, true));
+    assert_eq!(parse(&["kill", "create", "kill"]).verb, kill(false, true));
+    assert_eq!(parse(&["kill", "create", "TERM"]).verb, kill(false, false));
+    assert_eq!(parse(&["kill", "create"]).verb, kill(false, false));
     let read = parse(&["--mode", "off", "exec", "id", "prog", "--mode", "x"]);
     assert_eq!(read.argv, words(&["exec", "id", "prog", "--mode", "x"]));
     assert_eq!(read.own.mode.as_deref().map(OsStr::new), Some(OsStr::new("off")));

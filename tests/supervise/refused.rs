@@ -22,6 +22,14 @@ pub const TESTS: &[Test] = &[
     ("refused::pause_freezes_and_the_workload_goes_on_when_it_is_resumed", pause),
     ("refused::a_deadly_call_kills_its_caller_and_nobody_else", deadly),
     ("refused::a_flood_is_counted_then_left_to_the_kernel_and_said_so", flood),
+    (
+        "refused::a_session_that_floods_its_own_filter_takes_nothing_from_what_its_workload_is_told_and_answered",
+        flooding_session,
+    ),
+    (
+        "refused::a_workload_that_floods_its_filter_with_a_denied_habit_is_answered_once_and_not_left_unheard",
+        flooding_habit,
+    ),
     ("refused::every_repetition_of_what_is_only_reported_is_counted", repeated),
     ("refused::a_call_whose_caller_was_killed_at_once_is_told_by_its_name", killed_at_once),
     ("refused::with_the_supervisor_gone_calls_are_refused_at_once", orphaned),
@@ -174,6 +182,50 @@ fn flood() {
     });
     assert!(told.len() < 30, "{} events", told.len());
     assert_eq!(world.exec("exit 7"), Some(7), "the container can be used");
+}
+
+/// More than is answered at once, and so many more that time earns none of it back.
+const FLOOD: &str = "n=0; while [ $n -lt 30000 ]; do umask 0; n=$((n+1)); done";
+
+fn flooding_session() {
+    let mut world = World::new(RUNC);
+    let policy = answered(&world, Response::Restart);
+    let limits = world.limits();
+    let script = format!("until [ -e /out/go ]; do sleep 0.05; done; {ONCE}");
+    begun(&mut world, &script, &[&MKDIR[..], &["umask"]].concat(), policy, limits);
+    for _ in 0..2 {
+        assert_eq!(world.exec(&format!("{FLOOD}; mkdir /out/session")), Some(1), "refused to its end");
+    }
+    let of_session = |data: &Value| data["reason"].as_str().is_some_and(|r| r.contains("in a session"));
+    world.eventually("both sessions' losses", || {
+        let told = world.of("degraded");
+        (told.iter().filter(|event| of_session(&event["data"])).count() == 2).then_some(())
+    });
+    std::fs::write(world.path("out").join("go"), "").expect("written");
+    world.wait_written("again");
+    assert_eq!(world.written("after"), None, "the caller had no answer");
+    let breach = world.wait_for("breach", |data| is_mkdir(data) && data["session"] == false);
+    assert_eq!((&breach["path"], &breach["response"]), (&"/out/made".into(), &"restart".into()), "{breach}");
+    let record = world.eventually("the second generation", || Some(world.record()).filter(|r| r.generation == 2));
+    assert_eq!(record.degraded.iter().filter(|reason| reason.contains("in a session")).count(), 1, "{record:?}");
+}
+
+fn flooding_habit() {
+    let mut world = World::new(RUNC);
+    let policy = answered(&world, Response::Restart);
+    let habits: [String; 1] = ["syscall umask".to_owned()];
+    let limits = Limits { denied: habits.clone().into(), denied_habits: habits.into(), ..world.limits() };
+    let script = format!(
+        "[ -e /out/once ] && {{ sleep 1; umask 0; echo again >/out/again; exec sleep 1000; }}; : >/out/once; {FLOOD}; echo after >/out/after; exec sleep 1000"
+    );
+    begun(&mut world, &script, &["umask"], policy, limits);
+    world.wait_written("again");
+    assert_eq!(world.written("after"), None, "its flood had no end");
+    let breach = world.wait_for("breach", |data| data["response"] == "restart");
+    assert_eq!((&breach["syscall"], &breach["generation"]), (&"umask".into(), &1.into()), "{breach}");
+    let again = world.wait_for("breach", |data| data["generation"] == 2);
+    assert_eq!((&again["syscall"], &again["response"]), (&"umask".into(), &"report".into()), "{again}");
+    assert_eq!(world.record().generation, 2, "answered once");
 }
 
 fn orphaned() {

@@ -281,6 +281,31 @@ impl World {
         fs::read_to_string(self.path("log").join("output")).unwrap_or_default()
     }
 
+    /// This program as the container's `/bin/act`, with the libraries that it needs.
+    pub fn bring_own_program(&self) {
+        let root = self.path("rootfs");
+        let exe = std::env::current_exe().expect("a program");
+        fs::copy(exe, root.join("bin/act")).expect("copied");
+        let maps = fs::read_to_string("/proc/self/maps").expect("read");
+        let mapped = maps.lines().filter_map(|line| line.split_ascii_whitespace().nth(5));
+        for library in mapped.filter(|path| path.contains(".so")).collect::<std::collections::BTreeSet<_>>() {
+            let name = PathBuf::from(library);
+            let name = name.file_name().expect("a name").to_string_lossy();
+            // The dynamic loader itself is named in the program.
+            let folder = self.path(if name.starts_with("ld-") { "rootfs/lib64" } else { "rootfs/lib" });
+            fs::copy(library, folder.join(&*name)).expect("copied");
+        }
+    }
+
+    /// Waits until the process that stands for the container has ended.
+    pub fn wait_end(&mut self) {
+        let anchor = self.anchor.take().expect("a container");
+        let pidfd = process::pidfd_open(anchor).expect("our child");
+        let ended = || process::reap_pidfd(std::os::fd::AsFd::as_fd(&pidfd)).ok().flatten();
+        self.eventually("the anchor's end", ended);
+        let _ = self.runtime(&["delete", "--force", &self.id]);
+    }
+
     /// Ends the container, and waits until its supervisor has let it go.
     pub fn end(&mut self) {
         let Some(anchor) = self.anchor.take() else { return };
