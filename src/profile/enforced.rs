@@ -117,6 +117,9 @@ impl<'p> Enforced<'p> {
         }
         let mut rules = self.filter.conditional.iter().filter(|rule| rule.name == bare).peekable();
         if rules.peek().is_some() {
+            if filter::is_by_mode(bare) {
+                return false;
+            }
             return first.is_none_or(|value| rules.any(|rule| rule.is.fits(value)));
         }
         self.filter.absent.contains(bare) && !baseline::told(bare)

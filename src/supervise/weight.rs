@@ -6,7 +6,7 @@
 use crate::guard::{Limits, Refusal, Refused};
 use crate::policy::{ExecRule, Policy, Response};
 use crate::profile::behaviour::Origin;
-use crate::profile::{baseline, generalise, items};
+use crate::profile::{baseline, doubtful, generalise, items};
 
 /// By containment.
 pub(super) fn strength(response: Response) -> u8 {
@@ -18,13 +18,15 @@ pub(super) fn strength(response: Response) -> u8 {
     }
 }
 
-/// A program of the image in a workload of scripts, whose months have other programs than its minutes: it was not stopped,
-/// and it could only do what was learnt. Or a name for what was not there to be renamed: nobody's write, and told all the same,
+/// A program of the image in a workload of scripts, whose months have other programs than its minutes, or beside helpers of the
+/// workload: it was not stopped, and it could only do what was learnt. Or a name for what was not there to be renamed: nobody's write, and told all the same,
 /// because the same name is not told again when it is somebody's.
 pub(super) fn is_only_told(limits: &Limits, refusal: &Refusal) -> bool {
     match &refusal.refused {
         refused if is_denied_habit(limits, refused) => true,
-        Refused::Program { origin, killed: false, .. } => limits.runs_scripts && origin == "image",
+        Refused::Program { path, origin, killed: false } => {
+            (limits.runs_scripts || doubtful::is_helper(&limits.helpers, path)) && origin == "image"
+        }
         Refused::Write { of_nothing, .. } => *of_nothing,
         Refused::Program { killed: true, .. } | Refused::Syscall { .. } | Refused::Capability { .. } => false,
     }
@@ -38,8 +40,8 @@ pub(super) fn is_denied(limits: &Limits, refusal: &Refusal) -> bool {
 
 /// Somebody denied what the workload was known to do: it will go on trying.
 pub(super) fn is_denied_habit(limits: &Limits, refused: &Refused) -> bool {
-    !limits.denied_habits.is_empty()
-        && items::of_refused(refused).is_some_and(|item| limits.denied_habits.contains(&item))
+    let is_habit = |item: &String| limits.denied_habits.iter().any(|pattern| generalise::covers(pattern, item));
+    !limits.denied_habits.is_empty() && items::of_refused(refused).is_some_and(|item| is_habit(&item))
 }
 
 /// No foreign program is of these: one that was killed was denied.
