@@ -197,6 +197,26 @@ mod tests {
     }
 
     #[test]
+    fn another_helper_of_the_image_is_only_told_and_one_that_was_put_there_or_was_killed_is_not() {
+        let limits = Limits { helpers: ["/usr/lib/postfix/sbin".to_owned()].into(), ..limits() };
+        let only_told = |path: &str, origin: &str, killed| {
+            let refused = Refused::Program { path: path.to_owned(), origin: origin.to_owned(), killed };
+            is_only_told(&limits, &refusal(refused, false))
+        };
+        let bounce = "/usr/lib/postfix/sbin/bounce";
+        assert!(only_told(bounce, "image", false));
+        assert!(!only_told(bounce, "upper", false) && !only_told(bounce, "image", true));
+        assert!(!only_told("/bin/sh", "image", false) && !only_told("/usr/lib/postfix/sbin/a/b", "image", false));
+    }
+
+    #[test]
+    fn what_was_denied_as_a_pattern_of_files_is_a_habit_under_each_of_their_names() {
+        let limits = Limits { denied_habits: ["write /etc/web/*".to_owned()].into(), ..limits() };
+        let is_habit = |path: &str| is_denied_habit(&limits, &refused_write(path, "create", false));
+        assert!(is_habit("/etc/web/sedAb3dEf") && !is_habit("/etc/passwd") && !is_habit("/etc/web/a/b"));
+    }
+
+    #[test]
     fn what_a_session_runs_is_news_only_where_sessions_have_a_profile() {
         let known = |exec, path| is_known(&limits(), exec, &refusal(program(path, false), true));
         assert!(known(ExecRule::Allow, "/srv/anything"));

@@ -69,6 +69,7 @@ def answer(environ):
         time.sleep(20)
     if path == "/crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(20)
     if path == "/fail":
         raise RuntimeError("as it was asked to")
     return "404 Not Found", ""

@@ -8,6 +8,7 @@ use super::super::behaviour::{Origin, Program};
 use super::super::steering::Decision;
 use super::*;
 
+mod needed;
 mod starts;
 
 const MINUTE: i64 = 60_000_000;
@@ -148,35 +149,6 @@ fn waiting(profile: &Profile) -> Vec<&str> {
 fn forbid(o: &mut Observation, item: &str) {
     let seen = super::super::Sighting { windows: 1, first: o.started.clone(), last: o.started.clone() };
     o.forbidden.insert(item.to_owned(), super::super::observation::Forbidden { reason: "bad".to_owned(), seen });
-}
-
-/// Tomcat makes a folder in /etc at each start, and goes on where it can't; what writes its settings there does not.
-#[test]
-fn what_each_start_does_against_the_baseline_waits_for_a_look_before_it_would_be_refused_at_each_start() {
-    let lives = |item: &str, lives: std::ops::RangeInclusive<u8>| -> Vec<Observation> {
-        let all = (1..=4).map(|n| observation(n, i64::from(n) * 20, 10, &["read"]));
-        let did = all.map(|mut o| {
-            if lives.contains(&(o.id.as_bytes()[31] - b'0')) {
-                forbid(&mut o, item);
-            }
-            o
-        });
-        did.collect()
-    };
-    let write = "write /etc/app/state";
-    let (profile, stages) = through(&lives(write, 1..=4), &auto());
-    assert_eq!((stages.last(), waiting(&profile)), (Some(&Stage::Observing), vec![write]));
-    let mut decided = profile.clone();
-    decided.steering.decide(write.to_owned(), true, Decision { at: time(200), why: "it does without".to_owned() });
-    let mut again = observation(6, 220, 10, &["read"]);
-    forbid(&mut again, write);
-    assert_eq!(fold(Some(&decided), &again, &auto()).0.stage, Stage::Enforcing);
-    // What the engine refuses anyway, life after life, can't be missed; once may have been anybody.
-    let keyring = "denied syscall keyctl";
-    assert_eq!(through(&lives(keyring, 1..=4), &auto()).1.last(), Some(&Stage::Enforcing));
-    assert_eq!(waiting(&through(&lives(keyring, 1..=1), &auto()).0), ["syscall keyctl"]);
-    assert_eq!(waiting(&through(&lives("denied syscall init_module", 1..=4), &auto()).0), ["syscall init_module"]);
-    assert_eq!(through(&lives("exec: write /etc/app/state", 1..=4), &auto()).1.last(), Some(&Stage::Enforcing));
 }
 
 #[test]
