@@ -11,17 +11,13 @@ use serde_json::{Value, json};
 use super::Edit;
 use crate::policy::{Policy, RootfsKind, Scratch};
 use crate::profile::export::LEAST_TASKS;
-use crate::profile::export::places::places;
+use crate::profile::export::places::{EVERYONES, places};
 use crate::profile::{Profile, baseline, commanded, generalise};
 use crate::spec::Document;
 use crate::spec::seal::clean;
 
 /// How many times the peak of tasks a container may have, and how many more: sessions, and us.
 const PIDS_HEADROOM: (u64, u64) = (4, 64);
-/// Where any program may put what does not fit into memory, and says so with no word before it does: the body of a large request
-/// in PHP, Ruby, Python, Go and Node.js, a sort, a crash report. Learning under a light load does not meet these. An intruder gains
-/// nothing that /dev/shm does not give: no program runs there, and all of it is gone with the generation.
-const EVERYONES: &str = "/tmp";
 /// What engines mask today (moby 28, containerd 2, Podman 5). One that masks less is older.
 const MASKED: [&str; 12] = [
     "/proc/acpi",

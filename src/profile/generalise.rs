@@ -185,11 +185,11 @@ pub fn shape(name: &str, volatile: bool) -> String {
 /// Where a name ends that a program begins temporary ones with, if such a name is one: the six of mkstemp(3) follow, or the eight
 /// of Python's tempfile.
 fn temporary(name: &str) -> Option<usize> {
-    let made: [(usize, fn(&str) -> bool); 2] = [(6, is_mkstemp), (8, is_tempfile)];
-    made.into_iter().find_map(|(length, is_made)| {
+    let ends = |length: usize, is_made: fn(&str) -> bool| {
         let (at, before) = name.char_indices().rev().nth(length)?;
         (matches!(before, '.' | '-' | '_') && is_made(&name[at + 1..])).then_some(at + 1)
-    })
+    };
+    ends(6, is_mkstemp).or_else(|| ends(8, is_tempfile))
 }
 
 /// `log`, `json`.
