@@ -31,6 +31,10 @@ pub enum Image {
     Java,
     /// cron under a shell, as root, with CGI scripts on port 8080; writes to /var/lib/service.
     Cron,
+    /// Apache with PHP on port 8080, a process for each connection, as www-data.
+    Apache,
+    /// A Python application under gunicorn on port 8080, as user app.
+    Gunicorn,
 }
 
 impl Image {
@@ -47,6 +51,8 @@ impl Image {
             Image::Node => "node",
             Image::Java => "java",
             Image::Cron => "cron",
+            Image::Apache => "apache",
+            Image::Gunicorn => "gunicorn",
         }
     }
 

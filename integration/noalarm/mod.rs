@@ -2,7 +2,7 @@
 //! different load, with reloads, rotated logs, probes, stops and restarts. No request fails, and nothing is refused.
 //!
 //! Owns: that way, and what must be true on it. The short tests take three services through it with small numbers; the long
-//! one, all nine, is ignored here and run by `integration/no-false-alarm`, which prints its table.
+//! one, all of them, is ignored here and run by `integration/no-false-alarm`, which prints its table.
 
 mod life;
 mod services;
@@ -379,4 +379,16 @@ fn a_java_service_is_never_alarmed_about() -> Result<()> {
 #[ignore = "takes minutes: integration/no-false-alarm runs it"]
 fn cron_with_shell_scripts_is_never_alarmed_about() -> Result<()> {
     alone(&services::CRON)
+}
+
+#[test]
+#[ignore = "takes minutes: integration/no-false-alarm runs it"]
+fn apache_with_php_is_never_alarmed_about() -> Result<()> {
+    alone(&services::APACHE)
+}
+
+#[test]
+#[ignore = "takes minutes: integration/no-false-alarm runs it"]
+fn a_gunicorn_service_is_never_alarmed_about() -> Result<()> {
+    alone(&services::GUNICORN)
 }

@@ -141,3 +141,19 @@ pub const CRON: Service = Service {
     // cron has nothing shorter than a minute.
     cycle_seconds: 75,
 };
+
+/// A quiet start shows a few of its processes, and none of its uploads.
+pub const APACHE: Service = Service {
+    image: Image::Apache,
+    load: "apache",
+    probe: "wget -q -O /dev/null http://127.0.0.1:8080/page.html",
+    log: Some(Log { folder: "/var/log/apache2", file: "access.log", reopen: Reopen::Signal("USR1") }),
+    ..MEMCACHED
+};
+
+pub const GUNICORN: Service = Service {
+    image: Image::Gunicorn,
+    load: "gunicorn",
+    log: Some(Log { folder: "/var/log/app", file: "access.log", reopen: Reopen::Signal("USR1") }),
+    ..PYTHON
+};

@@ -33,6 +33,9 @@ pub struct Limits {
     /// The workload was seen to run so many programs of its image, as scripts do, that another one of the image's is told and
     /// nothing follows from it.
     pub runs_scripts: bool,
+    /// Folders of the image that hold helpers of the workload, of which several were seen to run: of another one there, too,
+    /// that is told and nothing follows.
+    pub helpers: BTreeSet<String>,
     /// Patterns of programs that sessions were seen to run, or that somebody allowed them.
     pub session_programs: BTreeSet<String>,
     /// What somebody allowed by hand, as `profile show` names it: `program /tmp/x`.
@@ -40,7 +43,8 @@ pub struct Limits {
     /// What somebody denied by hand, likewise. A program that is denied by its path is killed before its first instruction,
     /// one of the image as well, but for the one that the container begins with.
     pub denied: BTreeSet<String>,
-    /// Of what was denied, what the container was seen to do by itself: that it tries is no news, and only told.
+    /// Of what was denied, what the container was seen to do by itself, and what it always tried in vain: that it tries is no news,
+    /// and only told. Of writes, patterns.
     pub denied_habits: BTreeSet<String>,
     /// Capabilities (`CAP_CHOWN`) that sessions were seen to use.
     pub session_capabilities: BTreeSet<String>,

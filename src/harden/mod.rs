@@ -20,9 +20,11 @@ use serde_json::Value;
 
 use crate::guard::Limits;
 use crate::policy::{ExecRule, Policy, Scratch};
-use crate::profile::doubtful::runs_scripts;
+use crate::profile::doubtful::{helpers, runs_scripts, vain};
 use crate::profile::steering::Decision;
-use crate::profile::{Behaviour, Profile, Support, baseline, capabilities, estimate, filter, items, layers};
+use crate::profile::{
+    Behaviour, Profile, Support, baseline, capabilities, estimate, filter, generalise, items, layers,
+};
 use crate::runtime::needs::Needs;
 use crate::spec::Document;
 use engine::EngineFilter;
@@ -110,8 +112,12 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         (by_hand(&steering.allowed), by_hand(&steering.denied));
     let programs: BTreeSet<String> = Limits::programs_of(&allowed).map(str::to_owned).collect();
     let sides = [&given.profile.workload_behaviour, &given.profile.exec_behaviour];
-    let habits = sides.iter().flat_map(|side| side.items()).map(|(section, name, _)| items::item_name(section, &name));
-    let denied_habits = habits.filter(|item| denied.contains(item)).collect();
+    let learnt = sides.iter().flat_map(|side| side.items()).map(|(section, name, _)| items::item_name(section, &name));
+    let forbidden = given.profile.forbidden.keys().filter(|item| !item.starts_with("exec: "));
+    let habits: BTreeSet<String> = learnt.chain(forbidden.map(|item| items::as_decided(item))).collect();
+    let mut denied_habits = habits_among(&denied, &habits);
+    // Refused as it always was: told, and no reason to start the workload again, which does the same again.
+    denied_habits.extend(vain(given.profile));
     places::let_run(&mut scratch, &programs, given.document, given.policy, &mut notes)?;
     let limits = Limits {
         profile: Some(format!("{}/{}", profile.workload, profile.revision.digest)),
@@ -125,6 +131,7 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         // Those of the image as well: what the workload was never seen to run is news, wherever it comes from.
         programs: profile.workload_behaviour.programs.keys().cloned().chain(programs.clone()).collect(),
         runs_scripts: runs_scripts(profile),
+        helpers: helpers(profile),
         session_programs: profile.exec_behaviour.programs.keys().cloned().chain(programs).collect(),
         allowed,
         denied,
@@ -133,6 +140,16 @@ pub fn harden(given: &Given<'_>) -> Result<Hardening> {
         startup_ms: None,
     };
     Ok(Hardening { edits, scratch, limits, degraded, notes })
+}
+
+/// Of what was denied, what the workload was seen to do. Files may have another name each time, so that of these a pattern counts.
+fn habits_among(denied: &BTreeSet<String>, habits: &BTreeSet<String>) -> BTreeSet<String> {
+    let is_file = |item: &str| item.starts_with("write /");
+    let is_habit = |item: &&String| match is_file(item) {
+        true => habits.iter().any(|habit| generalise::covers(item, habit)),
+        false => habits.contains(*item),
+    };
+    denied.iter().filter(is_habit).cloned().collect()
 }
 
 struct Filtered {

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::Edit;
 use crate::policy::{Policy, RootfsKind, Scratch};
-use crate::profile::export::places::places;
+use crate::profile::export::LEAST_TASKS;
+use crate::profile::export::places::{EVERYONES, places};
 use crate::profile::{Profile, baseline, commanded, generalise};
 use crate::spec::Document;
 use crate::spec::seal::clean;
@@ -33,7 +34,8 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
 ];
 
-/// Scratch mounts for what the workload was seen to write, beside those of the policy and where the engine mounts nothing.
+/// Scratch mounts for what the workload was seen to write, beside those of the policy and where the engine mounts nothing; and
+/// [`EVERYONES`], whatever was seen.
 ///
 /// # Errors
 /// When the engine's mounts can't be read.
@@ -57,7 +59,15 @@ pub fn scratch(
         exec: false,
         path: PathBuf::from(place.path),
     });
-    Ok(scratch.collect())
+    let mut scratch: Vec<Scratch> = scratch.collect();
+    let everyones = Path::new(EVERYONES);
+    if !covered(everyones) && scratch.iter().all(|s| s.path != everyones) {
+        let size_bytes = Some(policy.scratch_size_bytes);
+        scratch.push(Scratch { path: everyones.to_owned(), size_bytes, exec: false });
+        // What is below it is mounted after it.
+        scratch.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+    Ok(scratch)
 }
 
 /// Lets programs run in the scratch mounts that hold one that somebody allowed by hand, and in no others. One of the policy's
@@ -180,7 +190,8 @@ pub fn read_only(profile: &Profile, document: &Document) -> Result<Option<Edit>>
 /// Limits the tasks to several times the peak, or to what the engine says where that is less.
 pub fn pids(profile: &Profile, document: &Document) -> Option<Edit> {
     let peak = profile.peaks.pids?;
-    let limit = peak.saturating_mul(PIDS_HEADROOM.0).saturating_add(PIDS_HEADROOM.1).min(i64::MAX as u64);
+    let limit = peak.saturating_mul(PIDS_HEADROOM.0).saturating_add(PIDS_HEADROOM.1);
+    let limit = limit.clamp(LEAST_TASKS, i64::MAX as u64);
     let given = document.value()["linux"]["resources"]["pids"]["limit"].as_i64().filter(|limit| *limit > 0);
     let lower = given.is_none_or(|given| given as u64 > limit);
     lower.then(|| Edit {

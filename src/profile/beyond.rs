@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::behaviour::{Operation, Write};
+use super::behaviour::Write;
 use super::families;
 use super::generalise::covers;
 use super::items::{Section, as_decided, item_name};
@@ -81,9 +81,8 @@ fn side(
 /// The calls of a side and those that stand for them, natively: a filter has both.
 fn calls(known: &Behaviour<Support>) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = known.syscalls.keys().filter(|name| !name.contains(':')).cloned().collect();
-    let creates = known.writes.values().any(|w| w.succeeded && w.operations.contains(&Operation::Create));
     if !names.is_empty() {
-        families::widen(&mut names, creates, false);
+        families::widen(&mut names, false);
     }
     names
 }

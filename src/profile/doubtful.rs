@@ -6,9 +6,9 @@
 //!
 //! | seen by the workload for the first time | why somebody looks |
 //! | --- | --- |
-//! | what the baseline forbids, also where it was only tried | nobody does it in earnest by mistake |
+//! | what the baseline forbids, also where it was only tried, also while learning | nobody does it in earnest by mistake; or it is needed at each start, and no start would do without |
 //! | a program that is not of the image | whoever can write to its mount could have put it there |
-//! | a program of the image, where no scripts run | a shell is in most images; of a new revision, its start-up may run others |
+//! | a program of the image, where no scripts run, but for helpers beside others | a shell is in most images; of a new revision, its start-up may run others |
 //! | a call that the baseline has told, or one of the i386 interface | exploits begin with it |
 //! | a socket of a family that it never had, a first connection, a first port | who had no network has one now: a way in or out |
 //! | a capability that neither it nor what stands for it ever used | a program that was taken over reaches for more |
@@ -37,6 +37,33 @@ pub fn runs_scripts(profile: &Profile) -> bool {
     programs.filter(|program| program.origins.contains(&Origin::Image)).count() >= MANY_PROGRAMS
 }
 
+/// Programs of the image in one folder that make it a folder of helpers.
+const MANY_HELPERS: usize = 3;
+/// Folders in which images keep the tools of everyone: a shell, a client that fetches.
+const OF_EVERYONE: [&str; 3] = ["/sbin", "/usr/sbin", "/usr/local/sbin"];
+
+/// Folders of helpers: of the image, no `bin`, and several programs of it were run. Such a server is many programs, and has others
+/// for its errors and for those who ask how it is than a quiet day shows: Postfix runs `bounce` when a mail can't be delivered.
+pub fn helpers(profile: &Profile) -> BTreeSet<String> {
+    let mut folders: BTreeMap<&str, usize> = BTreeMap::new();
+    for (path, program) in &profile.workload_behaviour.programs {
+        let Some((folder, name)) = path.rsplit_once('/') else { continue };
+        let is_own = !folder.is_empty() && !folder.ends_with("/bin") && !OF_EVERYONE.contains(&folder);
+        // What a pattern stands for is no folder that was seen.
+        let is_plain = !folder.contains(['*', '?', '\\']) && !name.contains('*');
+        if is_own && is_plain && program.origins.contains(&Origin::Image) {
+            *folders.entry(folder).or_default() += 1;
+        }
+    }
+    let many = folders.into_iter().filter(|(_, count)| *count >= MANY_HELPERS);
+    many.map(|(folder, _)| folder.to_owned()).collect()
+}
+
+/// Whether a program is directly in one of these folders.
+pub fn is_helper(folders: &BTreeSet<String>, program: &str) -> bool {
+    program.rsplit_once('/').is_some_and(|(folder, _)| folders.contains(folder))
+}
+
 /// The doubtful things in an observation that the profile, as it was before, did not have: item, as `allow` and `deny` take it,
 /// to the reason. What was decided about by hand is none of them, nor is what sessions did.
 pub fn doubtful(before: &Profile, observation: &Observation, auto: &Auto) -> BTreeMap<String, String> {
@@ -46,6 +73,7 @@ pub fn doubtful(before: &Profile, observation: &Observation, auto: &Auto) -> BTr
         all.insert(as_decided(item), forbidden.reason.clone());
     }
     let runs_scripts = runs_scripts(before);
+    let helpers = helpers(before);
     let network = Network::of(before);
     let capabilities = capabilities::needed(before, &mut Vec::new());
     for new in beyond(before, &observation.workload_behaviour, &Behaviour::default()) {
@@ -57,7 +85,8 @@ pub fn doubtful(before: &Profile, observation: &Observation, auto: &Auto) -> BTr
                 let is_foreign = program.is_none_or(|program| program.origins.contains(&Origin::Volume));
                 match is_foreign {
                     true => Some("is not of the image: whoever can write there could have put it there"),
-                    false => (!runs_scripts && !is_start).then_some("was never seen to run in this workload before"),
+                    false => (!runs_scripts && !is_start && !is_helper(&helpers, &new.item))
+                        .then_some("was never seen to run in this workload before"),
                 }
             }
             Section::Syscalls if new.item.starts_with("i386:") => {
@@ -87,6 +116,24 @@ pub fn doubtful(before: &Profile, observation: &Observation, auto: &Auto) -> BTr
     }
     all.retain(|item, _| !before.steering.is_decided(item));
     all
+}
+
+/// What the baseline forbids and the workload did all the same while it was learnt, as [`doubtful`] has it. It is in no profile, so
+/// that enforcing would refuse it at each start and answer that: somebody says first whether the workload does without. Not
+/// [`vain`] tries.
+pub fn never_learnt(profile: &Profile) -> BTreeMap<String, String> {
+    let of_workload = profile.forbidden.iter().filter(|(item, _)| !item.starts_with("exec: "));
+    let all = of_workload.map(|(item, forbidden)| (as_decided(item), forbidden.reason.clone()));
+    let vain = vain(profile);
+    all.filter(|(item, _)| !profile.steering.is_decided(item) && !vain.contains(item)).collect()
+}
+
+/// System calls that the baseline forbids and that the workload tried in more than one life, in vain, since the engine itself
+/// refuses them: it lives without. Each login of sshd asks for a keyring (pam_keyinit). Not those for which it would be killed.
+pub fn vain(profile: &Profile) -> BTreeSet<String> {
+    let tried = profile.forbidden.iter().filter(|(_, forbidden)| forbidden.seen.generations.len() > 1);
+    let calls = tried.filter_map(|(item, _)| item.strip_prefix("denied syscall "));
+    calls.filter(|call| !baseline::deadly(call)).map(|call| item_name(Section::Syscalls, call)).collect()
 }
 
 const AF_UNIX: u64 = 1;

@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use super::behaviour::{Origin, Program, Write};
 use super::beyond::{Beyond, Side, beyond};
-use super::export::places::{Place, places};
+use super::export::places::{EVERYONES, Place, places};
 use super::filter::{self, Filter};
 use super::generalise::covers;
 use super::items::{Section, item_name};
@@ -117,6 +117,9 @@ impl<'p> Enforced<'p> {
         }
         let mut rules = self.filter.conditional.iter().filter(|rule| rule.name == bare).peekable();
         if rules.peek().is_some() {
+            if filter::is_by_mode(bare) {
+                return false;
+            }
             return first.is_none_or(|value| rules.any(|rule| rule.is.fits(value)));
         }
         self.filter.absent.contains(bare) && !baseline::told(bare)
@@ -126,7 +129,8 @@ impl<'p> Enforced<'p> {
     /// the same: where layers are not known, nothing else tells of a library that was dropped there.
     fn writes(&self, path: &str, write: &Write<Sighting>, is_session: bool) -> bool {
         let mut known = self.sides().flat_map(|side| &side.writes).filter(|(_, known)| known.succeeded);
-        let is_scratch = || self.places.iter().any(|place| Path::new(path).starts_with(&place.path));
+        let mut scratch = self.places.iter().map(|place| place.path.as_str()).chain([EVERYONES]);
+        let mut is_scratch = || scratch.any(|place| Path::new(path).starts_with(place));
         !write.succeeded || known.any(|(pattern, _)| covers(pattern, path)) || is_session && is_scratch()
     }
 
@@ -205,6 +209,19 @@ mod tests {
         let calls = ["read", "write", "close", "execve", "clone", "pipe2", "wait4", "sendfile", "utimensat", "mkdir"];
         let session = items(&seen(&calls, &["/tmp/mine"], &[("/usr/bin/busybox", IMAGE)]));
         assert_eq!(told(ExecRule::Allow, &Items::default(), &session), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_session_may_write_to_tmp_where_nobody_was_seen_to_and_the_workload_is_told_of_a_name_that_it_never_used() {
+        let mut reading = seen(&["openat"], &[], &[("/bin/server", IMAGE)]);
+        reading.workload.arguments.insert(socket(2, 1), SEEN);
+        let profile = profile(&items(&reading));
+        let enforced = Enforced::new(&profile, ExecRule::Allow).expect("the layers");
+        let dump = items(&seen(&["openat"], &["/tmp/dump"], &[]));
+        let none = Behaviour::default();
+        assert_eq!(enforced.refuses(&none, &dump.workload).len(), 0);
+        let told = enforced.refuses(&dump.workload, &none);
+        assert_eq!(told.iter().map(|b| b.item.as_str()).collect::<Vec<_>>(), ["/tmp/dump"]);
     }
 
     #[test]

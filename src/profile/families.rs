@@ -47,9 +47,6 @@ struct Family {
     /// Calls that bring the members in, and are none.
     #[serde(default)]
     when: BTreeSet<String>,
-    /// Having made a file brings them in, too.
-    #[serde(default)]
-    when_creating: bool,
     /// They are brought in by anything.
     #[serde(default)]
     whenever: bool,
@@ -82,9 +79,8 @@ fn exists(name: &str, compat: bool) -> bool {
     plain && (syscalls::parse(name).is_some() || compat && syscalls::parse(&format!("i386:{name}")).is_some())
 }
 
-/// Adds to the names learnt those that stand for them. `creates`: files were made; `compat`: the 32-bit interface is used,
-/// which has names of its own.
-pub fn widen(names: &mut BTreeSet<String>, creates: bool, compat: bool) {
+/// Adds to the names learnt those that stand for them. `compat`: the 32-bit interface is used, which has names of its own.
+pub fn widen(names: &mut BTreeSet<String>, compat: bool) {
     if compat {
         names.extend(FAMILIES.own_32_bit.members.iter().cloned());
     }
@@ -92,9 +88,7 @@ pub fn widen(names: &mut BTreeSet<String>, creates: bool, compat: bool) {
     loop {
         let before = names.len();
         for family in &FAMILIES.families {
-            let begun = family.whenever
-                || creates && family.when_creating
-                || family.members.iter().chain(&family.when).any(|name| names.contains(name));
+            let begun = family.whenever || family.members.iter().chain(&family.when).any(|name| names.contains(name));
             if begun {
                 names.extend(family.members.iter().filter(|name| exists(name, compat)).cloned());
             }
@@ -109,9 +103,9 @@ pub fn widen(names: &mut BTreeSet<String>, creates: bool, compat: bool) {
 mod tests {
     use super::*;
 
-    fn widened(names: &[&str], creates: bool) -> BTreeSet<String> {
+    fn widened(names: &[&str]) -> BTreeSet<String> {
         let mut all = names.iter().map(|name| name.to_string()).collect();
-        widen(&mut all, creates, false);
+        widen(&mut all, false);
         all
     }
 
@@ -140,27 +134,35 @@ mod tests {
 
     #[test]
     fn one_way_to_write_means_the_others_and_a_listener_may_accept_in_either_way() {
-        let all = widened(&["pwrite64", "listen"], false);
+        let all = widened(&["pwrite64", "listen"]);
         assert!(["pwritev", "writev", "preadv2", "accept4", "accept", "sendmsg"].iter().all(|n| all.contains(*n)));
         assert!(!all.contains("connect") && !all.contains("execve"), "{all:?}");
     }
 
     #[test]
-    fn who_makes_files_may_remove_and_flush_them_and_who_does_not_may_not() {
-        assert!(["unlinkat", "fsync", "rename"].iter().all(|n| widened(&["openat"], true).contains(*n)));
-        assert!(!widened(&["openat"], false).contains("unlinkat"));
+    fn who_was_never_seen_to_make_a_file_may_make_a_temporary_one_and_remove_it_but_no_program_of_it_and_no_symbolic_link()
+     {
+        let all = widened(&["openat"]);
+        // A multipart body in Go, a NamedTemporaryFile in Python, sem_open(3) and shm_open(3) in the C library.
+        for name in ["unlinkat", "fsync", "rename", "mkdir", "rmdir", "ftruncate", "fallocate", "link", "linkat"] {
+            assert!(all.contains(name), "{name}");
+        }
+        for name in ["chmod", "fchmod", "fchmodat", "symlink", "symlinkat", "mknodat", "setxattr"] {
+            assert!(!all.contains(name), "{name}");
+        }
+        assert!(widened(&["symlink"]).contains("symlinkat") && !widened(&["link"]).contains("symlink"));
     }
 
     #[test]
     fn whatever_was_learnt_the_tools_of_operators_have_what_they_need_and_nothing_that_an_intruder_needs() {
-        let all = widened(&["openat"], false);
+        let all = widened(&["openat"]);
         let tools =
             ["pipe2", "sendfile", "copy_file_range", "utimensat", "clone", "vfork", "wait4", "setpgid", "setsid"];
         let more = ["kill", "epoll_create1", "epoll_pwait", "eventfd2", "inotify_init", "inotify_add_watch", "dup2"];
         for name in tools.into_iter().chain(more) {
             assert!(all.contains(name), "{name}");
         }
-        let not = ["chmod", "fchmodat", "fchown", "unlink", "rename", "mkdir", "link", "socket", "connect", "bind"];
+        let not = ["chmod", "fchmodat", "fchmod", "symlink", "mknod", "setxattr", "socket", "connect", "bind"];
         for name in not.into_iter().chain(["splice", "tee", "clone3", "socketpair", "setuid", "setns", "unshare"]) {
             assert!(!all.contains(name), "{name}");
         }
@@ -169,9 +171,9 @@ mod tests {
     #[test]
     fn names_of_the_32_bit_interface_come_with_it_only() {
         let mut all = BTreeSet::from(["openat".to_string()]);
-        widen(&mut all, false, true);
+        widen(&mut all, true);
         assert!(all.contains("stat64") && all.contains("mmap2"));
-        assert!(!widened(&["openat"], false).contains("stat64"));
+        assert!(!widened(&["openat"]).contains("stat64"));
     }
 
     #[test]
@@ -218,7 +220,7 @@ mod tests {
         }
         // Nor all families together.
         let harmless: Vec<String> = FAMILIES.families.iter().flat_map(|f| f.members.iter().cloned()).collect();
-        let all = widened(&harmless.iter().map(String::as_str).collect::<Vec<_>>(), true);
+        let all = widened(&harmless.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(NEVER.iter().all(|never| !all.contains(*never)));
         for name in &all {
             assert!(!super::super::baseline::forbids_call(name), "{name}");

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::behaviour::{Behaviour, Operation};
+use super::behaviour::Behaviour;
 use super::document::{Profile, Support};
 use super::{families, syscalls};
 
@@ -25,6 +25,11 @@ const AF_NETLINK: u64 = 16;
 const SOCKET_KIND: u64 = 0xF;
 /// TIOCSTI and TIOCLINUX type into a terminal that another program reads.
 const TYPES_INTO_TERMINALS: [u64; 2] = [0x5412, 0x541C];
+/// Calls that give a file its mode, and which argument that is.
+const GIVES_MODES: [(&str, usize); 3] = [("chmod", 1), ("fchmod", 1), ("fchmodat", 2)];
+/// The bits of a mode by which a file can be executed, or is executed as its owner's: what an intruder drops needs one. Copies,
+/// recoveries and temporary files, which learning may not have met, do without.
+const MAKES_PROGRAMS: u64 = 0o7111;
 /// The kernel takes `ioctl`'s command, an `unsigned int`, from the lower half of a register, whatever the upper one holds.
 const LOW_HALF: u64 = 0xFFFF_FFFF;
 
@@ -102,10 +107,7 @@ pub fn filter<'n>(profile: &Profile, needed: impl Iterator<Item = &'n str>, note
     if compat {
         notes.push("32-bit calls were seen: a filter has one list of names, which holds for both interfaces".into());
     }
-    let creates = |side: &&Behaviour<Support>| {
-        side.writes.values().any(|write| write.succeeded && write.operations.contains(&Operation::Create))
-    };
-    families::widen(&mut names, sides.iter().any(creates), compat);
+    families::widen(&mut names, compat);
     let denied = profile.denied_calls();
     names.retain(|name| !denied.contains(name.as_str()));
     for name in needed {
@@ -152,6 +154,12 @@ pub fn filter<'n>(profile: &Profile, needed: impl Iterator<Item = &'n str>, note
         let others = all_but(&typing, LOW_HALF).into_iter();
         conditional.extend(others.map(|is| Conditional { name: "ioctl", argument: 1, is }));
     }
+    for (name, argument) in GIVES_MODES {
+        if !names.contains(name) && !denied.contains(name) {
+            let is = Compare::Masked { mask: MAKES_PROGRAMS, value: 0 };
+            conditional.insert(Conditional { name, argument, is });
+        }
+    }
 
     let partly: BTreeSet<&str> = conditional.iter().map(|c| c.name).collect();
     let (mut refused, mut absent) = (BTreeSet::new(), BTreeSet::new());
@@ -163,6 +171,11 @@ pub fn filter<'n>(profile: &Profile, needed: impl Iterator<Item = &'n str>, note
         set.insert(name);
     }
     Filter { compat, allowed: names, conditional, refused, absent, hides_clone3 }
+}
+
+/// Whether what was recorded of a call does not say whether its arguments fit: a mode is not recorded.
+pub(super) fn is_by_mode(name: &str) -> bool {
+    GIVES_MODES.iter().any(|(call, _)| *call == name)
 }
 
 /// Of a refused call, the argument that a filter looks at, as documents have it; `None` where the call itself is what is to be

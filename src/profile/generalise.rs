@@ -173,10 +173,33 @@ pub fn shape(name: &str, volatile: bool) -> String {
         volatile || ["tmp", "temp"].iter().any(|word| name.starts_with(word) || name.contains(&format!(".{word}")));
     let made_up = |run: &str| is_made_up(run) || passing && is_number(run);
     let pattern = around_escapes(name, |text| replace_runs(&without_uuids(text), made_up));
-    match pattern.char_indices().rev().nth(6) {
-        Some((at, '.' | '-' | '_')) if volatile && is_mkstemp(&pattern[at + 1..]) => format!("{}*", &pattern[..=at]),
+    // With an ending as files have it, or without.
+    let stem = pattern.rfind('.').filter(|dot| is_ending(&pattern[dot + 1..])).unwrap_or(pattern.len());
+    let made = [stem, pattern.len()].into_iter().find_map(|end| Some((temporary(&pattern[..end])?, end)));
+    match made {
+        Some((at, end)) if volatile => format!("{}*{}", &pattern[..at], &pattern[end..]),
         _ => pattern,
     }
+}
+
+/// Where a name ends that a program begins temporary ones with, if such a name is one: the six of mkstemp(3) follow, or the eight
+/// of Python's tempfile.
+fn temporary(name: &str) -> Option<usize> {
+    let ends = |length: usize, is_made: fn(&str) -> bool| {
+        let (at, before) = name.char_indices().rev().nth(length)?;
+        (matches!(before, '.' | '-' | '_') && is_made(&name[at + 1..])).then_some(at + 1)
+    };
+    ends(6, is_mkstemp).or_else(|| ends(8, is_tempfile))
+}
+
+/// `log`, `json`.
+fn is_ending(end: &str) -> bool {
+    (1..=5).contains(&end.len()) && end.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// The eight of Python's tempfile at the end of a name (`wgunicorn-4n292jlh`); one in seventeen has only letters, as words do.
+fn is_tempfile(end: &str) -> bool {
+    end.bytes().all(is_made) && end.bytes().any(|b| !b.is_ascii_lowercase())
 }
 
 /// The six of mkstemp(3) at the end of a name; one in two hundred has only lower-case letters, as words do.

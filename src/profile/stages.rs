@@ -13,7 +13,7 @@
 
 use super::beyond::{Side, beyond};
 use super::document::{Generation, Profile, Stage};
-use super::doubtful::{decision_wanted, doubtful};
+use super::doubtful::{decision_wanted, doubtful, never_learnt};
 use super::estimate::{Progress, UNSEEN_EVERYTHING};
 use super::observation::{Loss, Observation};
 use super::revision::Revision;
@@ -271,9 +271,15 @@ impl Profile {
         let step = Step { at: now.to_owned(), from: self.stage, to, why: why.to_owned() };
         self.stage = to;
         self.steering.canary = None;
-        if to == Stage::Enforcing {
+        match to {
             // Whoever moves it here has looked.
-            self.steering.waiting.clear();
+            Stage::Enforcing => self.steering.waiting.clear(),
+            Stage::Observing if step.from == Stage::Learning => {
+                let doubts = never_learnt(self).into_iter();
+                let at = |why| Decision { at: now.to_owned(), why };
+                self.steering.wait_for(doubts.map(|(item, why)| (item, at(why))).collect());
+            }
+            Stage::Learning | Stage::Observing => {}
         }
         self.steering.quiet = (to == Stage::Observing).then(|| Quiet { since: now.to_owned(), ..Quiet::default() });
         self.steering.remember(step.clone());

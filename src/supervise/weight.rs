@@ -6,7 +6,7 @@
 use crate::guard::{Limits, Refusal, Refused};
 use crate::policy::{ExecRule, Policy, Response};
 use crate::profile::behaviour::Origin;
-use crate::profile::{baseline, generalise, items};
+use crate::profile::{baseline, doubtful, generalise, items};
 
 /// By containment.
 pub(super) fn strength(response: Response) -> u8 {
@@ -18,13 +18,15 @@ pub(super) fn strength(response: Response) -> u8 {
     }
 }
 
-/// A program of the image in a workload of scripts, whose months have other programs than its minutes: it was not stopped,
-/// and it could only do what was learnt. Or a name for what was not there to be renamed: nobody's write, and told all the same,
+/// A program of the image in a workload of scripts, whose months have other programs than its minutes, or beside helpers of the
+/// workload: it was not stopped, and it could only do what was learnt. Or a name for what was not there to be renamed: nobody's write, and told all the same,
 /// because the same name is not told again when it is somebody's.
 pub(super) fn is_only_told(limits: &Limits, refusal: &Refusal) -> bool {
     match &refusal.refused {
         refused if is_denied_habit(limits, refused) => true,
-        Refused::Program { origin, killed: false, .. } => limits.runs_scripts && origin == "image",
+        Refused::Program { path, origin, killed: false } => {
+            (limits.runs_scripts || doubtful::is_helper(&limits.helpers, path)) && origin == "image"
+        }
         Refused::Write { of_nothing, .. } => *of_nothing,
         Refused::Program { killed: true, .. } | Refused::Syscall { .. } | Refused::Capability { .. } => false,
     }
@@ -38,8 +40,8 @@ pub(super) fn is_denied(limits: &Limits, refusal: &Refusal) -> bool {
 
 /// Somebody denied what the workload was known to do: it will go on trying.
 pub(super) fn is_denied_habit(limits: &Limits, refused: &Refused) -> bool {
-    !limits.denied_habits.is_empty()
-        && items::of_refused(refused).is_some_and(|item| limits.denied_habits.contains(&item))
+    let is_habit = |item: &String| limits.denied_habits.iter().any(|pattern| generalise::covers(pattern, item));
+    !limits.denied_habits.is_empty() && items::of_refused(refused).is_some_and(|item| is_habit(&item))
 }
 
 /// No foreign program is of these: one that was killed was denied.
@@ -192,6 +194,26 @@ mod tests {
         let habit = Limits { denied_habits: limits.denied.clone(), ..limits.clone() };
         assert_eq!(response_to(&answered, &habit, &denied("/usr/bin/id")), Response::Report, "it is known to try");
         assert!(is_denied(&limits, &denied("/usr/bin/id")) && !is_denied(&limits, &denied("/usr/bin/other")));
+    }
+
+    #[test]
+    fn another_helper_of_the_image_is_only_told_and_one_that_was_put_there_or_was_killed_is_not() {
+        let limits = Limits { helpers: ["/usr/lib/postfix/sbin".to_owned()].into(), ..limits() };
+        let only_told = |path: &str, origin: &str, killed| {
+            let refused = Refused::Program { path: path.to_owned(), origin: origin.to_owned(), killed };
+            is_only_told(&limits, &refusal(refused, false))
+        };
+        let bounce = "/usr/lib/postfix/sbin/bounce";
+        assert!(only_told(bounce, "image", false));
+        assert!(!only_told(bounce, "upper", false) && !only_told(bounce, "image", true));
+        assert!(!only_told("/bin/sh", "image", false) && !only_told("/usr/lib/postfix/sbin/a/b", "image", false));
+    }
+
+    #[test]
+    fn what_was_denied_as_a_pattern_of_files_is_a_habit_under_each_of_their_names() {
+        let limits = Limits { denied_habits: ["write /etc/web/*".to_owned()].into(), ..limits() };
+        let is_habit = |path: &str| is_denied_habit(&limits, &refused_write(path, "create", false));
+        assert!(is_habit("/etc/web/sedAb3dEf") && !is_habit("/etc/passwd") && !is_habit("/etc/web/a/b"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use lithify::sensor::reading::{Direction, Operation, Peer};
+use lithify::sensor::reading::{Direction, Loss, Operation, Peer};
 
 use crate::container::{Container, World, options};
 use crate::harness::Test;
@@ -23,7 +23,9 @@ fn peers() {
     assert_eq!(container.end(), 0);
     let words: Vec<&str> = line.trim().split(' ').collect();
     let (tcp, udp, refused) = (words[0], words[1], words[2]);
-    let facts = armed.read().unwrap().workload;
+    let reading = armed.read().unwrap();
+    assert_eq!(reading.loss, Loss::default(), "a message that is none is no loss");
+    let facts = reading.workload;
     let seen = |direction, protocol: &str, address: &str| {
         let peer = Peer { direction, protocol: protocol.into(), address: address.into() };
         assert!(facts.peers.contains_key(&peer), "{peer:?} is not in {:?}", facts.peers);

@@ -25,6 +25,10 @@ use places::{Place, places};
 
 /// How many times the peak of tasks a container may have, and how many more.
 const PIDS_HEADROOM: (u64, u64) = (2, 16);
+/// Tasks that any container may have, however few were seen: a server has one for each of its connections, and learning may not
+/// have met a day with many (Apache begins with 6 and is at 151 by default, Tomcat at 200, MariaDB at 152). It holds a fork bomb
+/// as well as less would.
+pub const LEAST_TASKS: u64 = 1024;
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -120,7 +124,8 @@ impl Plan {
             capabilities: capabilities::needed(profile, &mut notes),
             no_new_privileges,
             places,
-            pids_limit: profile.peaks.pids.map(|n| n.saturating_mul(PIDS_HEADROOM.0).saturating_add(PIDS_HEADROOM.1)),
+            pids_limit: (profile.peaks.pids)
+                .map(|n| n.saturating_mul(PIDS_HEADROOM.0).saturating_add(PIDS_HEADROOM.1).max(LEAST_TASKS)),
             user: places::owner(&profile.revision.user).unwrap_or((0, group(&profile.revision.user))),
             notes,
         })

@@ -17,6 +17,10 @@ const HEADROOM: u64 = 4;
 /// Most places; more are a sign that the whole root is written to.
 const MAX_PLACES: usize = 32;
 const SHARED: [&str; 2] = ["/tmp", "/var/tmp"];
+/// Where any program may put what does not fit into memory, and says so with no word before it does: the body of a large request
+/// in PHP, Ruby, Python, Go and Node.js, a sort, a crash report. Learning under a light load does not meet these. An intruder gains
+/// nothing that /dev/shm does not give: no program runs there, and all of it is gone with the generation.
+pub const EVERYONES: &str = "/tmp";
 /// Calls by which a process that began as root becomes someone else.
 const CHANGES_USER: [&str; 3] = ["setuid", "setresuid", "setreuid"];
 

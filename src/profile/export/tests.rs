@@ -291,12 +291,12 @@ fn docker_gets_one_line_that_a_shell_reads_as_it_is_meant() {
     profile.workload_behaviour.capabilities = set(&["CAP_NET_BIND_SERVICE"]);
     profile.workload_behaviour.writes =
         BTreeMap::from([("/tmp/x".to_string(), made(0)), ("/srv/it's $HOME/x".to_string(), made(0))]);
-    profile.peaks.pids = Some(10);
+    profile.peaks.pids = Some(1000);
     let (words, file) = docker::flags(&plan(&profile), "/some where/");
     assert_eq!(
         docker::line(&words),
         "--read-only --cap-drop ALL --cap-add NET_BIND_SERVICE --security-opt no-new-privileges --security-opt \
-         'seccomp=/some where/web-front-end-01234567.seccomp.json' --pids-limit 36 --user 101:102 --volume \
+         'seccomp=/some where/web-front-end-01234567.seccomp.json' --pids-limit 2016 --user 101:102 --volume \
          '/srv/it'\\''s $HOME' --tmpfs /tmp:size=16777216,mode=1777"
     );
     assert_eq!(file.name, "web-front-end-01234567.seccomp.json");

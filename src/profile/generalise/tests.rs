@@ -18,6 +18,9 @@ fn a_made_up_name_is_a_pattern_even_when_it_is_alone() {
         ("/tmp/tmpk3_0fab2/x", "/tmp/tmp*/x"),
         ("/tmp/sess_Ab3dEf", "/tmp/sess_*"),
         ("/tmp/sess_ABCDEF", "/tmp/sess_*"),
+        ("/tmp/wgunicorn-4n292jlh", "/tmp/wgunicorn-*"),
+        ("/tmp/apache-stderr---supervisor-0r458_ts.log", "/tmp/apache-stderr---supervisor-*.log"),
+        ("/tmp/upload_Ab3dEf.jpeg", "/tmp/upload_*.jpeg"),
         ("/run/app/1234.pid", "/run/app/*.pid"),
         ("/data/6ba7b810-9dad-11d1-80b4-00c04fd430c8/f", "/data/*/f"),
         ("/srv/cache/d41d8cd98f00b204e9800998ecf8427e", "/srv/cache/*"),
@@ -34,6 +37,9 @@ fn a_made_up_name_is_a_pattern_even_when_it_is_alone() {
 fn a_name_that_a_person_gave_stays_as_it_is() {
     for path in [
         "/tmp/nginx.socket",
+        "/tmp/web-settings",
+        "/srv/web-4n292jlh",
+        "/srv/web-4n292jlh.log",
         "/run/nginx.pid",
         "/var/lib/postgresql/15/main",
         "/srv/README",

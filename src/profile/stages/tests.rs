@@ -8,6 +8,7 @@ use super::super::behaviour::{Origin, Program};
 use super::super::steering::Decision;
 use super::*;
 
+mod needed;
 mod starts;
 
 const MINUTE: i64 = 60_000_000;
@@ -145,13 +146,13 @@ fn waiting(profile: &Profile) -> Vec<&str> {
     profile.steering.waiting.keys().map(String::as_str).collect()
 }
 
+fn forbid(o: &mut Observation, item: &str) {
+    let seen = super::super::Sighting { windows: 1, first: o.started.clone(), last: o.started.clone() };
+    o.forbidden.insert(item.to_owned(), super::super::observation::Forbidden { reason: "bad".to_owned(), seen });
+}
+
 #[test]
 fn what_an_intruder_did_while_observing_does_not_become_policy_by_waiting() {
-    let forbid = |o: &mut Observation, item: &str| {
-        let seen = super::super::Sighting { windows: 1, first: time(41), last: time(41) };
-        let forbidden = super::super::observation::Forbidden { reason: "bad".to_owned(), seen };
-        o.forbidden.insert(item.to_owned(), forbidden);
-    };
     type Did<'a> = (&'a str, Box<dyn Fn(&mut Observation) + 'a>);
     let all: [Did<'_>; 7] = [
         ("program /data/x", Box::new(|o| ran(o, "/data/x", Origin::Volume, 5))),

@@ -145,6 +145,9 @@ static __noinline bool on_socket(struct room *r, struct tracked *t, u32 number, 
 	u32 family, type;
 
 	result = (s32)result;
+	/* No message was sent: libuv asks so, with none and no address of any, whether there is such a call. */
+	if (number == NR_SENDMMSG && !result)
+		return true;
 	if (!tried(result) || !aim(t->slot, t->id, &s))
 		return true;
 	sk = sock_of(file_of(me, r->args[0]));

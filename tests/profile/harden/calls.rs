@@ -27,6 +27,29 @@ fn under_dockers_own_filter_what_is_refused_is_told_and_what_is_newer_is_not_the
 }
 
 #[test]
+fn who_never_gave_a_file_a_mode_may_give_one_that_makes_no_program_of_it() {
+    for engines in [DOCKER, PODMAN] {
+        let plan = hardened(&profile(&["openat"]), &document(&engine(engines)), true);
+        let filter = edit(&plan, "/linux/seccomp").unwrap();
+        let gives = |mode: u64| {
+            let by_second = |name| answer(filter, name, &[7, mode, 0, 0, 0, 0]);
+            [by_second("chmod"), by_second("fchmod"), answer(filter, "fchmodat", &[7, 9, mode, 0, 0, 0])]
+        };
+        // A copy's, a key's, a pack's of git; with bits that the kernel does not look at.
+        for mode in [0o600, 0o644, 0o660, 0o444, 0, 0xFFFF_0000_0180] {
+            assert_eq!(gives(mode), ["ALLOW"; 3], "{mode:o}");
+        }
+        // A dropped program, one for its owner only, set-user-id, set-group-id, sticky.
+        for mode in [0o755, 0o100, 0o010, 0o001, 0o4644, 0o2644, 0o1777, 0o4755] {
+            assert_eq!(gives(mode), ["NOTIFY"; 3], "{mode:o}");
+        }
+        let plan = hardened(&profile(&["fchmod"]), &document(&engine(engines)), true);
+        let filter = edit(&plan, "/linux/seccomp").unwrap();
+        assert_eq!(answer(filter, "chmod", &[7, 0o755, 0, 0, 0, 0]), "ALLOW", "it was seen to give modes");
+    }
+}
+
+#[test]
 fn without_a_listener_the_same_is_refused_and_the_deadly_ends_the_process() {
     let plan = hardened(&profile(&["openat"]), &document(&engine(DOCKER)), false);
     assert_eq!((say(&plan, "mount", 0), say(&plan, "unshare", 0)), ("ERRNO 1".into(), "ERRNO 1".into()));

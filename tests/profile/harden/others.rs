@@ -70,6 +70,65 @@ fn written_places_become_scratch_but_not_where_the_engine_or_the_policy_mounts()
 }
 
 #[test]
+fn tmp_can_be_written_whatever_was_seen_but_where_the_engine_or_the_policy_has_something_there() {
+    let (learnt, needs, mut policy) = (profile(&["read"]), needs(), policy());
+    let given = |policy: &Policy, value: &Value| {
+        let document = document(value);
+        let given = Given { profile: &learnt, document: &document, policy, needs: &needs, listener: None };
+        harden(&given).unwrap().scratch
+    };
+    let mut value = engine(DOCKER);
+    let scratch = given(&policy, &value);
+    assert_eq!((scratch.len(), scratch[0].path.as_path(), scratch[0].exec), (1, Path::new("/tmp"), false));
+    assert_eq!(scratch[0].size_bytes, Some(policy.scratch_size_bytes));
+    policy.scratch = policy::values::scratch("/tmp:8m").unwrap();
+    assert!(given(&policy, &value).is_empty());
+    policy.scratch.clear();
+    value["mounts"].as_array_mut().unwrap().push(json!({"destination": "/tmp", "type": "bind", "source": "/x"}));
+    assert!(given(&policy, &value).is_empty());
+}
+
+#[test]
+fn a_folder_below_tmp_is_mounted_after_it() {
+    let learnt = changed(|o| {
+        o.workload_behaviour.writes.insert("/tmp/deep/file".into(), write(seen(0, 0, 1)));
+    });
+    let plan = hardened(&learnt, &document(&engine(DOCKER)), true);
+    let places: Vec<&str> = plan.scratch.iter().map(|s| s.path.to_str().unwrap()).collect();
+    assert_eq!(places, ["/tmp", "/tmp/deep"]);
+}
+
+#[test]
+fn a_server_of_which_few_tasks_were_seen_may_have_one_for_each_of_many_connections() {
+    let limit = |peak| {
+        let mut learnt = profile(&[]);
+        learnt.peaks.pids = Some(peak);
+        edit(&hardened(&learnt, &document(&engine(DOCKER)), true), "/linux/resources/pids/limit").cloned()
+    };
+    assert_eq!((limit(7), limit(400)), (Some(json!(1024)), Some(json!(1664))));
+}
+
+#[test]
+fn what_is_refused_life_after_life_is_only_told_and_what_was_denied_after_it_was_seen_also_under_other_names() {
+    let mut learnt = changed(|o| {
+        o.workload_behaviour.writes.insert("/etc/web/a-1".into(), write(seen(0, 0, 1)));
+        o.workload_behaviour.denied_syscalls.insert("keyctl".into(), seen(0, 0, 1));
+        o.exec_behaviour.denied_syscalls.insert("bpf".into(), seen(0, 0, 1));
+        o.forbid();
+    });
+    let habits = |learnt: &Profile| hardened(learnt, &document(&engine(DOCKER)), true).limits.denied_habits;
+    assert_eq!(habits(&learnt), BTreeSet::new(), "once is no habit");
+    let seen = &mut learnt.forbidden.get_mut("denied syscall keyctl").unwrap().seen;
+    seen.generations.insert("another".into(), 1);
+    let by_hand = Decision { at: build::time(1), why: "ours".into() };
+    for item in ["write /etc/web/*", "write /srv/*", "syscall bpf"] {
+        learnt.steering.denied.insert(item.into(), by_hand.clone());
+    }
+    let expected = ["syscall keyctl", "write /etc/web/*"].map(str::to_owned);
+    assert_eq!(habits(&learnt), expected.into());
+}
+
+#[test]
 fn only_the_scratch_that_holds_a_program_that_was_allowed_by_hand_lets_programs_run() {
     let mut learnt = changed(|o| {
         for path in ["/tmp/x", "/run/web.pid", "/srv/cache/a"] {
@@ -202,7 +261,7 @@ fn where_sessions_are_refused_nothing_is_open_for_them() {
 
 #[test]
 fn tasks_are_limited_generously_and_never_above_the_engine() {
-    let learnt = changed(|o| o.peaks.pids = Some(10));
+    let learnt = changed(|o| o.peaks.pids = Some(400));
     let limit = |given: Value| {
         let mut value = engine(DOCKER);
         value["linux"]["resources"]["pids"]["limit"] = given;
@@ -210,9 +269,9 @@ fn tasks_are_limited_generously_and_never_above_the_engine() {
     };
     assert_eq!(
         (limit(Value::Null), limit(json!(-1)), limit(json!(0))),
-        (Some(json!(104)), Some(json!(104)), Some(json!(104)))
+        (Some(json!(1664)), Some(json!(1664)), Some(json!(1664)))
     );
-    assert_eq!((limit(json!(2048)), limit(json!(20))), (Some(json!(104)), None));
+    assert_eq!((limit(json!(2048)), limit(json!(20))), (Some(json!(1664)), None));
 }
 
 #[test]
