@@ -77,6 +77,13 @@ impl Teller {
         self.recorder.record(event, Durability::Synced);
     }
 
+    /// Profiles of other revisions made room for this one's.
+    pub(super) fn removed(&mut self, workload: &str, digests: &[String]) {
+        let mut event = moved::removed(&self.container, workload, digests);
+        event.data.extend(self.common.clone());
+        self.recorder.record(event, Durability::Buffered);
+    }
+
     /// What somebody has to look at before the profile is enforced, of that what came up `now`.
     pub(super) fn waits(&mut self, profile: &Profile, now: &str) {
         let new: Vec<&String> =

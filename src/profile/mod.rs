@@ -20,6 +20,7 @@ pub mod filter;
 pub(crate) mod folder;
 pub mod gc;
 pub mod generalise;
+pub mod head;
 pub mod items;
 pub mod layers;
 pub mod merge;

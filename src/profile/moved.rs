@@ -1,9 +1,10 @@
-//! What is told of a profile that moves to another stage. Must not: move it, or write anything.
+//! What is told of a profile that moves to another stage, or goes. Must not: move it, or write anything.
 
 use std::collections::BTreeMap;
 
 use super::document::{Profile, Stage};
 use super::estimate::Progress;
+use super::gc::MAX_REVISIONS;
 use super::items::item_name;
 use super::steering::Step;
 use crate::events::{Event, EventType};
@@ -29,6 +30,16 @@ pub fn event(subject: &str, step: &Step, profile: &Profile, origin: Option<&Prof
         Some(origin) if step.to > Stage::Learning => event.with("difference", difference(origin, profile)),
         Some(_) | None => event,
     }
+}
+
+/// The event of profiles that were removed, `dev.lithify.profile.removed`. `subject` is the container for whose sake it happened.
+pub fn removed(subject: &str, workload: &str, digests: &[String]) -> Event {
+    let named: Vec<&str> = digests.iter().take(MAX_ITEMS).map(String::as_str).collect();
+    Event::new(EventType::Removed, subject, BTreeMap::new())
+        .with("workload", workload)
+        .with("left-out", digests.len() - named.len())
+        .with("revisions", named)
+        .with("why", format!("a workload has room for {MAX_REVISIONS} revisions that nobody has decided about"))
 }
 
 /// What a profile has and the one that it began with has not, by name, at most a few hundred.

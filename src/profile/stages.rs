@@ -45,7 +45,7 @@ pub enum Start {
 pub struct Situation<'a> {
     /// The profile of the container's revision.
     pub own: Option<&'a Profile>,
-    /// The newest profile of its workload, where its revision has none.
+    /// The profile of another revision of its workload, where its own has none: one that is past learning, if there is any.
     pub sibling: Option<&'a Profile>,
     /// Nothing that is learnt would mean anything: a pod's pause container.
     pub is_sandbox: bool,

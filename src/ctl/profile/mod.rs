@@ -177,14 +177,12 @@ fn is_hex(text: &str) -> bool {
 
 /// The profile of the revision whose digest begins so.
 fn revision(data_dir: &Path, workload: &str, start: &str) -> Result<Profile> {
-    let all = store::profiles(data_dir, workload)?;
-    if all.is_empty() {
-        bail!("{}", unknown(data_dir, workload)?);
-    }
-    let named = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(start));
-    let mut fitting: Vec<_> = all.into_iter().filter(|stored| !start.is_empty() && named(&stored.path)).collect();
+    let mut fitting = store::profiles_named(data_dir, workload, start)?;
     match fitting.len() {
         1 => fitting.remove(0).document,
+        0 if !store::profiled_workloads(data_dir)?.iter().any(|known| known == workload) => {
+            bail!("{}", unknown(data_dir, workload)?)
+        }
         0 => bail!("no revision of {workload} begins with {}; see 'lithifyctl profile list'", quote(start)),
         n => bail!("{n} revisions of {workload} begin with {}; give more of it", quote(start)),
     }
