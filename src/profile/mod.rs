@@ -28,6 +28,7 @@ pub mod moved;
 pub mod observation;
 pub mod revision;
 pub mod schema;
+pub mod shorten;
 pub mod stages;
 pub mod steered;
 pub mod steering;

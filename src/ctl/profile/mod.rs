@@ -53,8 +53,9 @@ const VERBS: &[(&str, &str, Verb)] = &[
 ];
 
 const TAIL: &str = "
-WORKLOAD is its name, for the revision that was seen last, of those that run on this node where any does; WORKLOAD@REVISION is
-that revision, of which the beginning is enough; a path with a slash at its beginning, ./ or ../, is a file.
+WORKLOAD is its name, under Kubernetes with its namespace (shop/web), for the revision that was seen last, of those that run on
+this node where any does; WORKLOAD@REVISION is that revision, of which the beginning is enough; a path with a slash at its
+beginning, ./ or ../, is a file.
 ";
 
 /// Runs one verb.

@@ -8,11 +8,11 @@ use std::path::Path;
 use anyhow::{Error, Result, ensure};
 
 use super::{PROFILES, Stored, file_name, read, read_profile_in};
+use crate::profile::Profile;
 use crate::profile::document::Stage;
 use crate::profile::filename::escape;
 use crate::profile::folder::{Entry, Folder};
 use crate::profile::head::{Age, Head};
-use crate::profile::Profile;
 
 /// Most profiles that are looked at: more than the store keeps of those that nobody has decided about.
 const MAX_LOOKS: usize = 512;
