@@ -302,10 +302,10 @@ impl Seat {
                 .with("candidate", newest.revision.digest.as_str())
                 .with("changed", stages::differing(&newest.revision, &self.revision));
             self.tell(event);
-            let live = || learn::living(&self.config.state_dir, &self.workload);
+            let live = || learn::living(&self.config.state_dir).remove(&self.workload).unwrap_or_default();
             let removed = gc::trim_revisions(&self.config.data_dir, &self.workload, gc::STARTING, live, false)?;
-            if !removed.is_empty() {
-                self.tell(moved::removed(&self.id, &self.workload, &removed));
+            if let Some(event) = moved::removed(&self.id, "revisions", &removed) {
+                self.tell(event.with("workload", self.workload.as_str()));
             }
         }
         Ok(())

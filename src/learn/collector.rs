@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::ground::Ground;
 use super::life::{Life, Look, now};
-use super::living::living;
+use super::living::make_room;
 use super::messages::{Reply, Request};
 use super::presence;
 use super::subject::{Purpose, Subject};
@@ -17,7 +17,7 @@ use super::tell::Teller;
 use crate::events::clock;
 use crate::profile::enforced::Enforced;
 use crate::profile::steering::Steering;
-use crate::profile::{Observation, Profile, Stage, gc, store};
+use crate::profile::{Observation, Profile, Stage, store};
 use crate::sys::signals::SignalFd;
 use crate::sys::{memory, process, socket};
 
@@ -337,18 +337,8 @@ impl Collector {
             }
             Err(error) => life.complain(&format!("{error:#}")),
         }
-        self.make_room();
+        make_room(&self.ground.subject, &mut self.teller);
         Some(observation.id)
-    }
-
-    /// Each new argument of somebody's makes a revision: their profiles must not fill the disk.
-    fn make_room(&mut self) {
-        let Subject { data_dir, state_dir, workload, .. } = &self.ground.subject;
-        match gc::trim_revisions(data_dir, workload, gc::ROOM, || living(state_dir, workload), false) {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => self.teller.removed(workload, &removed),
-            Err(error) => self.teller.degraded(&format!("{error:#}")),
-        }
     }
 
     fn observe(&mut self, look: Look) {
@@ -395,9 +385,7 @@ impl Collector {
         let live = |o: &Observation| presence::is_alive(&subject.state_dir, &o.id);
         match store::recover(&subject.data_dir, &subject.workload, live) {
             Ok((folded, failed)) => {
-                if folded > 0 {
-                    self.teller.recovered(folded);
-                }
+                self.teller.recovered(folded);
                 failed.iter().for_each(|error| self.teller.degraded(&format!("{error:#}")));
             }
             Err(error) => self.teller.degraded(&format!("{error:#}")),

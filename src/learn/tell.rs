@@ -77,11 +77,12 @@ impl Teller {
         self.recorder.record(event, Durability::Synced);
     }
 
-    /// Profiles of other revisions made room for this one's.
-    pub(super) fn removed(&mut self, workload: &str, digests: &[String]) {
-        let mut event = moved::removed(&self.container, workload, digests);
-        event.data.extend(self.common.clone());
-        self.recorder.record(event, Durability::Buffered);
+    /// Other `revisions`, or `workloads`, made room for this one.
+    pub(super) fn removed(&mut self, what: &str, names: &[String]) {
+        if let Some(mut event) = moved::removed(&self.container, what, names) {
+            event.data.extend(self.common.clone());
+            self.recorder.record(event, Durability::Buffered);
+        }
     }
 
     /// What somebody has to look at before the profile is enforced, of that what came up `now`.
@@ -102,8 +103,10 @@ impl Teller {
 
     /// What earlier collectors, which did not live to do it, had seen is part of their profiles now.
     pub(super) fn recovered(&mut self, count: usize) {
-        let event = self.event(EventType::Learnt).with("recovered", count);
-        self.recorder.record(event, Durability::Buffered);
+        if count > 0 {
+            let event = self.event(EventType::Learnt).with("recovered", count);
+            self.recorder.record(event, Durability::Buffered);
+        }
     }
 
     /// What the baseline forbids, and nobody has allowed.

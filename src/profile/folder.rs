@@ -26,7 +26,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// Most names that are listed.
 const MAX_NAMES: usize = 100_000;
 
-/// A document's file. The one that was written first is the least.
+/// A document's file, or a folder. The one that was written first is the least.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// When it was written: seconds since 1970, and nanoseconds.
@@ -170,6 +170,21 @@ impl Folder {
         }
     }
 
+    /// Removes a folder in it with the documents that it has; what else is in it, or comes to be, keeps it there.
+    ///
+    /// # Errors
+    /// When it, or one of them, can't be removed.
+    pub fn remove_folder(&self, name: &str) -> Result<()> {
+        let Some(folder) = self.enter(name)? else { return Ok(()) };
+        for Entry { name, .. } in folder.listing(usize::MAX)?.newest {
+            folder.remove(&name)?;
+        }
+        match unlinkat(&self.dir, name, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(nix::Error::ENOENT | nix::Error::ENOTEMPTY | nix::Error::EEXIST) => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("failed to remove {}", folder.path.display())),
+        }
+    }
+
     /// The names in it that do not begin with a dot, sorted.
     ///
     /// # Errors
@@ -194,10 +209,18 @@ impl Folder {
     /// # Errors
     /// When it can't be listed.
     pub fn listing(&self, most: usize) -> Result<Listing> {
+        self.list(most, |name| name.ends_with(".json"))
+    }
+
+    /// The same of what the folder has by names that are wanted.
+    ///
+    /// # Errors
+    /// When it can't be listed.
+    pub fn list(&self, most: usize, is_wanted: impl Fn(&str) -> bool) -> Result<Listing> {
         let mut listing = Listing::default();
         let mut newest = BinaryHeap::new();
         self.each(|name| {
-            if !name.ends_with(".json") {
+            if !is_wanted(name) {
                 return Ok(());
             }
             // One that was removed in the meantime is none.

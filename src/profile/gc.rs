@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::store;
-pub use super::store::{Live, Room, trim_revisions};
+pub use super::store::{Live, Room, trim_revisions, trim_workloads};
 use crate::events::clock;
 
 /// Observations that are kept of one workload without anyone asking for more or fewer.
@@ -28,6 +28,9 @@ pub const ROOM: Room =
     Room { revisions: MAX_REVISIONS, bytes: MAX_REVISION_BYTES, newest: NEWEST, patience: usize::MAX };
 /// The same for a container that is about to start.
 pub const STARTING: Room = Room { patience: 4 * MAX_REVISIONS, ..ROOM };
+/// Workloads of one namespace that are kept, but for those that [`store::trim_workloads`] never removes: each may take as much as
+/// [`ROOM`] has.
+pub const WORKLOADS: Room = Room { revisions: 512, bytes: u64::MAX / 2, ..ROOM };
 /// An observation that a crash cut short is no longer written once it is this old: several times the longest interval.
 const SURELY_CUT_SHORT: Duration = Duration::from_secs(24 * 3600);
 

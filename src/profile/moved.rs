@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::document::{Profile, Stage};
 use super::estimate::Progress;
-use super::gc::MAX_REVISIONS;
 use super::items::item_name;
 use super::steering::Step;
 use crate::events::{Event, EventType};
@@ -32,14 +31,15 @@ pub fn event(subject: &str, step: &Step, profile: &Profile, origin: Option<&Prof
     }
 }
 
-/// The event of profiles that were removed, `dev.lithify.profile.removed`. `subject` is the container for whose sake it happened.
-pub fn removed(subject: &str, workload: &str, digests: &[String]) -> Event {
-    let named: Vec<&str> = digests.iter().take(MAX_ITEMS).map(String::as_str).collect();
-    Event::new(EventType::Removed, subject, BTreeMap::new())
-        .with("workload", workload)
-        .with("left-out", digests.len() - named.len())
-        .with("revisions", named)
-        .with("why", format!("a workload has room for {MAX_REVISIONS} revisions that nobody has decided about"))
+/// The event of profiles that were removed, `dev.lithify.profile.removed`: of `revisions` of a workload, or of whole `workloads`
+/// of a namespace. `subject` is the container for whose sake it happened. `None` if there are none.
+pub fn removed(subject: &str, what: &str, names: &[String]) -> Option<Event> {
+    let named: Vec<&str> = names.iter().take(MAX_ITEMS).map(String::as_str).collect();
+    let event = Event::new(EventType::Removed, subject, BTreeMap::new())
+        .with("left-out", names.len() - named.len())
+        .with(what, named)
+        .with("why", format!("there is no room for more {what} that nobody has decided about"));
+    (!names.is_empty()).then_some(event)
 }
 
 /// What a profile has and the one that it began with has not, by name, at most a few hundred.

@@ -21,7 +21,7 @@ mod removal;
 mod revisions;
 
 pub use fold::{Folded, fold_by_rules, fold_observation, recover};
-pub use removal::{Live, Room, remove_profile, trim_revisions};
+pub use removal::{Live, Room, remove_profile, trim_revisions, trim_workloads};
 pub use revisions::{Sibling, newest_profile, profiles_named, sibling};
 
 const OBSERVATIONS: &str = "observations";

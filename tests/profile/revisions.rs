@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lithify::profile::gc::{Live, Room, trim_revisions};
+use lithify::profile::gc::{Live, Room, trim_revisions, trim_workloads};
 use lithify::profile::shorten::MAX_CARRIED;
 use lithify::profile::steering::Decision;
 use lithify::profile::{Profile, Progress, Stage, gc, stages, store};
@@ -257,4 +257,45 @@ fn a_copy_of_a_copy_of_a_copy_holds_what_was_seen_and_is_not_surer_than_before()
     }
     assert!(line.generations.len() <= MAX_CARRIED + 3, "{}", line.generations.len());
     line.check().unwrap();
+}
+
+#[test]
+fn a_namespace_of_ever_new_workloads_displaces_its_own_and_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let start = |n: u64, workload: &str| {
+        let mut o = build::full(n);
+        (o.workload, o.revision) = (workload.to_owned(), build::revision(n % 96));
+        store::write_observation(data, &o).unwrap();
+        store::fold_observation(data, &o).unwrap();
+        let age = std::time::Duration::from_secs(1_767_225_600 + n);
+        let folder = store::profile_path(data, workload, "x").parent().unwrap().to_owned();
+        std::fs::File::open(folder).unwrap().set_modified(std::time::UNIX_EPOCH + age).unwrap();
+    };
+    for (n, workload) in ["shop/web", "nginx", "evil/enforced", "evil/lives", "evil/twice"].iter().enumerate() {
+        start(n as u64, workload);
+    }
+    start(100, "evil/twice");
+    store::update_profile(data, "evil/enforced", &build::id(2), |old| {
+        Ok(Profile { stage: Stage::Enforcing, ..old.unwrap() })
+    })
+    .unwrap();
+    for n in 10..20 {
+        start(n, &format!("evil/{n}"));
+    }
+    // The folder's time is that of what was written in it last: these are the oldest.
+    for workload in ["evil/enforced", "evil/lives", "evil/twice"] {
+        let folder = store::profile_path(data, workload, "x").parent().unwrap().to_owned();
+        std::fs::File::open(folder).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    let live = || std::collections::BTreeMap::from([("evil/lives".to_owned(), Live::default())]);
+    let room = Room { revisions: 5, ..SMALL };
+    let none = trim_workloads(data, "shop/web", room, live).unwrap();
+    assert_eq!(none, Vec::<String>::new(), "another namespace is not its to look after");
+    let gone = trim_workloads(data, "evil/19", room, live).unwrap();
+    assert_eq!(gone, (10..18).map(|n| format!("evil/{n}")).collect::<Vec<_>>());
+    let mut left = store::profiled_workloads(data).unwrap();
+    assert_eq!(left, store::observed_workloads(data).unwrap());
+    left.sort();
+    assert_eq!(left, ["evil/18", "evil/19", "evil/enforced", "evil/lives", "evil/twice", "nginx", "shop/web"]);
 }

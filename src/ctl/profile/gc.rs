@@ -49,7 +49,8 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     let keep = Keep { observations: observations.unwrap_or(default), observation_age: older, revision_age: unseen };
     let config = call.settings()?;
     let mut removed = collect(&config.data_dir, keep, clock::now_micros(), dry)?;
-    removed.extend(make_room(&config.data_dir, |workload| living(&config.state_dir, workload), dry)?);
+    let live = living(&config.state_dir);
+    removed.extend(make_room(&config.data_dir, |workload| live.get(workload).cloned().unwrap_or_default(), dry)?);
     if call.json {
         call.print_json(&removed)?;
     } else {

@@ -123,7 +123,7 @@ impl Folded {
             self.digest.clone_from(&o.revision.digest);
             let read = || -> Result<Option<Head>> {
                 let folder = Folder::open(data_dir, &[PROFILES, &escape(&o.workload)])?;
-                folder.map_or(Ok(None), |folder| read_head(&folder, &file_name(&o.revision.digest), &o.workload))
+                folder.map_or(Ok(None), |folder| read_head(&folder, &file_name(&o.revision.digest), Some(&o.workload)))
             };
             self.generations = read().ok().flatten().map(|head| head.generations).unwrap_or_default();
         }

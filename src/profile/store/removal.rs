@@ -1,16 +1,17 @@
-//! Removing profiles: one that somebody names, and those of revisions that nobody is likely to start again, where a workload has
-//! too many. Each new argument makes a revision, and whoever starts containers chooses their arguments.
+//! Removing profiles: one that somebody names, and those that nobody is likely to need again, where a workload has too many
+//! revisions, or a namespace too many workloads. Each new argument makes a revision, each new name a workload, and whoever starts
+//! containers chooses both.
 //!
 //! Owns: which of them go, and that nothing of them stays. Must not: remove one that decides about a container, or that somebody
 //! has decided about.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Result;
 
 use super::revisions::read_head;
-use super::{PROFILES, file_name, read_observation, remove_observation};
+use super::{OBSERVATIONS, PROFILES, file_name, read_observation, remove_observation};
 use crate::profile::filename::escape;
 use crate::profile::folder::{Entry, Folder, Listing};
 use crate::profile::head::Head;
@@ -30,12 +31,12 @@ impl Live {
     }
 }
 
-/// How many profiles a workload has room for.
+/// How many profiles a workload has room for; or a namespace, whose workloads are counted then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Revisions.
+    /// Revisions, or workloads.
     pub revisions: usize,
-    /// The size of all their profiles, in bytes.
+    /// The size of all their profiles, in bytes; nothing is known of workloads'.
     pub bytes: u64,
     /// The newest, which stay whatever they are.
     pub newest: usize,
@@ -77,7 +78,7 @@ pub fn trim_revisions(
     let Listing { mut total, mut bytes, newest } = folder.listing(usize::MAX)?;
     let live = live();
     let may_go = |entry: &Entry| -> Option<Head> {
-        let head = read_head(&folder, &entry.name, workload).ok().flatten()?;
+        let head = read_head(&folder, &entry.name, Some(workload)).ok().flatten()?;
         (!head.is_kept() && !live.has(&head)).then_some(head)
     };
     let mut removable: Vec<(bool, Entry)> = (newest.into_iter().skip(room.newest))
@@ -102,6 +103,79 @@ pub fn trim_revisions(
     Ok(removed)
 }
 
+/// Removes workloads of the namespace that this one is in until so many are left, with all that is known of them; returns their
+/// names. First go those of which nothing was started more than once, of these the oldest; never one with a profile that
+/// [`trim_revisions`] would keep, nor the newest. What is in one namespace is not for another to displace.
+///
+/// # Errors
+/// When a folder can't be opened, listed or locked, or something can't be removed.
+pub fn trim_workloads(
+    data_dir: &Path,
+    workload: &str,
+    room: Room,
+    live: impl FnOnce() -> BTreeMap<String, Live>,
+) -> Result<Vec<String>> {
+    let Some(top) = Folder::open(data_dir, &[PROFILES])? else { return Ok(Vec::new()) };
+    let escaped = escape(workload);
+    let of = |name: &str| name.split_once(SLASH).map(|(namespace, _)| namespace.to_owned());
+    let namespace = of(&escaped);
+    let is_of_it = |name: &str| of(name) == namespace;
+    if !room.is_crowded(&top.list(0, is_of_it)?) {
+        return Ok(Vec::new());
+    }
+    let Listing { mut total, newest, .. } = top.list(usize::MAX, is_of_it)?;
+    let live = live();
+    let may_go = |name: &str| Whole::of(data_dir, name, &live);
+    let mut removable = Vec::new();
+    for entry in newest.into_iter().skip(room.newest).filter(|entry| entry.name != escaped) {
+        removable.extend(may_go(&entry.name).map(|whole| (!whole.is_slight, entry)));
+    }
+    removable.sort();
+    let mut removed = Vec::new();
+    for (_, Entry { name, .. }) in removable {
+        if total <= room.revisions {
+            break;
+        }
+        let Some(folder) = Folder::open(data_dir, &[PROFILES, &name])? else { continue };
+        let _lock = folder.lock()?;
+        // Somebody may have started it, or decided about it, meanwhile.
+        let Some(whole) = may_go(&name) else { continue };
+        top.remove_folder(&name)?;
+        if let Some(observations) = Folder::open(data_dir, &[OBSERVATIONS])? {
+            observations.remove_folder(&name)?;
+        }
+        total -= 1;
+        removed.push(whole.workload);
+    }
+    Ok(removed)
+}
+
+/// A slash in a folder's name.
+const SLASH: &str = "%2F";
+
+/// A workload that may go.
+struct Whole {
+    workload: String,
+    is_slight: bool,
+}
+
+impl Whole {
+    /// `None`: it may not, or nothing is known of it.
+    fn of(data_dir: &Path, name: &str, live: &BTreeMap<String, Live>) -> Option<Whole> {
+        let folder = Folder::open(data_dir, &[PROFILES, name]).ok()??;
+        let mut whole: Option<Whole> = None;
+        for entry in folder.listing(usize::MAX).ok()?.newest {
+            let head = read_head(&folder, &entry.name, None).ok()??;
+            if head.is_kept() || live.contains_key(&head.workload) {
+                return None;
+            }
+            let is_slight = head.is_slight() && whole.is_none_or(|known| known.is_slight);
+            whole = Some(Whole { workload: head.workload, is_slight });
+        }
+        whole
+    }
+}
+
 /// Removes a revision's profile.
 ///
 /// # Errors
@@ -110,7 +184,7 @@ pub fn remove_profile(data_dir: &Path, workload: &str, digest: &str) -> Result<(
     let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(()) };
     let _lock = folder.lock()?;
     let name = file_name(digest);
-    let head = read_head(&folder, &name, workload).ok().flatten();
+    let head = read_head(&folder, &name, Some(workload)).ok().flatten();
     folder.remove(&name)?;
     head.map_or(Ok(()), |head| forget(data_dir, workload, &head))
 }

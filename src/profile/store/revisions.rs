@@ -98,18 +98,21 @@ fn look<'f>(folder: &'f Folder, workload: &'f str) -> Result<impl Iterator<Item 
     };
     let looked = folder.listing(MAX_LOOKS)?.newest.into_iter().take_while(in_reach);
     Ok(looked.filter_map(|entry| {
-        let head = read_head(folder, &entry.name, workload).transpose()?;
+        let head = read_head(folder, &entry.name, Some(workload)).transpose()?;
         // The whole document has the better reason.
         let reason = |error| read_profile_in(folder, &entry.name, Some(workload)).err().unwrap_or(error);
         Some((entry.name.clone(), head.map_err(reason)))
     }))
 }
 
-/// The head of a profile in its workload's folder.
-pub(super) fn read_head(folder: &Folder, name: &str, workload: &str) -> Result<Option<Head>> {
+/// The head of a profile in its workload's folder; `workload` where the caller knows it: folders' names may be cut.
+pub(super) fn read_head(folder: &Folder, name: &str, workload: Option<&str>) -> Result<Option<Head>> {
     read(folder, name, "profile", |bytes| {
         let head = Head::parse(bytes)?;
-        ensure!(head.workload == workload && file_name(head.digest()) == name, "it does not belong here; remove it");
+        let right = folder.path().file_name().is_some_and(|place| place == escape(&head.workload).as_str())
+            && workload.is_none_or(|workload| workload == head.workload)
+            && file_name(head.digest()) == name;
+        ensure!(right, "it does not belong here; remove it");
         Ok(head)
     })
 }
