@@ -1,7 +1,8 @@
 //! What the store keeps no longer: observations that are part of a profile, profiles of revisions beyond what a workload has
 //! room for, and, only when asked, those of revisions that nobody has seen for a while.
 //!
-//! Owns: how much that is. Must not: remove an observation that no profile has, or one that is still being written.
+//! Owns: how much that is. Must not: remove an observation that no profile has, unless there are far too many, or one that is still being
+//! written.
 
 use std::path::Path;
 use std::time::Duration;
@@ -141,7 +142,9 @@ fn superfluous(data_dir: &Path, workload: &str, limits: Limits, now: i64) -> Res
             continue;
         }
         let quiet = observation.ended || older(Some(&observation.until), SURELY_CUT_SHORT, now);
-        if quiet && known.has(data_dir, &observation) {
+        // Where no profile takes them, which is told each time, they must not fill the disk either.
+        let is_lost = i + 4 * MAX_OBSERVATIONS < total;
+        if quiet && (is_lost || known.has(data_dir, &observation)) {
             left = left.saturating_sub(bytes);
             beyond.push(observation.id);
         }

@@ -1,13 +1,13 @@
-//! What a copy of a profile leaves behind: revisions follow each other, each begins with a copy of the one before, and one profile
-//! holds no more than so many generations.
+//! What a profile leaves behind that has more generations than it holds, or is copied: revisions follow each other, and each begins
+//! with a copy of the one before.
 //!
-//! Owns: which generations a copy keeps. Must not: lose an item, or make a profile look surer than it is.
+//! Owns: which generations are kept. Must not: lose an item, or make a profile look surer than it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::{Generation, Profile, Support};
 
-/// Generations that a copy keeps, and what is needed beside these.
+/// Generations that are kept, and what is needed beside these.
 pub const MAX_CARRIED: usize = 256;
 /// Generations that saw an item, at most, that are kept for its sake: one that two saw is no longer one that nobody else did.
 const WITNESSES: usize = 2;
@@ -28,8 +28,8 @@ impl Profile {
                 .collect(),
             ..seen.clone()
         };
-        self.workload_behaviour = self.workload_behaviour.map(&keep);
-        self.exec_behaviour = self.exec_behaviour.map(&keep);
+        self.workload_behaviour = self.workload_behaviour.map(keep);
+        self.exec_behaviour = self.exec_behaviour.map(keep);
         for forbidden in self.forbidden.values_mut() {
             forbidden.seen = keep(&forbidden.seen);
         }

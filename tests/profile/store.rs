@@ -207,3 +207,32 @@ fn a_container_that_starts_all_the_time_does_not_fill_the_store() {
     assert_eq!((ids.len(), ids.last()), (256, Some(&build::id(330))));
     assert_eq!(store::newest_profile(dir.path(), "web").unwrap().unwrap().generations.len(), 330);
 }
+
+#[test]
+fn observations_that_no_profile_takes_do_not_fill_the_store_either() {
+    let dir = tempfile::tempdir().unwrap();
+    store::write_observation(dir.path(), &build::observation(1)).unwrap();
+    for n in 2..=1400 {
+        let o = build::observation(n);
+        let path = dir.path().join("observations/web").join(format!("{}.json", o.id));
+        std::fs::write(path, serde_json::to_vec(&o).unwrap()).unwrap();
+    }
+    store::fold_observation(dir.path(), &build::observation(1400)).unwrap();
+    let ids = ids(dir.path());
+    assert_eq!((ids.len(), ids.last()), (1024, Some(&build::id(1400))));
+}
+
+#[test]
+fn large_observations_go_before_they_are_many() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 1..=12 {
+        store::write_observation(dir.path(), &build::full(n)).unwrap();
+        let path = dir.path().join("observations/web").join(format!("{}.json", build::id(n)));
+        let mut text = std::fs::read(&path).unwrap();
+        text.resize(9_000_000, b' ');
+        std::fs::write(&path, text).unwrap();
+        store::fold_observation(dir.path(), &build::full(n)).unwrap();
+    }
+    let size = store::observations_size(dir.path(), "web").unwrap();
+    assert!(size.1 <= 80 << 20 && ids(dir.path()).contains(&build::id(12)), "{size:?}");
+}
