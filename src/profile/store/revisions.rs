@@ -15,7 +15,7 @@ use crate::profile::folder::{Entry, Folder};
 use crate::profile::head::{Age, Head};
 
 /// Most profiles that are looked at: more than the store keeps of those that nobody has decided about.
-const MAX_LOOKS: usize = 512;
+const MAX_LOOKS: usize = 256;
 /// Most bytes that are read for it.
 const MAX_LOOK_BYTES: u64 = 64 << 20;
 /// Most of those that can't be read that are told.
