@@ -36,6 +36,7 @@ mod noalarm;
 mod plain;
 mod sealed;
 mod sessions;
+mod siblings;
 mod steered;
 mod storm;
 mod tidy;

@@ -72,17 +72,23 @@ pub(super) fn start(
 }
 
 /// What stays the same over updates: the annotation's name, else the engine's for the container and its image, else the
-/// program. `rootfs` is the root filesystem as the engine made it: beside it Docker and Podman note the image.
+/// program. Where the engine names a namespace, all of these are names within it: whoever writes pods of one has no way to
+/// call a workload as one of another is called. `rootfs` is the root filesystem as the engine made it: beside it Docker and
+/// Podman note the image.
 pub fn workload(policy: &Policy, names: &EngineNames, document: &Document, rootfs: &Path, id: &str) -> String {
-    if let Some(name) = &policy.workload {
-        return name.clone();
+    let name = own_name(policy, names, document, rootfs, id);
+    match &names.namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name,
     }
+}
+
+fn own_name(policy: &Policy, names: &EngineNames, document: &Document, rootfs: &Path, id: &str) -> String {
     let program = document.args().first().and_then(|a| a.rsplit('/').next().map(str::to_owned));
-    match (&names.namespace, &names.container, &names.image) {
-        (Some(namespace), Some(container), _) => format!("{namespace}/{container}"),
-        (None, Some(container), _) => container.clone(),
-        (_, None, Some(image)) => note::repository(image).unwrap_or(image).to_owned(),
-        (_, None, None) => {
+    match (&policy.workload, &names.container, &names.image) {
+        (Some(name), _, _) | (None, Some(name), _) => name.clone(),
+        (None, None, Some(image)) => note::repository(image).unwrap_or(image).to_owned(),
+        (None, None, None) => {
             // Many images begin with the same program (`docker-entrypoint.sh`): by their names they are told apart.
             let noted = note::image(rootfs, id).and_then(|image| image.repository);
             let noted = noted.filter(|name| policy::names::profile(name).is_ok());
@@ -117,11 +123,29 @@ mod tests {
             ("io.kubernetes.cri.image-name", "registry/web:1"),
         ];
         assert_eq!(named(&pod, r#"["/bin/web"]"#), "shop/web");
-        assert_eq!(named(&[&pod[..], &[("lithify.dev/workload", "mine")]].concat(), "[]"), "mine");
         assert_eq!(named(&pod[1..], "[]"), "web");
         assert_eq!(named(&[], r#"["/usr/sbin/nginx","-g"]"#), "nginx");
         assert_eq!(named(&[], r#"["/usr/sbin/"]"#), "the-id");
         assert_eq!(named(&[], "null"), "the-id");
+    }
+
+    #[test]
+    fn no_pod_has_a_name_of_another_namespaces_workload() {
+        let pod = |namespace| {
+            [
+                ("io.kubernetes.cri.container-type", "container"),
+                ("io.kubernetes.cri.sandbox-namespace", namespace),
+                ("io.kubernetes.cri.image-name", "docker.io/shop/payments:1"),
+                ("lithify.dev/workload", "payments"),
+            ]
+        };
+        assert_eq!(named(&pod("shop"), "[]"), "shop/payments");
+        assert_eq!(named(&pod("evil"), "[]"), "evil/payments");
+        // What the image or the program is called is theirs to choose as well.
+        assert_eq!(named(&pod("evil")[..3], "[]"), "evil/shop/payments");
+        assert_eq!(named(&pod("evil")[..2], r#"["payments"]"#), "evil/payments");
+        // Where nobody names a namespace, there is one for the whole node.
+        assert_eq!(named(&pod("evil")[3..], "[]"), "payments");
     }
 
     #[test]

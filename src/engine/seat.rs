@@ -15,10 +15,11 @@ use crate::events::{Durability, EngineNames, Event, EventType, Journal, Recorder
 use crate::guard::Limits;
 use crate::harden::{Given, harden};
 use crate::identity;
+use crate::learn;
 use crate::policy::{self, Config, Mode, Overrides, Policy, RootfsKind, Standing};
 use crate::profile::stages::{self, Situation, Start};
 use crate::profile::steering::Canary;
-use crate::profile::{Profile, Revision, Stage, moved, store};
+use crate::profile::{Profile, Revision, Stage, gc, moved, store};
 use crate::record::{Record, Remarks};
 use crate::runtime::needs::{self, Needs};
 use crate::spec::{Document, seal};
@@ -154,10 +155,14 @@ impl Seat {
         let own = store::own_profile(data_dir, chosen.profile.as_deref(), &self.workload, &self.revision.digest)?;
         let mut remarks = Remarks::default();
         let sibling = match (&own, mode) {
-            (None, Mode::Auto) => store::newest_profile(data_dir, &self.workload).unwrap_or_else(|error| {
-                remarks.degraded.push(format!("{error:#}: what this workload was seen to do before is not known"));
-                None
-            }),
+            (None, Mode::Auto) => {
+                let found = store::sibling(data_dir, &self.workload);
+                let store::Sibling { profile, unreadable } = found
+                    .unwrap_or_else(|error| store::Sibling { unreadable: vec![error], ..store::Sibling::default() });
+                let missing = |error| format!("{error:#}: what this workload was seen to do there is not known");
+                remarks.degraded.extend(unreadable.iter().map(missing));
+                profile
+            }
             (Some(_), _) | (None, _) => None,
         };
         let replicas = self.replicas();
@@ -297,6 +302,11 @@ impl Seat {
                 .with("candidate", newest.revision.digest.as_str())
                 .with("changed", stages::differing(&newest.revision, &self.revision));
             self.tell(event);
+            let live = || learn::living(&self.config.state_dir).remove(&self.workload).unwrap_or_default();
+            let removed = gc::trim_revisions(&self.config.data_dir, &self.workload, gc::STARTING, live, false)?;
+            if let Some(event) = moved::removed(&self.id, "revisions", &removed) {
+                self.tell(event.with("workload", self.workload.as_str()));
+            }
         }
         Ok(())
     }

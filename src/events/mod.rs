@@ -75,6 +75,9 @@ pub enum EventType {
     /// A profile has moved away from being enforced.
     #[serde(rename = "dev.lithify.profile.demoted")]
     Demoted,
+    /// Profiles of revisions that nobody is likely to start again made room for others.
+    #[serde(rename = "dev.lithify.profile.removed")]
+    Removed,
     /// Part of the watch, or the journal, does not work as it should.
     #[serde(rename = "dev.lithify.watch.degraded")]
     Degraded,
@@ -107,7 +110,7 @@ pub const MAX_LINE: usize = 64 << 10;
 
 impl EventType {
     /// Every type.
-    pub const ALL: [EventType; 13] = [
+    pub const ALL: [EventType; 14] = [
         EventType::Started,
         EventType::Breach,
         EventType::Restarted,
@@ -120,6 +123,7 @@ impl EventType {
         EventType::Promoted,
         EventType::Waiting,
         EventType::Demoted,
+        EventType::Removed,
         EventType::Degraded,
     ];
 
@@ -138,6 +142,7 @@ impl EventType {
             EventType::Promoted => "dev.lithify.profile.promoted",
             EventType::Waiting => "dev.lithify.profile.waiting",
             EventType::Demoted => "dev.lithify.profile.demoted",
+            EventType::Removed => "dev.lithify.profile.removed",
             EventType::Degraded => "dev.lithify.watch.degraded",
         }
     }

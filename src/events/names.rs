@@ -9,6 +9,11 @@ use super::EngineNames;
 /// Longest name that is kept, in bytes: Kubernetes allows 253, image references somewhat more.
 const MAX_NAME_LEN: usize = 512;
 
+/// CRI-O always sets this. It hands on every annotation of a pod, those of other engines' keys as well, which are then the
+/// pod's author's; its own keys, and the kubelet's labels, it sets itself.
+const OF_CRIO: &str = "io.kubernetes.cri-o.ContainerType";
+/// What the keys begin with that CRI-O does not set.
+const OTHERS: [&str; 3] = ["io.kubernetes.cri.", "nerdctl/", "io.podman."];
 const NAMESPACE: &[&str] = &["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace", "nerdctl/namespace"];
 const POD: &[&str] = &["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"];
 // CRI-O's own `io.kubernetes.cri-o.Name` is the long name with the pod's in it, and so comes last.
@@ -27,7 +32,10 @@ impl EngineNames {
     ///
     /// Values that are empty, overlong or have control characters count as missing.
     pub fn from_annotations(annotations: &BTreeMap<String, String>) -> EngineNames {
-        let first = |keys: &[&str]| keys.iter().find_map(|key| annotations.get(*key).filter(|v| is_name(v))).cloned();
+        let is_crio = annotations.contains_key(OF_CRIO);
+        let counts = |key: &str| !is_crio || !OTHERS.iter().any(|others| key.starts_with(others));
+        let value = |key: &&str| annotations.get(*key).filter(|v| counts(key) && is_name(v));
+        let first = |keys: &[&str]| keys.iter().find_map(value).cloned();
         let sandbox = first(KIND).is_some_and(|kind| kind == "sandbox");
         // CRI-O names a sandbox's container "POD", its predecessor's word for it.
         let container = first(CONTAINER).filter(|name| !(sandbox && name == "POD"));
@@ -82,6 +90,27 @@ mod tests {
         ]);
         assert_eq!((crio.container.as_deref(), crio.image.as_deref()), (Some("nginx"), Some("nginx:1")));
         assert_eq!(names(&[("nerdctl/name", "web")]).container.as_deref(), Some("web"));
+    }
+
+    #[test]
+    fn under_crio_a_pods_author_has_no_way_to_name_another_namespace_or_a_pause_container() {
+        let found = names(&[
+            ("io.kubernetes.cri-o.ContainerType", "container"),
+            ("io.kubernetes.pod.namespace", "evil"),
+            ("io.kubernetes.container.name", "web"),
+            ("io.kubernetes.cri.sandbox-namespace", "shop"),
+            ("io.kubernetes.cri.sandbox-name", "api-0"),
+            ("io.kubernetes.cri.container-name", "api"),
+            ("io.kubernetes.cri.container-type", "sandbox"),
+            ("io.kubernetes.cri.image-name", "shop/api"),
+            ("nerdctl/image", "shop/api"),
+        ]);
+        let expected = EngineNames {
+            namespace: Some("evil".to_string()),
+            container: Some("web".to_string()),
+            ..EngineNames::default()
+        };
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::ground::Ground;
 use super::life::{Life, Look, now};
+use super::living::make_room;
 use super::messages::{Reply, Request};
 use super::presence;
 use super::subject::{Purpose, Subject};
@@ -336,6 +337,7 @@ impl Collector {
             }
             Err(error) => life.complain(&format!("{error:#}")),
         }
+        make_room(&self.ground.subject, &mut self.teller);
         Some(observation.id)
     }
 
@@ -383,9 +385,7 @@ impl Collector {
         let live = |o: &Observation| presence::is_alive(&subject.state_dir, &o.id);
         match store::recover(&subject.data_dir, &subject.workload, live) {
             Ok((folded, failed)) => {
-                if folded > 0 {
-                    self.teller.recovered(folded);
-                }
+                self.teller.recovered(folded);
                 failed.iter().for_each(|error| self.teller.degraded(&format!("{error:#}")));
             }
             Err(error) => self.teller.degraded(&format!("{error:#}")),

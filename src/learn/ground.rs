@@ -69,8 +69,8 @@ impl Ground {
         self.sensor.take().map(Sensor::leave)
     }
 
-    /// The profile to compare with: the one that was named, the revision's own, or the newest of its workload.
-    pub(super) fn profile(&self) -> Result<Option<Profile>> {
+    /// The profile to compare with: the one that was named, the revision's own, or the one that its own would begin with.
+    pub(super) fn profile(&mut self) -> Result<Option<Profile>> {
         let Subject { data_dir, workload, revision, purpose, .. } = &self.subject;
         let named = match purpose {
             Purpose::Observe { profile } => profile.as_deref(),
@@ -78,7 +78,11 @@ impl Ground {
         };
         match store::own_profile(data_dir, named, workload, &revision.digest)? {
             Some(own) => Ok(Some(own)),
-            None => store::newest_profile(data_dir, workload),
+            None => {
+                let store::Sibling { profile, unreadable } = store::sibling(data_dir, workload)?;
+                self.degraded.extend(unreadable.iter().map(|error| format!("{error:#}")));
+                Ok(profile)
+            }
         }
     }
 

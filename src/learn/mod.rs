@@ -14,11 +14,13 @@
 //! | `observe.rs`, `addresses.rs` | pure: from what was seen to items |
 //! | `tell.rs` | the events |
 //! | `presence.rs` | which collectors live, and waiting for one to end |
+//! | `living.rs` | which revisions of a workload are not to be missed |
 
 pub mod addresses;
 mod collector;
 mod ground;
 mod life;
+mod living;
 pub mod messages;
 pub mod observe;
 mod peaks;
@@ -28,6 +30,7 @@ mod subject;
 mod tell;
 mod written;
 
+pub use living::living;
 pub use messages::{Reply, Request};
 pub use start::{Handle, start};
 pub use subject::{Purpose, Subject};

@@ -77,6 +77,14 @@ impl Teller {
         self.recorder.record(event, Durability::Synced);
     }
 
+    /// Other `revisions`, or `workloads`, made room for this one.
+    pub(super) fn removed(&mut self, what: &str, names: &[String]) {
+        if let Some(mut event) = moved::removed(&self.container, what, names) {
+            event.data.extend(self.common.clone());
+            self.recorder.record(event, Durability::Buffered);
+        }
+    }
+
     /// What somebody has to look at before the profile is enforced, of that what came up `now`.
     pub(super) fn waits(&mut self, profile: &Profile, now: &str) {
         let new: Vec<&String> =
@@ -95,8 +103,10 @@ impl Teller {
 
     /// What earlier collectors, which did not live to do it, had seen is part of their profiles now.
     pub(super) fn recovered(&mut self, count: usize) {
-        let event = self.event(EventType::Learnt).with("recovered", count);
-        self.recorder.record(event, Durability::Buffered);
+        if count > 0 {
+            let event = self.event(EventType::Learnt).with("recovered", count);
+            self.recorder.record(event, Durability::Buffered);
+        }
     }
 
     /// What the baseline forbids, and nobody has allowed.

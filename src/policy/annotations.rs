@@ -12,7 +12,7 @@
 //! | `exec` | `allow`, `profile`, `deny` | allow < profile < deny | `allow` |
 //! | `restart-limit` | `5/60s` | tighter: no more restarts and no higher rate | `5/60s` |
 //! | `renew-every` | a duration, `off` | off < long < short | `off` |
-//! | `workload` | a name | free | the engine's names; Docker and Podman: the image's repository; else the first program's |
+//! | `workload` | a name, within the namespace that the engine names | free | the engine's names; Docker and Podman: the image's repository; else the first program's |
 //! | `profile` | a stored profile, in `observe` and `enforce` | free | the workload's own |
 //! | `scratch` | `/tmp:64m,/data` | free, except below system folders (`scratch`) and with `:exec` (`scratch-exec`) | none |
 //!

@@ -3,7 +3,8 @@
 use super::suggest::quote;
 use super::values::Parsed;
 
-/// `workload`: 1 to 128 letters, digits, `.`, `_` or `-`, the first a letter or digit. It becomes a file name.
+/// `workload`: 1 to 128 letters, digits, `.`, `_` or `-`, the first a letter or digit. It becomes a file name, and what
+/// stands before a slash in it is the namespace, which is not the author's to choose.
 ///
 /// # Errors
 /// When it is not of that form.
@@ -12,6 +13,13 @@ pub fn workload(text: &str) -> Parsed<String> {
     let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if first && text.len() <= 128 && text.bytes().all(ok) {
         return Ok(text.to_string());
+    }
+    if text.contains('/') {
+        return Err(format!(
+            "{} is not a workload name: it holds within its Kubernetes namespace, which goes before the name by itself; \
+             leave out all up to the slash",
+            quote(text)
+        ));
     }
     Err(format!(
         "{} is not a workload name; use 1 to 128 letters, digits, '.', '_' and '-', a letter or digit first",
@@ -60,6 +68,7 @@ mod tests {
         for bad in ["", ".web", "-web", "shop/web", "a b", "é", &"x".repeat(129)] {
             assert!(workload(bad).is_err(), "{bad:?}");
         }
+        assert!(workload("shop/web").is_err_and(|why| why.contains("within its Kubernetes namespace")));
     }
 
     proptest! {

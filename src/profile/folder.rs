@@ -2,6 +2,8 @@
 //!
 //! Owns: whom the store trusts, bounded reading, locks. Must not: know what the files mean.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fs::{File, TryLockError};
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -11,8 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::dir::Dir;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::check::MAX_BYTES;
@@ -23,6 +25,28 @@ use crate::sys::durable;
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// Most names that are listed.
 const MAX_NAMES: usize = 100_000;
+
+/// A document's file, or a folder. The one that was written first is the least.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// When it was written: seconds since 1970, and nanoseconds.
+    pub written: (i64, i64),
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What there is in a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Documents.
+    pub total: usize,
+    /// The size of all of them.
+    pub bytes: u64,
+    /// Those that were written last, the newest first.
+    pub newest: Vec<Entry>,
+}
 
 /// An open folder.
 pub struct Folder {
@@ -146,30 +170,86 @@ impl Folder {
         }
     }
 
+    /// Removes a folder in it with the documents that it has; what else is in it, or comes to be, keeps it there.
+    ///
+    /// # Errors
+    /// When it, or one of them, can't be removed.
+    pub fn remove_folder(&self, name: &str) -> Result<()> {
+        let Some(folder) = self.enter(name)? else { return Ok(()) };
+        for Entry { name, .. } in folder.listing(usize::MAX)?.newest {
+            folder.remove(&name)?;
+        }
+        match unlinkat(&self.dir, name, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(nix::Error::ENOENT | nix::Error::ENOTEMPTY | nix::Error::EEXIST) => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("failed to remove {}", folder.path.display())),
+        }
+    }
+
     /// The names in it that do not begin with a dot, sorted.
     ///
     /// # Errors
     /// When it can't be listed, or has more names than is reasonable.
     pub fn names(&self) -> Result<Vec<String>> {
-        let listing = || format!("failed to list folder {}", self.path.display());
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = Dir::openat(&self.dir, ".", flags, Mode::empty()).with_context(listing)?;
         let mut names = Vec::new();
-        for entry in dir {
-            let entry = entry.with_context(listing)?;
-            // Ours are ASCII; another's need not be shown.
-            let Ok(name) = entry.file_name().to_str() else { continue };
-            if !name.starts_with('.') {
-                names.push(name.to_string());
-            }
+        self.each(|name| {
+            names.push(name.to_string());
             ensure!(
                 names.len() <= MAX_NAMES,
                 "failed to list folder {}: more than {MAX_NAMES} names; run 'lithifyctl profile gc'",
                 self.path.display()
             );
-        }
+            Ok(())
+        })?;
         names.sort();
         Ok(names)
+    }
+
+    /// How many documents there are, how large all of them, and the `most` of them that were written last. None is opened.
+    ///
+    /// # Errors
+    /// When it can't be listed.
+    pub fn listing(&self, most: usize) -> Result<Listing> {
+        self.list(most, |name| name.ends_with(".json"))
+    }
+
+    /// The same of what the folder has by names that are wanted.
+    ///
+    /// # Errors
+    /// When it can't be listed.
+    pub fn list(&self, most: usize, is_wanted: impl Fn(&str) -> bool) -> Result<Listing> {
+        let mut listing = Listing::default();
+        let mut newest = BinaryHeap::new();
+        self.each(|name| {
+            if !is_wanted(name) {
+                return Ok(());
+            }
+            // One that was removed in the meantime is none.
+            let Ok(meta) = fstatat(&self.dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { return Ok(()) };
+            let bytes = u64::try_from(meta.st_size).unwrap_or(0);
+            listing.total += 1;
+            listing.bytes = listing.bytes.saturating_add(bytes);
+            newest.push(Reverse(Entry { written: (meta.st_mtime, meta.st_mtime_nsec), name: name.to_owned(), bytes }));
+            if newest.len() > most {
+                newest.pop();
+            }
+            Ok(())
+        })?;
+        listing.newest = newest.into_sorted_vec().into_iter().map(|Reverse(entry)| entry).collect();
+        Ok(listing)
+    }
+
+    /// Calls `with` for each name that does not begin with a dot.
+    fn each(&self, mut with: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        let listing = || format!("failed to list folder {}", self.path.display());
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        for entry in Dir::openat(&self.dir, ".", flags, Mode::empty()).with_context(listing)? {
+            let entry = entry.with_context(listing)?;
+            // Ours are ASCII; another's need not be shown.
+            if let Some(name) = entry.file_name().to_str().ok().filter(|name| !name.starts_with('.')) {
+                with(name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until no other process of ours changes this folder; until the lock is dropped, none does.

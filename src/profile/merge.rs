@@ -17,7 +17,7 @@ use super::document::{Forbidden, Generation, MAX_WITNESSES, Profile, Stage, Supp
 use super::generalise;
 use super::observation::{self, Loss, Observation, Peaks, Sighting};
 
-/// Most generations that a profile holds. By then there is nothing more to be had from another.
+/// Most generations that a profile holds. By then those that say least are left out ([`Profile::fold`]).
 pub const MAX_GENERATIONS: usize = 4096;
 
 /// What two profiles may differ in and be merged all the same; the result bears the first one's. Where they do differ,
@@ -80,6 +80,10 @@ impl Profile {
                 Ordering::Equal => {}
                 Ordering::Greater => base.forget(&observation.id),
             }
+        }
+        // What is started every minute comes to it in days, and is to be learnt all the same.
+        if base.generations.len() >= MAX_GENERATIONS && !base.generations.contains_key(&observation.id) {
+            base.shorten();
         }
         let folded = merge(&base, &Profile::of(observation), Across::default())?;
         Ok(Profile { stage: self.stage, ..folded })

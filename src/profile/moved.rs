@@ -1,4 +1,4 @@
-//! What is told of a profile that moves to another stage. Must not: move it, or write anything.
+//! What is told of a profile that moves to another stage, or goes. Must not: move it, or write anything.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +29,17 @@ pub fn event(subject: &str, step: &Step, profile: &Profile, origin: Option<&Prof
         Some(origin) if step.to > Stage::Learning => event.with("difference", difference(origin, profile)),
         Some(_) | None => event,
     }
+}
+
+/// The event of profiles that were removed, `dev.lithify.profile.removed`: of `revisions` of a workload, or of whole `workloads`
+/// of a namespace. `subject` is the container for whose sake it happened. `None` if there are none.
+pub fn removed(subject: &str, what: &str, names: &[String]) -> Option<Event> {
+    let named: Vec<&str> = names.iter().take(MAX_ITEMS).map(String::as_str).collect();
+    let event = Event::new(EventType::Removed, subject, BTreeMap::new())
+        .with("left-out", names.len() - named.len())
+        .with(what, named)
+        .with("why", format!("there is no room for more {what} that nobody has decided about"));
+    (!names.is_empty()).then_some(event)
 }
 
 /// What a profile has and the one that it began with has not, by name, at most a few hundred.

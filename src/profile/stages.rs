@@ -45,7 +45,7 @@ pub enum Start {
 pub struct Situation<'a> {
     /// The profile of the container's revision.
     pub own: Option<&'a Profile>,
-    /// The newest profile of its workload, where its revision has none.
+    /// The profile of another revision of its workload, where its own has none: one that is past learning, if there is any.
     pub sibling: Option<&'a Profile>,
     /// Nothing that is learnt would mean anything: a pod's pause container.
     pub is_sandbox: bool,
@@ -227,7 +227,8 @@ fn lived(generation: &Generation, auto: &Auto) -> bool {
 }
 
 /// The profile of a revision that nobody has seen yet: what the workload was seen to do before, to be observed anew. Where
-/// somebody is to look at a demotion first, they still are: what was done since is in the copy. `now`: RFC 3339, UTC.
+/// somebody is to look at a demotion first, they still are: what was done since is in the copy. Of a long past it has so much as
+/// matters. `now`: RFC 3339, UTC.
 pub fn candidate(newest: &Profile, revision: Revision, now: &str) -> Profile {
     let mut why = format!("a new revision begins with what {} was seen to do", newest.revision.digest);
     let demoted = newest.steering.demoted.clone();
@@ -249,7 +250,9 @@ pub fn candidate(newest: &Profile, revision: Revision, now: &str) -> Profile {
         ..Steering::default()
     };
     // What was forbidden before is known as well: it is no news that somebody would have to look at.
-    Profile { revision, stage: Stage::Observing, steering, ..newest.clone() }
+    let mut copy = Profile { revision, stage: Stage::Observing, steering, ..newest.clone() };
+    copy.shorten();
+    copy
 }
 
 /// In what two revisions differ, by the names of their fields.

@@ -17,8 +17,12 @@ use super::folder::Folder;
 use super::{Observation, Profile};
 
 mod fold;
+mod removal;
+mod revisions;
 
-pub use fold::{fold_by_rules, fold_observation, recover};
+pub use fold::{Folded, fold_by_rules, fold_observation, recover};
+pub use removal::{Live, Room, remove_profile, trim_revisions, trim_workloads};
+pub use revisions::{Sibling, newest_profile, profiles_named, sibling};
 
 const OBSERVATIONS: &str = "observations";
 const PROFILES: &str = "profiles";
@@ -67,7 +71,7 @@ pub fn read_observation(data_dir: &Path, workload: &str, id: &str) -> Result<Opt
 /// When the folder can't be opened or listed.
 pub fn observations(data_dir: &Path, workload: &str) -> Result<Vec<Stored<Observation>>> {
     let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &escape(workload)])? else { return Ok(Vec::new()) };
-    every(&folder, workload, read_observation_in)
+    every(&folder, workload, |_| true, read_observation_in)
 }
 
 /// The profile of one revision; `None` if there is none.
@@ -77,25 +81,6 @@ pub fn observations(data_dir: &Path, workload: &str) -> Result<Vec<Stored<Observ
 pub fn read_profile(data_dir: &Path, workload: &str, digest: &str) -> Result<Option<Profile>> {
     let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(None) };
     read_profile_in(&folder, &file_name(digest), Some(workload))
-}
-
-/// The profile of the revision that was seen last; `None` if the workload has no profile.
-///
-/// # Errors
-/// When any of the workload's profiles can't be trusted, read or understood: it might be the newest.
-pub fn newest_profile(data_dir: &Path, workload: &str) -> Result<Option<Profile>> {
-    let mut newest: Option<Profile> = None;
-    for stored in profiles(data_dir, workload)? {
-        let profile = stored.document?;
-        // A copy that nobody has run yet is newer than what it is a copy of.
-        fn key(p: &Profile) -> (Option<&str>, bool, &str) {
-            (p.until(), p.steering.candidate.is_some(), &p.revision.digest)
-        }
-        if newest.as_ref().is_none_or(|newest| key(newest) < key(&profile)) {
-            newest = Some(profile);
-        }
-    }
-    Ok(newest)
 }
 
 /// The profile that this one began as a copy of, where it is still there and can be read.
@@ -119,8 +104,7 @@ pub fn named_profile(data_dir: &Path, name: &str) -> Result<Option<Profile>> {
         return Ok(Some(newest));
     }
     let Some((workload, start)) = name.rsplit_once('@').filter(|(_, start)| !start.is_empty()) else { return Ok(None) };
-    let fits = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(start));
-    let mut named = profiles(data_dir, workload)?.into_iter().filter(|stored| fits(&stored.path));
+    let mut named = profiles_named(data_dir, workload, start)?.into_iter();
     match (named.next(), named.next()) {
         (None, _) => Ok(None),
         (Some(only), None) => only.document.map(Some),
@@ -146,7 +130,7 @@ pub fn own_profile(data_dir: &Path, named: Option<&str>, workload: &str, digest:
 /// When the folder can't be opened or listed.
 pub fn profiles(data_dir: &Path, workload: &str) -> Result<Vec<Stored<Profile>>> {
     let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(Vec::new()) };
-    every(&folder, workload, |folder, name| read_profile_in(folder, name, Some(workload)))
+    every(&folder, workload, |_| true, |folder, name| read_profile_in(folder, name, Some(workload)))
 }
 
 /// Every profile of the node, by workload.
@@ -158,7 +142,8 @@ pub fn all_profiles(data_dir: &Path) -> Result<Vec<Stored<Profile>>> {
     let mut all = Vec::new();
     for name in top.names()? {
         let Some(folder) = Folder::open(data_dir, &[PROFILES, &name])? else { continue };
-        all.extend(every(&folder, &unescape(&name).unwrap_or(name), |f, n| read_profile_in(f, n, None))?);
+        let workload = unescape(&name).unwrap_or(name);
+        all.extend(every(&folder, &workload, |_| true, |folder, name| read_profile_in(folder, name, None))?);
     }
     Ok(all)
 }
@@ -168,15 +153,31 @@ pub fn all_profiles(data_dir: &Path) -> Result<Vec<Stored<Profile>>> {
 /// # Errors
 /// When the store can't be opened or listed.
 pub fn observed_workloads(data_dir: &Path) -> Result<Vec<String>> {
-    let Some(top) = Folder::open(data_dir, &[OBSERVATIONS])? else { return Ok(Vec::new()) };
+    workloads(data_dir, OBSERVATIONS, |folder, name| Ok(read_observation_in(folder, name)?.map(|o| o.workload)))
+}
+
+/// The workloads that have profiles.
+///
+/// # Errors
+/// When the store can't be opened or listed.
+pub fn profiled_workloads(data_dir: &Path) -> Result<Vec<String>> {
+    workloads(data_dir, PROFILES, |folder, name| Ok(read_profile_in(folder, name, None)?.map(|p| p.workload)))
+}
+
+fn workloads(
+    data_dir: &Path,
+    kind: &str,
+    read: impl Fn(&Folder, &str) -> Result<Option<String>>,
+) -> Result<Vec<String>> {
+    let Some(top) = Folder::open(data_dir, &[kind])? else { return Ok(Vec::new()) };
     let mut workloads = Vec::new();
     for name in top.names()? {
         if let Some(workload) = unescape(&name) {
             workloads.push(workload);
-        } else if let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &name])? {
+        } else if let Some(folder) = Folder::open(data_dir, &[kind, &name])? {
             // The name was cut; the documents hold all of it.
-            let mut all = every(&folder, &name, read_observation_in)?.into_iter();
-            workloads.extend(all.find_map(|stored| stored.document.ok()).map(|o| o.workload));
+            let mut all = folder.names()?.into_iter().filter(|n| n.ends_with(".json"));
+            workloads.extend(all.find_map(|name| read(&folder, &name).ok().flatten()));
         }
     }
     Ok(workloads)
@@ -232,16 +233,6 @@ pub fn migrate(data_dir: &Path, workload: &str) -> Result<Vec<Stored<bool>>> {
     Ok(all)
 }
 
-/// Removes a revision's profile.
-///
-/// # Errors
-/// When it can't be removed.
-pub fn remove_profile(data_dir: &Path, workload: &str, digest: &str) -> Result<()> {
-    let Some(folder) = Folder::open(data_dir, &[PROFILES, &escape(workload)])? else { return Ok(()) };
-    let _lock = folder.lock()?;
-    folder.remove(&file_name(digest))
-}
-
 /// Removes an observation.
 ///
 /// # Errors
@@ -251,13 +242,27 @@ pub fn remove_observation(data_dir: &Path, workload: &str, id: &str) -> Result<(
     folder.remove(&file_name(id))
 }
 
-/// The ids of a workload's observations, oldest first, without reading them.
+/// The ids and sizes in bytes of a workload's observations, oldest first, without reading them.
 ///
 /// # Errors
 /// When the folder can't be opened or listed.
-pub fn observation_ids(data_dir: &Path, workload: &str) -> Result<Vec<String>> {
+pub fn observation_files(data_dir: &Path, workload: &str) -> Result<Vec<(String, u64)>> {
     let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &escape(workload)])? else { return Ok(Vec::new()) };
-    Ok(folder.names()?.iter().filter_map(|n| n.strip_suffix(".json")).map(str::to_string).collect())
+    let files = folder.listing(usize::MAX)?.newest.into_iter();
+    let mut ids: Vec<(String, u64)> =
+        files.filter_map(|file| Some((file.name.strip_suffix(".json")?.to_owned(), file.bytes))).collect();
+    ids.sort();
+    Ok(ids)
+}
+
+/// How many observations a workload has, and how large all of them are, in bytes.
+///
+/// # Errors
+/// When the folder can't be opened or listed.
+pub fn observations_size(data_dir: &Path, workload: &str) -> Result<(usize, u64)> {
+    let Some(folder) = Folder::open(data_dir, &[OBSERVATIONS, &escape(workload)])? else { return Ok((0, 0)) };
+    let listing = folder.listing(0)?;
+    Ok((listing.total, listing.bytes))
 }
 
 fn file_name(stem: &str) -> String {
@@ -300,10 +305,11 @@ fn read_observation_in(folder: &Folder, name: &str) -> Result<Option<Observation
 fn every<T>(
     folder: &Folder,
     workload: &str,
+    is_wanted: impl Fn(&str) -> bool,
     read: impl Fn(&Folder, &str) -> Result<Option<T>>,
 ) -> Result<Vec<Stored<T>>> {
     let mut all = Vec::new();
-    for name in folder.names()?.into_iter().filter(|n| n.ends_with(".json")) {
+    for name in folder.names()?.into_iter().filter(|n| n.ends_with(".json") && is_wanted(n)) {
         // One that was removed in the meantime is none.
         if let Some(document) = read(folder, &name).transpose() {
             all.push(Stored { path: folder.path().join(&name), workload: workload.to_string(), document });

@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
         intruded,
     ),
     ("what_somebody_allowed_is_no_alarm_while_observing_and_another_of_its_kind_is_one", allowed),
+    ("what_is_started_in_ever_new_ways_makes_room_and_that_is_told", makes_room),
     ("nothing_is_promoted_by_lives_that_end_in_their_start_up", short_lives),
 ];
 
@@ -128,6 +129,29 @@ fn allowed() {
     for item in forbidden.iter().chain(&beyond) {
         assert!(!item.contains("/srv/miner from") && !item.contains("unshare"), "{item} was allowed");
     }
+}
+
+fn makes_room() {
+    use lithify::profile::{gc, store};
+    let world = World::new();
+    let mut other = live(&world, "a", USUAL, Purpose::Auto(auto()));
+    let own = other.revision.digest.clone();
+    let workload = other.workload.clone();
+    let of = |digest: &str| store::profile_path(&world.data(), &workload, digest);
+    let enforced = format!("{:032x}", 1);
+    for n in 1..=200 {
+        other.revision.digest = format!("{n:032x}");
+        other.stage = if n == 1 { Stage::Enforcing } else { Stage::Learning };
+        std::fs::write(of(&other.revision.digest), store::encode(&other).expect("JSON")).expect("written");
+    }
+    // What is written last is not what this container lives of.
+    live(&world, "b", USUAL, Purpose::Auto(auto()));
+    let left = std::fs::read_dir(of(&own).parent().expect("a folder")).expect("listed").count();
+    assert_eq!(left, gc::MAX_REVISIONS);
+    assert!(of(&own).exists() && of(&enforced).exists(), "{own}");
+    let told = world.events(EventType::Removed);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].data["revisions"].as_array().map(Vec::len), Some(201 - gc::MAX_REVISIONS));
 }
 
 fn short_lives() {

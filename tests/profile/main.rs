@@ -7,6 +7,7 @@ mod export;
 mod harden;
 mod lattice;
 mod model;
+mod revisions;
 mod schema;
 mod steer;
 mod store;

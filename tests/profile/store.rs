@@ -14,6 +14,10 @@ pub fn profile_path(data: &Path) -> PathBuf {
     data.join("profiles/web").join(format!("{}.json", build::id(1)))
 }
 
+fn ids(data: &Path) -> Vec<String> {
+    store::observation_files(data, "web").unwrap().into_iter().map(|(id, _)| id).collect()
+}
+
 #[test]
 fn an_observation_is_written_read_and_folded_and_only_root_can_look() {
     let dir = tempfile::tempdir().unwrap();
@@ -153,7 +157,7 @@ fn a_workload_whose_folder_name_is_cut_is_found_by_its_whole_name() {
 #[test]
 fn gc_removes_old_observations_that_a_profile_has_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
-    let ids = || store::observation_ids(dir.path(), "web").unwrap();
+    let ids = || ids(dir.path());
     for n in 1..=6 {
         let mut o = build::full(n);
         // 2 is not folded; 3 may still be written.
@@ -199,7 +203,36 @@ fn a_container_that_starts_all_the_time_does_not_fill_the_store() {
     store::update_profile(dir.path(), "web", &build::id(1), |_| Ok(profile)).unwrap();
     store::write_observation(dir.path(), &build::observation(330)).unwrap();
     store::fold_observation(dir.path(), &build::observation(330)).unwrap();
-    let ids = store::observation_ids(dir.path(), "web").unwrap();
+    let ids = ids(dir.path());
     assert_eq!((ids.len(), ids.last()), (256, Some(&build::id(330))));
     assert_eq!(store::newest_profile(dir.path(), "web").unwrap().unwrap().generations.len(), 330);
+}
+
+#[test]
+fn observations_that_no_profile_takes_do_not_fill_the_store_either() {
+    let dir = tempfile::tempdir().unwrap();
+    store::write_observation(dir.path(), &build::observation(1)).unwrap();
+    for n in 2..=1400 {
+        let o = build::observation(n);
+        let path = dir.path().join("observations/web").join(format!("{}.json", o.id));
+        std::fs::write(path, serde_json::to_vec(&o).unwrap()).unwrap();
+    }
+    store::fold_observation(dir.path(), &build::observation(1400)).unwrap();
+    let ids = ids(dir.path());
+    assert_eq!((ids.len(), ids.last()), (1024, Some(&build::id(1400))));
+}
+
+#[test]
+fn large_observations_go_before_they_are_many() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 1..=12 {
+        store::write_observation(dir.path(), &build::full(n)).unwrap();
+        let path = dir.path().join("observations/web").join(format!("{}.json", build::id(n)));
+        let mut text = std::fs::read(&path).unwrap();
+        text.resize(9_000_000, b' ');
+        std::fs::write(&path, text).unwrap();
+        store::fold_observation(dir.path(), &build::full(n)).unwrap();
+    }
+    let size = store::observations_size(dir.path(), "web").unwrap();
+    assert!(size.1 <= 80 << 20 && ids(dir.path()).contains(&build::id(12)), "{size:?}");
 }

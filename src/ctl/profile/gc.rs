@@ -5,14 +5,18 @@ use anyhow::Result;
 use super::super::{Call, Given, Outcome, plain, text, usage};
 use super::short;
 use crate::events::clock;
+use crate::learn::living;
 use crate::policy::suggest::quote;
 use crate::policy::values;
-use crate::profile::gc::{Keep, MAX_OBSERVATIONS, collect};
+use crate::profile::gc::{Keep, MAX_OBSERVATIONS, collect, make_room};
 
 const HELP: &str = "\
 usage: lithifyctl profile gc [--observations N] [--older-than T] [--revisions-unseen T] [--dry-run] [--json]
 
-Removes observations that are part of a profile and will not be written any more.
+Removes observations that are part of a profile and will not be written any more; and of workloads with more than 160
+revisions, or 80 MiB of profiles, the profiles of those that were started once at most, then of the others, the oldest first,
+until 128 and 64 MiB are left (learning does that by itself). Never one that is enforced, held, or was decided about by hand,
+nor one of a container that runs, nor the newest 16.
 
   --observations N       keep the newest N of each workload; 256 if neither this nor --older-than is given
   --older-than T         remove those that are older, e.g. 30d
@@ -43,7 +47,10 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     }
     let default = if older.is_some() { usize::MAX } else { MAX_OBSERVATIONS };
     let keep = Keep { observations: observations.unwrap_or(default), observation_age: older, revision_age: unseen };
-    let removed = collect(&call.settings()?.data_dir, keep, clock::now_micros(), dry)?;
+    let config = call.settings()?;
+    let mut removed = collect(&config.data_dir, keep, clock::now_micros(), dry)?;
+    let live = living(&config.state_dir);
+    removed.extend(make_room(&config.data_dir, |workload| live.get(workload).cloned().unwrap_or_default(), dry)?);
     if call.json {
         call.print_json(&removed)?;
     } else {

@@ -17,8 +17,8 @@ usage: lithifyctl profile list [--json]
 One line a profile: workload, revision, stage, how many generations and observation windows it is made from, how many items
 it has, the chance that the next window shows something new (its bound, with 95 % confidence), when the revision was last
 seen, and what is to be known: items that the baseline forbids, why a profile is partial, whether it was demoted, is held,
-or has decisions made by hand. The exit status is 1 when a
-profile can't be read.
+or has decisions made by hand. Of one workload about 128 revisions are kept: see 'lithifyctl profile gc --help'. The exit
+status is 1 when a profile can't be read.
 ";
 
 pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {

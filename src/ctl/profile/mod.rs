@@ -53,8 +53,9 @@ const VERBS: &[(&str, &str, Verb)] = &[
 ];
 
 const TAIL: &str = "
-WORKLOAD is its name, for the revision that was seen last, of those that run on this node where any does; WORKLOAD@REVISION is
-that revision, of which the beginning is enough; a path with a slash at its beginning, ./ or ../, is a file.
+WORKLOAD is its name, under Kubernetes with its namespace (shop/web), for the revision that was seen last, of those that run on
+this node where any does; WORKLOAD@REVISION is that revision, of which the beginning is enough; a path with a slash at its
+beginning, ./ or ../, is a file.
 ";
 
 /// Runs one verb.
@@ -177,14 +178,12 @@ fn is_hex(text: &str) -> bool {
 
 /// The profile of the revision whose digest begins so.
 fn revision(data_dir: &Path, workload: &str, start: &str) -> Result<Profile> {
-    let all = store::profiles(data_dir, workload)?;
-    if all.is_empty() {
-        bail!("{}", unknown(data_dir, workload)?);
-    }
-    let named = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(start));
-    let mut fitting: Vec<_> = all.into_iter().filter(|stored| !start.is_empty() && named(&stored.path)).collect();
+    let mut fitting = store::profiles_named(data_dir, workload, start)?;
     match fitting.len() {
         1 => fitting.remove(0).document,
+        0 if !store::profiled_workloads(data_dir)?.iter().any(|known| known == workload) => {
+            bail!("{}", unknown(data_dir, workload)?)
+        }
         0 => bail!("no revision of {workload} begins with {}; see 'lithifyctl profile list'", quote(start)),
         n => bail!("{n} revisions of {workload} begin with {}; give more of it", quote(start)),
     }

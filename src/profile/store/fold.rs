@@ -1,15 +1,18 @@
 //! Folding observations into the profiles of the store, under the workload's lock. Must not: decide what is learnt.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{PROFILES, encode, file_name, observations, profiles, read_profile_in};
+use super::revisions::read_head;
+use super::{PROFILES, encode, file_name, observation_files, read_observation, read_profile_in};
 use crate::policy::Auto;
 use crate::profile::behaviour::MAX_ITEMS;
 use crate::profile::check::MAX_BYTES;
 use crate::profile::filename::escape;
 use crate::profile::folder::Folder;
+use crate::profile::head::{Head, Span};
 use crate::profile::steering::Step;
 use crate::profile::{Observation, Profile, Stage, gc, stages};
 
@@ -80,32 +83,52 @@ fn fold_with(
 /// for which `live` says that someone still writes them are left alone. Returns how many were folded, and what failed.
 ///
 /// # Errors
-/// When the folders can't be opened or listed.
+/// When the folder can't be opened or listed.
 pub fn recover(
     data_dir: &Path,
     workload: &str,
     live: impl Fn(&Observation) -> bool,
 ) -> Result<(usize, Vec<anyhow::Error>)> {
-    let known = profiles(data_dir, workload)?;
     let (mut folded, mut failed) = (0, Vec::new());
-    for stored in observations(data_dir, workload)? {
-        let outcome = stored.document.and_then(|o| {
-            let done = (known.iter().filter_map(|p| p.document.as_ref().ok())).any(|p| {
-                p.revision.digest == o.revision.digest && p.generations.get(&o.id).is_some_and(|g| g.until >= o.until)
-            });
-            if done || live(&o) {
+    let mut known = Folded::default();
+    for (id, _) in observation_files(data_dir, workload)? {
+        let mut recover = || {
+            let Some(o) = read_observation(data_dir, workload, &id)? else { return Ok(0) };
+            if known.has(data_dir, &o) || live(&o) {
                 return Ok(0);
             }
             let profile = fold_observation(data_dir, &o)?;
             // Once learning is over, what is left over stays so.
             Ok(usize::from(profile.generations.get(&o.id).is_some_and(|g| g.until >= o.until)))
-        });
-        match outcome {
+        };
+        match recover() {
             Ok(count) => folded += count,
             Err(e) => failed.push(e),
         }
     }
     Ok((folded, failed))
+}
+
+/// Which observations are part of their profiles; of these the last one's generations are kept, and no more.
+#[derive(Debug, Default)]
+pub struct Folded {
+    digest: String,
+    generations: BTreeMap<String, Span>,
+}
+
+impl Folded {
+    /// Whether its profile has an observation, as it is now or later.
+    pub fn has(&mut self, data_dir: &Path, o: &Observation) -> bool {
+        if self.digest != o.revision.digest {
+            self.digest.clone_from(&o.revision.digest);
+            let read = || -> Result<Option<Head>> {
+                let folder = Folder::open(data_dir, &[PROFILES, &escape(&o.workload)])?;
+                folder.map_or(Ok(None), |folder| read_head(&folder, &file_name(&o.revision.digest), Some(&o.workload)))
+            };
+            self.generations = read().ok().flatten().map(|head| head.generations).unwrap_or_default();
+        }
+        self.generations.get(&o.id).is_some_and(|generation| generation.until >= o.until)
+    }
 }
 
 /// A profile that can be read again, and its text. Hostile names can make one that is within every other limit longer than
