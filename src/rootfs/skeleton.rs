@@ -46,6 +46,8 @@ pub struct Skeleton {
     /// Extended attributes of the image's directories that the staging tmpfs does not keep (before Linux 6.6 `user.*`):
     /// path and name, for an event.
     pub lost: Vec<(PathBuf, OsString)>,
+    /// What the engine may have written before the first start and that is not in it, in words.
+    pub left_out: Vec<String>,
 }
 
 impl Skeleton {
@@ -81,19 +83,19 @@ impl Staging {
     ) -> Result<Skeleton> {
         let root = self.fresh()?;
         let mut image = self.image(layers)?;
-        let mut lost = Vec::new();
-        if let (Some(upper), Some(baseline)) = (&layers.upper, baseline)
-            && let Some(names) =
-                baseline::copy(upper.as_fd(), root.as_fd(), image.as_fd(), layers.root.as_fd(), baseline)?
-        {
-            lost = names;
-            // Only now: a layer must not change beneath a mounted overlay.
-            top(layers)?.put(root.as_fd()).context("failed to set up the skeleton's root")?;
-            image = self.view(layers, root.as_fd())?;
+        let (mut lost, mut left_out) = (Vec::new(), Vec::new());
+        if let (Some(upper), Some(baseline)) = (&layers.upper, baseline) {
+            let taken = baseline::copy(upper.as_fd(), root.as_fd(), image.as_fd(), layers.root.as_fd(), baseline)?;
+            (lost, left_out) = (taken.lost, taken.left_out);
+            if taken.any {
+                // Only now: a layer must not change beneath a mounted overlay.
+                top(layers)?.put(root.as_fd()).context("failed to set up the skeleton's root")?;
+                image = self.view(layers, root.as_fd())?;
+            }
         }
         let nodes = plan(image.as_fd(), top(layers)?, mount_points, cwd)?;
         lost.extend(build(root.as_fd(), &nodes)?);
-        Ok(Skeleton { root, lost })
+        Ok(Skeleton { root, lost, left_out })
     }
 }
 

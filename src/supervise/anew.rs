@@ -188,6 +188,7 @@ impl Supervisor {
         }
         self.root = Root::build(&self.plan, document)?;
         self.root.keep_spent(spent);
+        self.tell_failures(self.root.degraded().to_vec());
         if !self.plan.policy.is_hands_off() {
             let mut degraded = Vec::new();
             self.watches = Watches::on_root(&self.root, self.plan.raise_limits, &mut degraded)?;

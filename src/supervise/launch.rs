@@ -270,7 +270,7 @@ fn first_generation(
         namespaces::cover(&config, &plan.engine_bundle.join("config.json"))?;
     }
     let anchor = anchor.take().context("no anchor")?;
-    let mut degraded: Vec<String> = root.degraded().map(str::to_owned).into_iter().collect();
+    let mut degraded: Vec<String> = root.degraded().to_vec();
     degraded.extend(plan.remarks.degraded.iter().cloned());
     let watches = match plan.policy.is_hands_off() {
         true => Watches::default(),

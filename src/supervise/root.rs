@@ -31,6 +31,8 @@ pub struct Root {
     scratch: Vec<ScratchMount>,
     /// The last generation's upper, until it has been kept as evidence.
     spent: Option<OwnedFd>,
+    /// What about it is not as it should be, in words.
+    degraded: Vec<String>,
 }
 
 /// What a sealed or tripwire root is made of.
@@ -55,12 +57,10 @@ impl Root {
         let layers = Layers::of(&plan.rootfs.engine, &table)?;
         let kind = plan.policy.rootfs;
         let host_namespace = plan.rootfs.host_namespace;
-        let mut root = Root { kind, layers, sealing: None, host_namespace, scratch: Vec::new(), spent: None };
-        let instant = match &root.layers.upper {
-            // The mark is set in every kind: what a workload writes under `engine` is no part of a sealed root later.
-            Some(upper) => seal_mark(upper.as_fd(), SystemTime::now()).ok(),
-            None => None,
-        };
+        let degraded = layers.degraded.iter().cloned().collect();
+        let mut root = Root { kind, layers, sealing: None, host_namespace, scratch: Vec::new(), spent: None, degraded };
+        // The mark is set in every kind: what a workload writes under `engine` is no part of a sealed root later.
+        let since = root.layers.upper.as_ref().map(|upper| seal_mark(upper.as_fd(), SystemTime::now()));
         if kind == RootfsKind::Engine && plan.policy.scratch.is_empty() {
             return Ok(root);
         }
@@ -85,8 +85,16 @@ impl Root {
             return Ok(root);
         }
         let points = mounts::mount_points(document, &plan.engine_bundle)?;
-        let baseline = instant.map(Baseline::until);
+        let baseline = match since {
+            Some(Ok(since)) => Some(Baseline::until(since)),
+            Some(Err(error)) => {
+                root.degraded.push(format!("{error:#}"));
+                None
+            }
+            None => None,
+        };
         let skeleton = staging.skeleton(&root.layers, &points, &document.cwd(), baseline.as_ref())?;
+        root.degraded.extend(skeleton.left_out.iter().cloned());
         let target = plan.rootfs.target.clone();
         root.sealing = Some(Sealing { staging, skeleton, target, mounted: None, tripwire: None, aside: None });
         root.mount(plan.policy.tripwire_size_bytes)?;
@@ -216,9 +224,9 @@ impl Root {
         all.collect::<std::io::Result<_>>().context("failed to keep the image's layers")
     }
 
-    /// What about the layers is not as it should be.
-    pub fn degraded(&self) -> Option<&str> {
-        self.layers.degraded.as_deref()
+    /// What about it is not as it should be, in words.
+    pub fn degraded(&self) -> &[String] {
+        &self.degraded
     }
 
     /// Takes the mounts away again. In a private mount namespace they go with it.
