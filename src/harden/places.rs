@@ -55,6 +55,7 @@ pub fn scratch(
     let scratch = all.map(|place| Scratch {
         size_bytes: Some(place.size_bytes.max(policy.scratch_size_bytes)),
         exec: false,
+        learnt: true,
         path: PathBuf::from(place.path),
     });
     Ok(scratch.collect())

@@ -4,7 +4,7 @@
 //! in the mount namespace of the caller, who has made it private, and opens layers there. Must not: edit config.json,
 //! watch, or know the supervisor; everything in an image is hostile.
 //!
-//! The steps, in order: [`Layers::of`], [`Staging::new`], [`scratch_options`] over [`Staging::image`],
+//! The steps, in order: [`Layers::of`], [`Staging::new`], [`scratch_mount`] over [`Staging::image`],
 //! [`Staging::skeleton`], then [`mount_sealed`] or [`mount_tripwire`].
 
 mod attributes;
@@ -28,7 +28,7 @@ pub use evidence_store::{Evidence, keep_evidence};
 pub use layers::Layers;
 pub use overlay::{Mounted, OPAQUE, Tripwire, mount_sealed, mount_tripwire};
 pub use resolve::{Found, Resolved, resolve};
-pub use scratch::scratch_options;
+pub use scratch::{Leads, ScratchMount, mounted_places, scratch_mount};
 pub use sealed_since::{SEALED, Since, seal_mark};
 pub use skeleton::{MountPoint, Skeleton};
 pub use staging::Staging;

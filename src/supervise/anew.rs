@@ -133,6 +133,7 @@ impl Supervisor {
         };
         self.tell_failures(remarks.degraded);
         self.record.notes = remarks.notes;
+        self.record.notes.extend_from_slice(self.root.notes());
         self.plan.limits = limits;
         if let Err(error) = record::write_limits(&self.plan.limits, &self.plan.dir) {
             self.tell_failures(vec![format!("sessions are held to what the last generation's were: {error:#}")]);

@@ -8,10 +8,11 @@ use anyhow::{Context, Result, ensure};
 
 use super::plan::Plan;
 use crate::policy::RootfsKind;
-use crate::rootfs::scratch_options;
-use crate::rootfs::{Baseline, Layers, Mounted, Skeleton, Staging, Tripwire, mount_sealed, mount_tripwire, seal_mark};
-use crate::spec::seal::{self, ScratchMount};
-use crate::spec::{Document, mounts};
+use crate::rootfs::{
+    Baseline, Layers, Leads, MountPoint, Mounted, ScratchMount, Skeleton, Staging, Tripwire, mount_sealed,
+    mount_tripwire, mounted_places, resolve, scratch_mount, seal_mark,
+};
+use crate::spec::{Document, mounts, seal};
 use crate::sys::mount::attach;
 
 /// Content that a skeleton may have: what the engine wrote before the first start is in it.
@@ -33,6 +34,8 @@ pub struct Root {
     spent: Option<OwnedFd>,
     /// What about it is not as it should be, in words.
     degraded: Vec<String>,
+    /// What else is to be known of it.
+    notes: Vec<String>,
 }
 
 /// What a sealed or tripwire root is made of.
@@ -58,7 +61,16 @@ impl Root {
         let kind = plan.policy.rootfs;
         let host_namespace = plan.rootfs.host_namespace;
         let degraded = layers.degraded.iter().cloned().collect();
-        let mut root = Root { kind, layers, sealing: None, host_namespace, scratch: Vec::new(), spent: None, degraded };
+        let mut root = Root {
+            kind,
+            layers,
+            sealing: None,
+            host_namespace,
+            scratch: Vec::new(),
+            spent: None,
+            degraded,
+            notes: Vec::new(),
+        };
         // The mark is set in every kind: what a workload writes under `engine` is no part of a sealed root later.
         let since = root.layers.upper.as_ref().map(|upper| seal_mark(upper.as_fd(), SystemTime::now()));
         if kind == RootfsKind::Engine && plan.policy.scratch.is_empty() {
@@ -68,17 +80,8 @@ impl Root {
         // There is one already where a root is built in another's place.
         std::fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
         let staging = Staging::new(&dir, STAGING_BYTES)?;
-        if !plan.policy.scratch.is_empty() {
-            let image = staging.image(&root.layers)?;
-            let owner = document.user();
-            let options = |s| scratch_options(image.as_fd(), s, plan.policy.scratch_size_bytes, owner);
-            let scratch = plan
-                .policy
-                .scratch
-                .iter()
-                .map(|s| Ok(ScratchMount { destination: s.path.clone(), options: options(s)? }));
-            root.scratch = scratch.collect::<Result<_>>()?;
-        }
+        let points = mounts::mount_points(document, &plan.engine_bundle)?;
+        root.set_up_scratch(plan, &points, document.user(), &staging)?;
         root.edit(document);
         if kind == RootfsKind::Engine {
             staging.remove()?;
@@ -98,7 +101,61 @@ impl Root {
         let target = plan.rootfs.target.clone();
         root.sealing = Some(Sealing { staging, skeleton, target, mounted: None, tripwire: None, aside: None });
         root.mount(plan.policy.tripwire_size_bytes)?;
+        root.has_scratch_where_it_was_planned()?;
         Ok(root)
+    }
+
+    /// Works out the plan's scratch mounts on this image. `points` are the engine's own mounts.
+    fn set_up_scratch(
+        &mut self,
+        plan: &Plan,
+        points: &[MountPoint],
+        owner: (u32, u32),
+        staging: &Staging,
+    ) -> Result<()> {
+        if plan.policy.scratch.is_empty() {
+            return Ok(());
+        }
+        let image = staging.image(&self.layers)?;
+        let mounted = mounted_places(image.as_fd(), points)?;
+        for scratch in &plan.policy.scratch {
+            let size_bytes = plan.policy.scratch_size_bytes;
+            match scratch_mount(image.as_fd(), scratch, size_bytes, owner, &mounted) {
+                Ok(Leads::Here(mount)) => self.scratch.push(mount),
+                Ok(Leads::Taken) => {}
+                Ok(Leads::Into(place)) => self.notes.push(format!(
+                    "scratch path {} is left out: the engine mounts {} and says what is in it",
+                    scratch.path.display(),
+                    place.display()
+                )),
+                // An image may have become another one since.
+                Err(error) if scratch.learnt => {
+                    self.notes.push(format!("what was learnt is left out, writes there are refused: {error:#}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the engine wrote before the first start is in the root and not in the image: a link in it would lead the low-level
+    /// runtime elsewhere.
+    fn has_scratch_where_it_was_planned(&self) -> Result<()> {
+        let Some(sealing) = &self.sealing else { return Ok(()) };
+        let mounted = sealing.mounted.as_ref().or(sealing.tripwire.as_ref().map(|tripwire| &tripwire.mounted));
+        let Some(mounted) = mounted else { return Ok(()) };
+        for scratch in &self.scratch {
+            let shown = scratch.destination.display();
+            let at = resolve(mounted.root(), &scratch.destination, |_| false)
+                .with_context(|| format!("failed to look for scratch path {shown}"))?;
+            ensure!(
+                Path::new("/").join(&at.path) == scratch.destination,
+                "failed to set up scratch path {shown}: the engine wrote a link before the start that leads to /{}; create \
+                 the container again without it",
+                at.path.display()
+            );
+        }
+        Ok(())
     }
 
     /// Edits another document so that the low-level runtime uses this root.
@@ -227,6 +284,11 @@ impl Root {
     /// What about it is not as it should be, in words.
     pub fn degraded(&self) -> &[String] {
         &self.degraded
+    }
+
+    /// What else is to be known of it, in words: nothing is missing.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Takes the mounts away again. In a private mount namespace they go with it.

@@ -125,9 +125,12 @@ fn no_attribute_that_root_in_the_container_sets_makes_what_it_wrote_part_of_the_
     // The container's life, with every right, under the engine's own root.
     fs::write(merged.join("bin/implant"), "evil").unwrap();
     fs::write(merged.join("bin/tool"), "evil").unwrap();
-    for name in [SEALED.to_owned(), format!("{SEALED}.upper"), format!("{SEALED}.merged")] {
+    let far = "4102444800.000000000";
+    let mark = format!("{far} {far} 1@- 1@-");
+    let marks = [(SEALED, far), ("trusted.lithify.sealed.upper", &mark), ("trusted.lithify.sealed.merged", &mark)];
+    for (name, value) in marks {
         for place in ["", "work", "bin/implant"] {
-            set_xattr(&merged.join(place), &name, b"4102444800.000000000 4102444800.000000000 1@- 1@-");
+            set_xattr(&merged.join(place), name, value.as_bytes());
         }
     }
     let again = seal_mark(o_path(&upper).as_fd(), SystemTime::now()).unwrap();

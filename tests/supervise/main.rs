@@ -8,11 +8,15 @@ mod guarded;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod refused;
+mod scratch;
 mod sessions;
 mod world;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::run(&[refused::TESTS, guarded::TESTS, sessions::TESTS, anew::TESTS].concat(), world::own_mounts)
+    harness::run(
+        &[refused::TESTS, guarded::TESTS, sessions::TESTS, anew::TESTS, scratch::TESTS].concat(),
+        world::own_mounts,
+    )
 }
