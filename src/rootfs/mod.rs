@@ -4,8 +4,8 @@
 //! in the mount namespace of the caller, who has made it private, and opens layers there. Must not: edit config.json,
 //! watch, or know the supervisor; everything in an image is hostile.
 //!
-//! The steps, in order: [`Layers::of`], [`Staging::new`], [`scratch_mount`] over [`Staging::image`],
-//! [`Staging::skeleton`], then [`mount_sealed`] or [`mount_tripwire`].
+//! The steps, in order: [`Layers::of`], [`Staging::new`], [`Staging::ground`], [`scratch_mount`] over [`Ground::view`],
+//! [`Ground::skeleton`], then [`mount_sealed`] or [`mount_tripwire`].
 
 mod attributes;
 mod baseline;
@@ -30,5 +30,5 @@ pub use overlay::{Mounted, OPAQUE, Tripwire, mount_sealed, mount_tripwire};
 pub use resolve::{Found, Resolved, resolve};
 pub use scratch::{Leads, ScratchMount, mounted_places, scratch_mount};
 pub use sealed_since::{SEALED, Since, seal_mark};
-pub use skeleton::{MountPoint, Skeleton};
+pub use skeleton::{Ground, MountPoint, Skeleton};
 pub use staging::Staging;

@@ -50,7 +50,7 @@ pub fn mounted_places(image: BorrowedFd<'_>, mounts: &[MountPoint]) -> Result<Ve
 
 /// The mount for a scratch path: where its links in the image lead, with owner, mode and sticky bit of the image's directory,
 /// and `tmpcopyup` where that has content. Where the image lacks it, `owner` (the process's user and group) gets it, with
-/// mode 1777 for `/tmp` and `/var/tmp` and 0755 for others. `image` is the root of the image, from [`super::Staging::image`];
+/// mode 1777 for `/tmp` and `/var/tmp` and 0755 for others. `image` is from [`super::Ground::view`];
 /// `mounted` is from [`mounted_places`].
 ///
 /// # Errors

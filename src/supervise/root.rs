@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use super::plan::Plan;
 use crate::policy::RootfsKind;
 use crate::rootfs::{
-    Baseline, Layers, Leads, MountPoint, Mounted, ScratchMount, Skeleton, Staging, Tripwire, mount_sealed,
-    mount_tripwire, mounted_places, resolve, scratch_mount, seal_mark,
+    Baseline, Ground, Layers, Leads, MountPoint, Mounted, ScratchMount, Skeleton, Staging, Tripwire, mount_sealed,
+    mount_tripwire, mounted_places, scratch_mount, seal_mark,
 };
 use crate::spec::{Document, mounts, seal};
 use crate::sys::mount::attach;
@@ -80,15 +80,7 @@ impl Root {
         // There is one already where a root is built in another's place.
         std::fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
         let staging = Staging::new(&dir, STAGING_BYTES)?;
-        let points = mounts::mount_points(document, &plan.engine_bundle)?;
-        root.set_up_scratch(plan, &points, document.user(), &staging)?;
-        root.edit(document);
-        if kind == RootfsKind::Engine {
-            staging.remove()?;
-            return Ok(root);
-        }
-        let points = mounts::mount_points(document, &plan.engine_bundle)?;
-        let baseline = match since {
+        let baseline = match since.filter(|_| kind != RootfsKind::Engine) {
             Some(Ok(since)) => Some(Baseline::until(since)),
             Some(Err(error)) => {
                 root.degraded.push(format!("{error:#}"));
@@ -96,31 +88,33 @@ impl Root {
             }
             None => None,
         };
-        let skeleton = staging.skeleton(&root.layers, &points, &document.cwd(), baseline.as_ref())?;
-        root.degraded.extend(skeleton.left_out.iter().cloned());
+        let ground = staging.ground(&root.layers, baseline.as_ref())?;
+        root.degraded.extend_from_slice(&ground.left_out);
+        let points = mounts::mount_points(document, &plan.engine_bundle)?;
+        root.set_up_scratch(plan, &points, document.user(), &ground)?;
+        root.edit(document);
+        if kind == RootfsKind::Engine {
+            drop(ground);
+            staging.remove()?;
+            return Ok(root);
+        }
+        let points = mounts::mount_points(document, &plan.engine_bundle)?;
+        let skeleton = ground.skeleton(&root.layers, &points, &document.cwd())?;
         let target = plan.rootfs.target.clone();
         root.sealing = Some(Sealing { staging, skeleton, target, mounted: None, tripwire: None, aside: None });
         root.mount(plan.policy.tripwire_size_bytes)?;
-        root.has_scratch_where_it_was_planned()?;
         Ok(root)
     }
 
     /// Works out the plan's scratch mounts on this image. `points` are the engine's own mounts.
-    fn set_up_scratch(
-        &mut self,
-        plan: &Plan,
-        points: &[MountPoint],
-        owner: (u32, u32),
-        staging: &Staging,
-    ) -> Result<()> {
+    fn set_up_scratch(&mut self, plan: &Plan, points: &[MountPoint], owner: (u32, u32), ground: &Ground) -> Result<()> {
         if plan.policy.scratch.is_empty() {
             return Ok(());
         }
-        let image = staging.image(&self.layers)?;
-        let mounted = mounted_places(image.as_fd(), points)?;
+        let mounted = mounted_places(ground.view(), points)?;
         for scratch in &plan.policy.scratch {
             let size_bytes = plan.policy.scratch_size_bytes;
-            match scratch_mount(image.as_fd(), scratch, size_bytes, owner, &mounted) {
+            match scratch_mount(ground.view(), scratch, size_bytes, owner, &mounted) {
                 Ok(Leads::Here(mount)) => self.scratch.push(mount),
                 Ok(Leads::Taken) => {}
                 Ok(Leads::Into(place)) => self.notes.push(format!(
@@ -134,26 +128,6 @@ impl Root {
                 }
                 Err(error) => return Err(error),
             }
-        }
-        Ok(())
-    }
-
-    /// What the engine wrote before the first start is in the root and not in the image: a link in it would lead the low-level
-    /// runtime elsewhere.
-    fn has_scratch_where_it_was_planned(&self) -> Result<()> {
-        let Some(sealing) = &self.sealing else { return Ok(()) };
-        let mounted = sealing.mounted.as_ref().or(sealing.tripwire.as_ref().map(|tripwire| &tripwire.mounted));
-        let Some(mounted) = mounted else { return Ok(()) };
-        for scratch in &self.scratch {
-            let shown = scratch.destination.display();
-            let at = resolve(mounted.root(), &scratch.destination, |_| false)
-                .with_context(|| format!("failed to look for scratch path {shown}"))?;
-            ensure!(
-                Path::new("/").join(&at.path) == scratch.destination,
-                "failed to set up scratch path {shown}: the engine wrote a link before the start that leads to /{}; create \
-                 the container again without it",
-                at.path.display()
-            );
         }
         Ok(())
     }

@@ -29,7 +29,11 @@ fn what_the_engine_wrote_before_the_first_start_is_in_and_what_came_later_is_not
     let layers = host.layers(&merged);
     let staging = host.staging();
     let build = |mounts: &[MountPoint]| {
-        staging.skeleton(&layers, mounts, Path::new("/app"), Some(&Baseline::until(since))).unwrap()
+        staging
+            .ground(&layers, Some(&Baseline::until(since)))
+            .unwrap()
+            .skeleton(&layers, mounts, Path::new("/app"))
+            .unwrap()
     };
     let target = host.make("target");
     let sealed = mount_sealed(&layers, &build(&[]), &staging, &target).unwrap();
@@ -91,7 +95,7 @@ fn a_baseline_over_its_limits_names_path_limit_and_remedy() {
     let staging = host.staging();
     let error = |bytes, entries| {
         let limits = Baseline { max_bytes: bytes, max_entries: entries, ..Baseline::until(now()) };
-        format!("{:#}", staging.skeleton(&layers, &[], Path::new("/"), Some(&limits)).unwrap_err())
+        format!("{:#}", staging.ground(&layers, Some(&limits)).unwrap_err())
     };
     tick(&host);
     let said = error(2000, 100);
@@ -104,13 +108,15 @@ fn a_baseline_over_its_limits_names_path_limit_and_remedy() {
 fn sealed(host: &Host, merged: &Path, baseline: &Baseline, look: impl FnOnce(&Path)) -> Vec<String> {
     let layers = host.layers(merged);
     let staging = host.staging();
-    let skeleton = staging.skeleton(&layers, &[], Path::new("/"), Some(baseline)).unwrap();
+    let ground = staging.ground(&layers, Some(baseline)).unwrap();
+    let left_out = ground.left_out.clone();
+    let skeleton = ground.skeleton(&layers, &[], Path::new("/")).unwrap();
     let target = host.make("target");
     let mounted = mount_sealed(&layers, &skeleton, &staging, &target).unwrap();
     look(&target);
     mounted.detach().unwrap();
     staging.remove().unwrap();
-    skeleton.left_out
+    left_out
 }
 
 #[test]
