@@ -44,15 +44,15 @@ pub struct Baseline {
     pub max_bytes: u64,
     /// Most entries that are taken: the engine's. How many the container has made beside them does not count.
     pub max_entries: usize,
-    /// Most entries that are looked at; what lies beyond is left out.
+    /// Most entries that are looked at, a few microseconds each; what lies beyond is left out.
     pub max_looked: usize,
 }
 
 impl Baseline {
-    /// With the default limits: 64 MiB, 10,000 entries among 500,000.
+    /// With the default limits: 64 MiB, 10,000 entries among 200,000.
     #[must_use]
     pub fn until(since: Since) -> Self {
-        Self { since, max_bytes: 64 << 20, max_entries: 10_000, max_looked: 500_000 }
+        Self { since, max_bytes: 64 << 20, max_entries: 10_000, max_looked: 200_000 }
     }
 }
 
