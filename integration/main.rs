@@ -30,6 +30,7 @@ mod export;
 mod harden;
 mod hooks;
 mod killed;
+mod layer;
 mod learn;
 mod limits;
 mod noalarm;

@@ -57,13 +57,14 @@ pub fn scratch(
     let scratch = all.map(|place| Scratch {
         size_bytes: Some(place.size_bytes.max(policy.scratch_size_bytes)),
         exec: false,
+        learnt: true,
         path: PathBuf::from(place.path),
     });
     let mut scratch: Vec<Scratch> = scratch.collect();
     let everyones = Path::new(EVERYONES);
     if !covered(everyones) && scratch.iter().all(|s| s.path != everyones) {
         let size_bytes = Some(policy.scratch_size_bytes);
-        scratch.push(Scratch { path: everyones.to_owned(), size_bytes, exec: false });
+        scratch.push(Scratch { path: everyones.to_owned(), size_bytes, exec: false, learnt: true });
         // What is below it is mounted after it.
         scratch.sort_by(|a, b| a.path.cmp(&b.path));
     }

@@ -130,6 +130,9 @@ pub struct Scratch {
     pub size_bytes: Option<u64>,
     /// Whether programs in it may be executed (default: `noexec`).
     pub exec: bool,
+    /// Nobody wrote it down, the workload was seen to write there: where it can't be had, it is left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learnt: bool,
 }
 
 /// Everything that was decided for one container before it starts.

@@ -233,7 +233,7 @@ pub fn scratch(text: &str) -> Parsed<Vec<Scratch>> {
 fn scratch_entry(entry: &str) -> Parsed<Scratch> {
     let mut words = entry.split(':');
     let path = words.next().unwrap_or_default();
-    let mut one = Scratch { path: scratch_path(path)?, size_bytes: None, exec: false };
+    let mut one = Scratch { path: scratch_path(path)?, size_bytes: None, exec: false, learnt: false };
     for word in words {
         if word == "exec" && !one.exec {
             one.exec = true;

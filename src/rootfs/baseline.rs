@@ -2,8 +2,8 @@
 //! volumes in its writable layer, and people `docker cp` into a container before they start it. They belong to what is
 //! sealed; what came later does not.
 //!
-//! Earlier and later are told apart by the time of an entry's last change (`ctime`), which no program can set, against
-//! an instant that is kept as an extended attribute of the layer.
+//! Earlier and later are told apart by the time of an entry's last change (`ctime`), which no program can set (but whoever
+//! may set the node's clock), against the instant of [`super::seal_mark`].
 
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr, OsString};
@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
@@ -19,13 +19,11 @@ use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
 use super::attributes::Attributes;
-use super::listing::{entry, names};
+use super::listing::{entry, readable};
 use super::resolve::{Found, resolve};
-use crate::sys::statx::{Status, statx};
+use super::sealed_since::Since;
+use crate::sys::statx::{Status, statx, statx_at};
 use crate::sys::{proc_fd, xattr};
-
-/// The attribute of a writable layer that says when it was sealed: seconds and nanoseconds since 1970, `s.nnnnnnnnn`.
-pub const SEALED: &str = "trusted.lithify.sealed";
 
 /// Directories within each other that are copied: a bound on open files.
 const MAX_DEPTH: usize = 128;
@@ -40,54 +38,22 @@ const METACOPY: [&str; 2] = ["trusted.overlay.metacopy", "user.overlay.metacopy"
 /// What of the engine's writable layer is taken into the sealed root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Baseline {
-    /// Entries that changed later are left out; from [`seal_mark`].
-    pub instant: SystemTime,
+    /// Entries that changed later are left out.
+    pub since: Since,
     /// Most content that is taken.
     pub max_bytes: u64,
-    /// Most entries that are looked at.
+    /// Most entries that are taken: the engine's. How many the container has made beside them does not count.
     pub max_entries: usize,
+    /// Most entries that are looked at, a few microseconds each; what lies beyond is left out.
+    pub max_looked: usize,
 }
 
 impl Baseline {
-    /// With the default limits: 64 MiB, 10,000 entries.
+    /// With the default limits: 64 MiB, 10,000 entries among 200,000.
     #[must_use]
-    pub fn until(instant: SystemTime) -> Self {
-        Self { instant, max_bytes: 64 << 20, max_entries: 10_000 }
+    pub fn until(since: Since) -> Self {
+        Self { since, max_bytes: 64 << 20, max_entries: 10_000, max_looked: 200_000 }
     }
-}
-
-/// Marks a writable layer as sealed `now` and returns that instant, or the earlier one that the mark already tells.
-///
-/// # Errors
-/// When the layer's filesystem keeps no such attributes or is read-only, or the mark can't be read.
-pub fn seal_mark(upper: BorrowedFd<'_>, now: SystemTime) -> Result<SystemTime> {
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970; set it")?;
-    let text = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
-    match xattr::create(upper, SEALED.as_ref(), text.as_bytes()) {
-        // What was written is what counts: SystemTime may be finer than the text.
-        Ok(()) => return parse_mark(text.as_bytes()),
-        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
-        Err(e) => return Err(e).with_context(|| format!("failed to set {SEALED} on the engine's writable layer")),
-    }
-    let value = xattr::get(upper, SEALED.as_ref())
-        .with_context(|| format!("failed to read {SEALED} of the engine's writable layer"))?;
-    parse_mark(&value.unwrap_or_default())
-}
-
-fn parse_mark(value: &[u8]) -> Result<SystemTime> {
-    let parsed = (|| {
-        let (secs, nanos) = std::str::from_utf8(value).ok()?.split_once('.')?;
-        if nanos.len() != 9 || !nanos.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
-        }
-        SystemTime::UNIX_EPOCH.checked_add(Duration::new(secs.parse().ok()?, nanos.parse().ok()?))
-    })();
-    parsed.with_context(|| {
-        format!(
-            "failed to read {SEALED} of the engine's writable layer: expected seconds.nanoseconds, found {:?}; create the container again",
-            String::from_utf8_lossy(&value[..value.len().min(64)])
-        )
-    })
 }
 
 struct Copy<'a> {
@@ -97,47 +63,109 @@ struct Copy<'a> {
     limits: &'a Baseline,
     bytes: u64,
     entries: usize,
+    looked: usize,
+    passed_over: bool,
+    /// Entries from between the instant and the first start.
+    doubtful: usize,
     links: HashMap<u64, PathBuf>,
     lost: Vec<(PathBuf, OsString)>,
 }
 
-/// Copies the baseline of `upper` into `skeleton`; `None` where there is none, else the extended attributes that could not
-/// be kept. `image` is the view of the layers
-/// without `upper`, `merged` the one with it.
+/// What came of a copy.
+pub(super) struct Taken {
+    /// There was something to take.
+    pub(super) any: bool,
+    /// Extended attributes that could not be kept.
+    pub(super) lost: Vec<(PathBuf, OsString)>,
+    /// What may be the engine's and was left out, in words.
+    pub(super) left_out: Vec<String>,
+}
+
+/// Copies the baseline of `upper` into `skeleton`. `image` is the view of the layers without `upper`, `merged` the one with
+/// it.
 pub(super) fn copy(
     upper: BorrowedFd<'_>,
     skeleton: BorrowedFd<'_>,
     image: BorrowedFd<'_>,
     merged: BorrowedFd<'_>,
     limits: &Baseline,
-) -> Result<Option<Vec<(PathBuf, OsString)>>> {
-    let mut copy =
-        Copy { skeleton, image, merged, limits, bytes: 0, entries: 0, links: HashMap::new(), lost: Vec::new() };
+) -> Result<Taken> {
+    let mut copy = Copy {
+        skeleton,
+        image,
+        merged,
+        limits,
+        bytes: 0,
+        entries: 0,
+        looked: 0,
+        passed_over: false,
+        doubtful: 0,
+        links: HashMap::new(),
+        lost: Vec::new(),
+    };
     let any = copy.children(upper, skeleton, Path::new(""), 0)?;
-    Ok(any.then_some(copy.lost))
+    let mut left_out = Vec::new();
+    if copy.passed_over {
+        left_out.push(format!(
+            "only {} entries of the engine's writable layer were looked at for what the engine wrote before the first start, \
+             the others are not part of the root; let the container write to a volume",
+            limits.max_looked
+        ));
+    }
+    if copy.doubtful > 0 {
+        left_out.push(format!(
+            "{} entries of the engine's writable layer are older than the container's first start and not as old as the layer: \
+             they may be of a life before and are not part of the root; create the container again if it needs them",
+            copy.doubtful
+        ));
+    }
+    Ok(Taken { any, lost: copy.lost, left_out })
 }
 
 impl Copy<'_> {
     fn children(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<bool> {
-        let left = self.limits.max_entries - self.entries;
-        let names = names(from, left + 1)
-            .with_context(|| format!("failed to list /{} of the engine's writable layer", path.display()))?;
-        if names.len() > left {
-            bail!(
-                "failed to seal what the engine wrote before the start: with /{} it is more than {} entries; put them into the image or a volume",
-                path.display(),
-                self.limits.max_entries
-            );
-        }
-        self.entries += names.len();
+        let listing = || format!("failed to list /{} of the engine's writable layer", path.display());
         let mut any = false;
-        for name in names {
+        // One by one: there may be any number that the container has made.
+        for listed in readable(from).with_context(listing)?.iter() {
+            let listed = listed.with_context(listing)?;
+            let name = listed.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            if self.looked >= self.limits.max_looked {
+                self.passed_over = true;
+                break;
+            }
+            self.looked += 1;
             let path = path.join(OsStr::from_bytes(name.to_bytes()));
-            any |= self
-                .one(from, to, &name, &path, depth)
-                .with_context(|| format!("failed to take /{} of the engine's writable layer", path.display()))?;
+            let taking = || format!("failed to take /{} of the engine's writable layer", path.display());
+            if !self.is_wanted(&statx_at(from, name).with_context(taking)?) {
+                continue;
+            }
+            self.entries += 1;
+            if self.entries > self.limits.max_entries {
+                bail!(
+                    "failed to seal what the engine wrote before the start: with /{} it is more than {} entries; put them into the image or a volume",
+                    path.display(),
+                    self.limits.max_entries
+                );
+            }
+            any |= self.one(from, to, name, &path, depth).with_context(taking)?;
         }
         Ok(any)
+    }
+
+    /// Whether an entry, or what lies in it, may be from before the instant.
+    fn is_wanted(&mut self, status: &Status) -> bool {
+        let Since { instant, first_start } = self.limits.since;
+        let changed = SystemTime::from(status.changed);
+        let born = status.born.map(SystemTime::from).filter(|_| status.is_dir());
+        let wanted = changed <= instant || born.is_some_and(|born| born <= instant);
+        if !wanted && born.unwrap_or(changed) <= first_start {
+            self.doubtful += 1;
+        }
+        wanted
     }
 
     fn one(
@@ -151,7 +179,7 @@ impl Copy<'_> {
         let source = entry(from, name)?;
         let attributes = Attributes::of(source.as_fd())?;
         let status = &attributes.status;
-        let early = SystemTime::from(status.changed) <= self.limits.instant;
+        let early = SystemTime::from(status.changed) <= self.limits.since.instant;
         if status.is_dir() {
             return self.dir(&source, to, name, path, depth, &attributes, early);
         }
@@ -202,11 +230,15 @@ impl Copy<'_> {
         attributes: &Attributes,
         early: bool,
     ) -> Result<bool> {
-        let born_early = attributes.status.born.is_some_and(|at| SystemTime::from(at) <= self.limits.instant);
+        let born_early = attributes.status.born.is_some_and(|at| SystemTime::from(at) <= self.limits.since.instant);
         if !early && !born_early {
             return Ok(false);
         }
         if depth >= MAX_DEPTH {
+            // The container may have moved one into the other.
+            if !early {
+                return Ok(false);
+            }
             bail!("it lies more than {MAX_DEPTH} directories deep; put it into the image or a volume");
         }
         mkdirat(to, name, Mode::S_IRWXU)?;
@@ -275,29 +307,5 @@ impl Copy<'_> {
         let mut content = std::fs::File::from(content).take(status.size);
         io::copy(&mut content, &mut std::fs::File::from(made)).context("failed to copy its content")?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mark_is_read_as_written_and_nothing_else_is() {
-        let at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 5);
-        assert_eq!(parse_mark(b"1700000000.000000005").unwrap(), at);
-        for bad in ["", "1700000000", "1700000000.5", "-1.000000000", "1.00000000x", "99999999999999999999.000000000"] {
-            let error = parse_mark(bad.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains("create the container again"), "{bad}: {error}");
-        }
-    }
-
-    #[test]
-    fn the_first_mark_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let fd: OwnedFd = std::fs::File::open(dir.path()).unwrap().into();
-        let first = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123);
-        assert_eq!(seal_mark(fd.as_fd(), first).unwrap(), first);
-        assert_eq!(seal_mark(fd.as_fd(), SystemTime::now()).unwrap(), first);
     }
 }

@@ -16,12 +16,17 @@ use crate::sys::{proc_fd, xattr};
 /// Entries of a layer that are compared with the merged root.
 pub(super) const MAX_PROBED: usize = 32;
 
-/// At most `limit` names of a directory (which may be `O_PATH`), sorted where all fit; `.` and `..` left out.
-pub(super) fn names(dir: BorrowedFd<'_>, limit: usize) -> nix::Result<Vec<CString>> {
+/// A directory (which may be `O_PATH`), open for listing.
+pub(super) fn readable(dir: BorrowedFd<'_>) -> nix::Result<Dir> {
     let readable = proc_fd::reopen(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOATIME)
         .or_else(|_| proc_fd::reopen(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY))?;
+    Dir::from_fd(readable)
+}
+
+/// At most `limit` names of a directory (which may be `O_PATH`), sorted where all fit; `.` and `..` left out.
+pub(super) fn names(dir: BorrowedFd<'_>, limit: usize) -> nix::Result<Vec<CString>> {
     let mut found = Vec::new();
-    for entry in Dir::from_fd(readable)?.iter() {
+    for entry in readable(dir)?.iter() {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {

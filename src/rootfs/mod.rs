@@ -4,8 +4,8 @@
 //! in the mount namespace of the caller, who has made it private, and opens layers there. Must not: edit config.json,
 //! watch, or know the supervisor; everything in an image is hostile.
 //!
-//! The steps, in order: [`Layers::of`], [`Staging::new`], [`scratch_options`] over [`Staging::image`],
-//! [`Staging::skeleton`], then [`mount_sealed`] or [`mount_tripwire`].
+//! The steps, in order: [`Layers::of`], [`Staging::new`], [`Staging::ground`], [`scratch_mount`] over [`Ground::view`],
+//! [`Ground::skeleton`], then [`mount_sealed`] or [`mount_tripwire`].
 
 mod attributes;
 mod baseline;
@@ -17,16 +17,18 @@ mod options;
 mod overlay;
 mod resolve;
 mod scratch;
+mod sealed_since;
 mod skeleton;
 mod staging;
 
 pub use attributes::{Attributes, is_overlay_private};
-pub use baseline::{Baseline, SEALED, seal_mark};
+pub use baseline::Baseline;
 pub use evidence::{ArchiveLimits, Archived, archive};
 pub use evidence_store::{Evidence, keep_evidence};
 pub use layers::Layers;
 pub use overlay::{Mounted, OPAQUE, Tripwire, mount_sealed, mount_tripwire};
 pub use resolve::{Found, Resolved, resolve};
-pub use scratch::scratch_options;
-pub use skeleton::{MountPoint, Skeleton};
+pub use scratch::{Leads, ScratchMount, mounted_places, scratch_mount};
+pub use sealed_since::{SEALED, Since, seal_mark};
+pub use skeleton::{Ground, MountPoint, Skeleton};
 pub use staging::Staging;

@@ -64,34 +64,57 @@ enum Node {
     NewFile,
 }
 
+/// What a container is sealed with before its mount points are made: the image, and what the engine wrote before the first
+/// start.
+#[derive(Debug)]
+pub struct Ground {
+    root: OwnedFd,
+    view: OwnedFd,
+    lost: Vec<(PathBuf, OsString)>,
+    /// What the engine may have written before the first start and that is not in it, in words.
+    pub left_out: Vec<String>,
+}
+
 impl Staging {
-    /// Builds a skeleton: what the engine wrote before the first start (see [`Baseline`]), then the mount points in the
-    /// order of config.json and the process's working directory, as far as the image lacks them. A destination inside
-    /// another mount is left to the low-level runtime, and so is one that leads through a file, where it fails with the
-    /// words that engines know.
+    /// Takes over what the engine wrote before the first start (see [`Baseline`]), where there is any.
     ///
     /// # Errors
-    /// A destination with too many links, a baseline over its limits, a full staging tmpfs, errors of the filesystem.
-    pub fn skeleton(
-        &self,
-        layers: &Layers,
-        mount_points: &[MountPoint],
-        cwd: &Path,
-        baseline: Option<&Baseline>,
-    ) -> Result<Skeleton> {
+    /// A baseline over its limits, a full staging tmpfs, errors of the filesystem.
+    pub fn ground(&self, layers: &Layers, baseline: Option<&Baseline>) -> Result<Ground> {
         let root = self.fresh()?;
-        let mut image = self.image(layers)?;
-        let mut lost = Vec::new();
-        if let (Some(upper), Some(baseline)) = (&layers.upper, baseline)
-            && let Some(names) =
-                baseline::copy(upper.as_fd(), root.as_fd(), image.as_fd(), layers.root.as_fd(), baseline)?
-        {
-            lost = names;
-            // Only now: a layer must not change beneath a mounted overlay.
-            top(layers)?.put(root.as_fd()).context("failed to set up the skeleton's root")?;
-            image = self.view(layers, root.as_fd())?;
+        let view = self.image(layers)?;
+        let mut ground = Ground { root, view, lost: Vec::new(), left_out: Vec::new() };
+        if let (Some(upper), Some(baseline)) = (&layers.upper, baseline) {
+            let (root, image) = (ground.root.as_fd(), ground.view.as_fd());
+            let taken = baseline::copy(upper.as_fd(), root, image, layers.root.as_fd(), baseline)?;
+            (ground.lost, ground.left_out) = (taken.lost, taken.left_out);
+            if taken.any {
+                // Only now: a layer must not change beneath a mounted overlay.
+                top(layers)?.put(ground.root.as_fd()).context("failed to set up the skeleton's root")?;
+                ground.view = self.view(layers, ground.root.as_fd())?;
+            }
         }
-        let nodes = plan(image.as_fd(), top(layers)?, mount_points, cwd)?;
+        Ok(ground)
+    }
+}
+
+impl Ground {
+    /// Its root directory, as the container will see it but for mount points.
+    #[must_use]
+    pub fn view(&self) -> BorrowedFd<'_> {
+        self.view.as_fd()
+    }
+
+    /// Makes it a skeleton: the mount points in the order of config.json and the process's working directory, as far as they
+    /// are missing. A destination inside another mount is left to the low-level runtime, and so is one that leads through a
+    /// file, where it fails with the words that engines know.
+    ///
+    /// # Errors
+    /// A destination with too many links, a full staging tmpfs, errors of the filesystem.
+    pub fn skeleton(self, layers: &Layers, mount_points: &[MountPoint], cwd: &Path) -> Result<Skeleton> {
+        let Ground { root, view, mut lost, .. } = self;
+        let nodes = plan(view.as_fd(), top(layers)?, mount_points, cwd)?;
+        drop(view);
         lost.extend(build(root.as_fd(), &nodes)?);
         Ok(Skeleton { root, lost })
     }

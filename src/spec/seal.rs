@@ -5,15 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::Document;
-
-/// One scratch mount, its options worked out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScratchMount {
-    /// Absolute path in the container.
-    pub destination: PathBuf,
-    /// tmpfs options.
-    pub options: Vec<String>,
-}
+use crate::rootfs::ScratchMount;
 
 /// Marks the root read-only: what the sealed overlay enforces anyway, said where programs look (`/proc/mounts`, statvfs).
 pub fn read_only_root(document: &mut Document) {

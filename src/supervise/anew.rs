@@ -133,6 +133,7 @@ impl Supervisor {
         };
         self.tell_failures(remarks.degraded);
         self.record.notes = remarks.notes;
+        self.record.notes.extend_from_slice(self.root.notes());
         self.plan.limits = limits;
         if let Err(error) = record::write_limits(&self.plan.limits, &self.plan.dir) {
             self.tell_failures(vec![format!("sessions are held to what the last generation's were: {error:#}")]);
@@ -188,6 +189,7 @@ impl Supervisor {
         }
         self.root = Root::build(&self.plan, document)?;
         self.root.keep_spent(spent);
+        self.tell_failures(self.root.degraded().to_vec());
         if !self.plan.policy.is_hands_off() {
             let mut degraded = Vec::new();
             self.watches = Watches::on_root(&self.root, self.plan.raise_limits, &mut degraded)?;

@@ -270,7 +270,7 @@ fn first_generation(
         namespaces::cover(&config, &plan.engine_bundle.join("config.json"))?;
     }
     let anchor = anchor.take().context("no anchor")?;
-    let mut degraded: Vec<String> = root.degraded().map(str::to_owned).into_iter().collect();
+    let mut degraded: Vec<String> = root.degraded().to_vec();
     degraded.extend(plan.remarks.degraded.iter().cloned());
     let watches = match plan.policy.is_hands_off() {
         true => Watches::default(),
@@ -279,6 +279,7 @@ fn first_generation(
     if !process::protect_from_oom(anchor.pid) {
         degraded.push("without CAP_SYS_RESOURCE the anchor is not protected from the OOM killer".to_owned());
     }
+    plan.remarks.notes.extend_from_slice(root.notes());
     let record = new_record(&plan, anchor.pid, degraded)?;
     let data_dir = data.as_ref().map_or(plan.data_dir.clone(), |fd| PathBuf::from(proc_fd::path(fd.as_fd())));
     let recorder = Recorder::new(Journal::open(&data_dir, plan.journal), &plan.id);

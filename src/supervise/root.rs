@@ -8,10 +8,11 @@ use anyhow::{Context, Result, ensure};
 
 use super::plan::Plan;
 use crate::policy::RootfsKind;
-use crate::rootfs::scratch_options;
-use crate::rootfs::{Baseline, Layers, Mounted, Skeleton, Staging, Tripwire, mount_sealed, mount_tripwire, seal_mark};
-use crate::spec::seal::{self, ScratchMount};
-use crate::spec::{Document, mounts};
+use crate::rootfs::{
+    Baseline, Ground, Layers, Leads, MountPoint, Mounted, ScratchMount, Skeleton, Staging, Tripwire, mount_sealed,
+    mount_tripwire, mounted_places, scratch_mount, seal_mark,
+};
+use crate::spec::{Document, mounts, seal};
 use crate::sys::mount::attach;
 
 /// Content that a skeleton may have: what the engine wrote before the first start is in it.
@@ -31,6 +32,10 @@ pub struct Root {
     scratch: Vec<ScratchMount>,
     /// The last generation's upper, until it has been kept as evidence.
     spent: Option<OwnedFd>,
+    /// What about it is not as it should be, in words.
+    degraded: Vec<String>,
+    /// What else is to be known of it.
+    notes: Vec<String>,
 }
 
 /// What a sealed or tripwire root is made of.
@@ -55,12 +60,19 @@ impl Root {
         let layers = Layers::of(&plan.rootfs.engine, &table)?;
         let kind = plan.policy.rootfs;
         let host_namespace = plan.rootfs.host_namespace;
-        let mut root = Root { kind, layers, sealing: None, host_namespace, scratch: Vec::new(), spent: None };
-        let instant = match &root.layers.upper {
-            // The mark is set in every kind: what a workload writes under `engine` is no part of a sealed root later.
-            Some(upper) => seal_mark(upper.as_fd(), SystemTime::now()).ok(),
-            None => None,
+        let degraded = layers.degraded.iter().cloned().collect();
+        let mut root = Root {
+            kind,
+            layers,
+            sealing: None,
+            host_namespace,
+            scratch: Vec::new(),
+            spent: None,
+            degraded,
+            notes: Vec::new(),
         };
+        // The mark is set in every kind: what a workload writes under `engine` is no part of a sealed root later.
+        let since = root.layers.upper.as_ref().map(|upper| seal_mark(upper.as_fd(), SystemTime::now()));
         if kind == RootfsKind::Engine && plan.policy.scratch.is_empty() {
             return Ok(root);
         }
@@ -68,29 +80,56 @@ impl Root {
         // There is one already where a root is built in another's place.
         std::fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
         let staging = Staging::new(&dir, STAGING_BYTES)?;
-        if !plan.policy.scratch.is_empty() {
-            let image = staging.image(&root.layers)?;
-            let owner = document.user();
-            let options = |s| scratch_options(image.as_fd(), s, plan.policy.scratch_size_bytes, owner);
-            let scratch = plan
-                .policy
-                .scratch
-                .iter()
-                .map(|s| Ok(ScratchMount { destination: s.path.clone(), options: options(s)? }));
-            root.scratch = scratch.collect::<Result<_>>()?;
-        }
+        let baseline = match since.filter(|_| kind != RootfsKind::Engine) {
+            Some(Ok(since)) => Some(Baseline::until(since)),
+            Some(Err(error)) => {
+                root.degraded.push(format!("{error:#}"));
+                None
+            }
+            None => None,
+        };
+        let ground = staging.ground(&root.layers, baseline.as_ref())?;
+        root.degraded.extend_from_slice(&ground.left_out);
+        let points = mounts::mount_points(document, &plan.engine_bundle)?;
+        root.set_up_scratch(plan, &points, document.user(), &ground)?;
         root.edit(document);
         if kind == RootfsKind::Engine {
+            drop(ground);
             staging.remove()?;
             return Ok(root);
         }
         let points = mounts::mount_points(document, &plan.engine_bundle)?;
-        let baseline = instant.map(Baseline::until);
-        let skeleton = staging.skeleton(&root.layers, &points, &document.cwd(), baseline.as_ref())?;
+        let skeleton = ground.skeleton(&root.layers, &points, &document.cwd())?;
         let target = plan.rootfs.target.clone();
         root.sealing = Some(Sealing { staging, skeleton, target, mounted: None, tripwire: None, aside: None });
         root.mount(plan.policy.tripwire_size_bytes)?;
         Ok(root)
+    }
+
+    /// Works out the plan's scratch mounts on this image. `points` are the engine's own mounts.
+    fn set_up_scratch(&mut self, plan: &Plan, points: &[MountPoint], owner: (u32, u32), ground: &Ground) -> Result<()> {
+        if plan.policy.scratch.is_empty() {
+            return Ok(());
+        }
+        let mounted = mounted_places(ground.view(), points)?;
+        for scratch in &plan.policy.scratch {
+            let size_bytes = plan.policy.scratch_size_bytes;
+            match scratch_mount(ground.view(), scratch, size_bytes, owner, &mounted) {
+                Ok(Leads::Here(mount)) => self.scratch.push(mount),
+                Ok(Leads::Taken) => {}
+                Ok(Leads::Into(place)) => self.notes.push(format!(
+                    "scratch path {} is left out: the engine mounts {} and says what is in it",
+                    scratch.path.display(),
+                    place.display()
+                )),
+                // An image may have become another one since.
+                Err(error) if scratch.learnt => {
+                    self.notes.push(format!("what was learnt is left out, writes there are refused: {error:#}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Edits another document so that the low-level runtime uses this root.
@@ -216,9 +255,14 @@ impl Root {
         all.collect::<std::io::Result<_>>().context("failed to keep the image's layers")
     }
 
-    /// What about the layers is not as it should be.
-    pub fn degraded(&self) -> Option<&str> {
-        self.layers.degraded.as_deref()
+    /// What about it is not as it should be, in words.
+    pub fn degraded(&self) -> &[String] {
+        &self.degraded
+    }
+
+    /// What else is to be known of it, in words: nothing is missing.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Takes the mounts away again. In a private mount namespace they go with it.

@@ -1,5 +1,6 @@
 //! statx(2), Linux 4.11; `STX_MNT_ID` is 5.8, birth time where the filesystem keeps one.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
@@ -80,7 +81,15 @@ impl Status {
 /// # Errors
 /// What statx(2) says.
 pub fn statx(fd: BorrowedFd<'_>) -> io::Result<Status> {
-    ask(fd, 0)
+    ask(fd, c"", libc::AT_EMPTY_PATH)
+}
+
+/// The same of a name in the directory `dir`; a link is not followed.
+///
+/// # Errors
+/// What statx(2) says.
+pub fn statx_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Status> {
+    ask(dir, name, libc::AT_SYMLINK_NOFOLLOW)
 }
 
 /// The same as far as the kernel has it in memory: a file system that is far away, or somebody's process, is not asked
@@ -89,16 +98,15 @@ pub fn statx(fd: BorrowedFd<'_>) -> io::Result<Status> {
 /// # Errors
 /// What statx(2) says.
 pub fn statx_cached(fd: BorrowedFd<'_>) -> io::Result<Status> {
-    ask(fd, libc::AT_STATX_DONT_SYNC)
+    ask(fd, c"", libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC)
 }
 
-fn ask(fd: BorrowedFd<'_>, flags: i32) -> io::Result<Status> {
+fn ask(fd: BorrowedFd<'_>, name: &CStr, flags: i32) -> io::Result<Status> {
     let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID;
     let mut raw = std::mem::MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the empty path together with AT_EMPTY_PATH means the descriptor; the buffer has the size of the kernel's
-    // struct and outlives the call.
-    let code =
-        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH | flags, mask, raw.as_mut_ptr()) };
+    // SAFETY: the name is a C string, the descriptor is borrowed; the buffer has the size of the kernel's struct; all
+    // outlive the call.
+    let code = unsafe { libc::statx(fd.as_raw_fd(), name.as_ptr(), flags, mask, raw.as_mut_ptr()) };
     if code != 0 {
         return Err(io::Error::last_os_error());
     }

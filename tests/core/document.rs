@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use lithify::rootfs::ScratchMount;
 use lithify::spec::generation::{Kept, joined_through_proc, next, rejoin};
-use lithify::spec::seal::{ScratchMount, absolute_sources, add_scratch, clean, read_only_root, root_path};
+use lithify::spec::seal::{absolute_sources, add_scratch, clean, read_only_root, root_path};
 use lithify::spec::{Document, mounts};
 use proptest::prelude::*;
 use serde_json::{Value, json};

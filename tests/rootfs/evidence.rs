@@ -16,7 +16,7 @@ fn tripped(host: &Host) -> (PathBuf, Tripwire) {
     let (merged, _) = host.engine(&image(host), "");
     let layers = host.layers(&merged);
     let staging = host.staging();
-    let skeleton = staging.skeleton(&layers, &[], Path::new("/"), None).unwrap();
+    let skeleton = staging.ground(&layers, None).unwrap().skeleton(&layers, &[], Path::new("/")).unwrap();
     let tripwire = mount_tripwire(&layers, &skeleton, &staging, &merged, 32 << 20).unwrap();
     (merged, tripwire)
 }

@@ -66,7 +66,7 @@ fn run_sealed(runtime: &str) {
 
     let layers = host.layers(&merged);
     let staging = host.staging();
-    let skeleton = staging.skeleton(&layers, &points, Path::new("/srv/work"), None).unwrap();
+    let skeleton = staging.ground(&layers, None).unwrap().skeleton(&layers, &points, Path::new("/srv/work")).unwrap();
     mount_sealed(&layers, &skeleton, &staging, &merged).unwrap();
     let id = format!("lithify-test-{}", std::process::id());
     let out = Command::new(runtime)

@@ -124,7 +124,7 @@ fn a_tripwire_takes_writes_keeps_them_apart_and_comes_back_pristine() {
     let (merged, engine_upper) = host.engine(&image(&host), "");
     let layers = host.layers(&merged);
     let staging = host.staging();
-    let skeleton = staging.skeleton(&layers, &[dir("/proc")], Path::new("/"), None).unwrap();
+    let skeleton = staging.ground(&layers, None).unwrap().skeleton(&layers, &[dir("/proc")], Path::new("/")).unwrap();
     let first = mount_tripwire(&layers, &skeleton, &staging, &merged, 4 << 20).unwrap();
     let pristine = tree(&merged);
     fs::write(merged.join("etc/app/conf"), "evil").unwrap();
@@ -152,7 +152,7 @@ fn many_small_files_reach_the_tripwires_limit() {
     let base = host.make("base");
     let layers = host.layers(&base);
     let staging = host.staging();
-    let skeleton = staging.skeleton(&layers, &[], Path::new("/"), None).unwrap();
+    let skeleton = staging.ground(&layers, None).unwrap().skeleton(&layers, &[], Path::new("/")).unwrap();
     let _kept = mount_tripwire(&layers, &skeleton, &staging, &base, 4 << 20).unwrap();
     let made = (0..5000).take_while(|n| fs::write(base.join(format!("f{n}")), "").is_ok()).count();
     assert!((500..1024).contains(&made), "{made}");

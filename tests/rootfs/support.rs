@@ -190,7 +190,7 @@ pub fn assert_same(got: &BTreeMap<PathBuf, String>, expected: &BTreeMap<PathBuf,
 pub fn seal(host: &Host, rootfs: &Path, mounts: &[MountPoint], cwd: &str) -> Layers {
     let layers = host.layers(rootfs);
     let staging = host.staging();
-    let skeleton = staging.skeleton(&layers, mounts, Path::new(cwd), None).unwrap();
+    let skeleton = staging.ground(&layers, None).unwrap().skeleton(&layers, mounts, Path::new(cwd)).unwrap();
     mount_sealed(&layers, &skeleton, &staging, rootfs).unwrap();
     layers
 }

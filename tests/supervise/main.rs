@@ -10,6 +10,7 @@ mod hanging;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod refused;
+mod scratch;
 mod sessions;
 mod silent;
 mod world;
@@ -22,7 +23,8 @@ fn main() -> ExitCode {
         return hanging::act(&args[2..]);
     }
     harness::run(
-        &[refused::TESTS, guarded::TESTS, sessions::TESTS, anew::TESTS, hanging::TESTS, silent::TESTS].concat(),
+        &[refused::TESTS, guarded::TESTS, sessions::TESTS, anew::TESTS, hanging::TESTS, silent::TESTS, scratch::TESTS]
+            .concat(),
         world::own_mounts,
     )
 }

@@ -56,7 +56,7 @@ fn mounts() -> String {
 fn two_hundred_layers_mount_with_the_old_call_and_nothing_is_left_attached() {
     let host = host();
     let layers = layers(&host, 200);
-    let skeleton = host.staging.skeleton(&layers, &[], Path::new("/made"), None).unwrap();
+    let skeleton = host.staging.ground(&layers, None).unwrap().skeleton(&layers, &[], Path::new("/made")).unwrap();
     let before = mounts();
     let root = Plan::of(&layers, skeleton.root(), None).mount(&host.staging, Way::Old).unwrap();
     assert_eq!(mounts(), before);
@@ -76,7 +76,7 @@ fn two_hundred_layers_mount_with_the_old_call_and_nothing_is_left_attached() {
 fn a_tripwire_mounts_with_the_old_call_too() {
     let host = host();
     let layers = layers(&host, 2);
-    let skeleton = host.staging.skeleton(&layers, &[], Path::new("/made"), None).unwrap();
+    let skeleton = host.staging.ground(&layers, None).unwrap().skeleton(&layers, &[], Path::new("/made")).unwrap();
     let before = mounts().lines().count();
     let target = host.dir.path().join("target");
     let tripwire = tripwire(&layers, &skeleton, &host.staging, &target, 1 << 20, Way::Old).unwrap();
