@@ -188,6 +188,12 @@ impl Event {
         known.fold(self, |event, (key, value)| event.with(key, value))
     }
 
+    /// With no text in `data` longer than so many bytes; what is cut says so.
+    pub fn cut_to(mut self, len: usize) -> Event {
+        self.data.values_mut().for_each(|value| cut(value, len, usize::MAX));
+        self
+    }
+
     /// The event as one line of JSON with its newline, at most [`MAX_LINE`]: where it would be longer, strings and lists
     /// in `data` are cut and say so.
     pub fn to_line(&self) -> Vec<u8> {

@@ -24,6 +24,7 @@ mod guarding;
 pub mod launch;
 mod machine;
 mod namespaces;
+mod pace;
 mod plan;
 mod prepare;
 mod refused;

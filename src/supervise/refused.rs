@@ -250,7 +250,7 @@ impl Supervisor {
         }
         self.count(refusals, beyond);
         if self.tally.is_due(now) || !effects.is_empty() {
-            self.tell_refusals();
+            self.tell_refusals(!effects.is_empty());
         }
         self.carry_out(effects);
     }
@@ -262,7 +262,7 @@ impl Supervisor {
         self.tell_flood();
         let (refusals, beyond) = self.take_refusals();
         self.count(refusals, beyond);
-        self.tell_refusals();
+        self.tell_refusals(true);
         self.check_guard();
     }
 

@@ -308,7 +308,7 @@ impl Supervisor {
             self.tell_breach("watch");
         }
         if self.tally.is_due(now) {
-            self.tell_refusals();
+            self.tell_refusals(false);
         }
         if self.renew_at.is_some_and(|at| now >= at) {
             self.renew_at = None;
