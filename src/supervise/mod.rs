@@ -18,6 +18,7 @@ mod companion;
 pub mod control;
 pub mod director;
 mod effects;
+mod evidence;
 mod gate;
 pub mod generation;
 mod guarding;
