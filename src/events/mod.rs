@@ -292,6 +292,19 @@ mod tests {
     }
 
     #[test]
+    fn an_event_of_many_is_cut_in_its_lists_too_and_keeps_its_numbers() {
+        let long = "\u{1}".repeat(4090);
+        let listed = serde_json::json!({"refused": long.as_str(), "count": 7});
+        let event = Event::new(EventType::Breach, "c", BTreeMap::new()).with("path", long.as_str());
+        let event = event.with("count", 600).with("refusals", vec![listed; 8]).cut_to(256);
+        let line = event.to_line();
+        assert!(line.len() < 20_000, "{} bytes", line.len());
+        let back: Event = serde_json::from_slice(&line).unwrap();
+        assert_eq!((&back.data["count"], &back.data["refusals"][7]["count"]), (&600.into(), &7.into()));
+        assert!(back.data["path"].as_str().unwrap().ends_with("bytes cut]"));
+    }
+
+    #[test]
     fn a_line_is_never_longer_than_its_bound_and_says_what_was_cut() {
         let long = "é".repeat(100_000);
         let event = Event::new(EventType::Breach, "c", BTreeMap::new())
