@@ -26,6 +26,7 @@
 //! | layers, sealed and tripwire overlays, scratch, evidence | [`rootfs`] |
 //! | the processes that stay: restarts, responses, limits, cgroups, stdio | [`supervise`]: `supervisor.rs` is the loop, `machine.rs` decides, `generation.rs` does, `tell.rs` says it |
 //! | what a container is refused: answered, judged, told | [`supervise`]: `gate.rs` takes refused system calls, `guarding.rs` the rest, `refused.rs` judges, `tell_refused.rs` tells |
+//! | how often what goes on is told, and how much of it is kept | [`supervise`]: `pace.rs` for `tally.rs` and `storm.rs`, `evidence.rs` |
 //! | a generation that is decided anew | [`supervise`]: `director.rs` is who decides, `anew.rs` takes it over |
 //! | how a change is seen | [`watch`]: `tripwire.rs` (fanotify), `upper.rs` (inotify), `mounts.rs`, `scan.rs` |
 //! | the process beside a container that is learnt | [`learn`]: its work; `engine/learning.rs` starts it, `supervise/companion.rs` is the supervisor's side, `ctl/hook.rs` that of OCI hooks |

@@ -9,7 +9,7 @@ use lithify::events::{EngineNames, Event, EventType, clock};
 use lithify::policy::annotations::resolve;
 use lithify::policy::config::{Config, JournalLimits, Overrides};
 use lithify::policy::{Mode, Response};
-use lithify::record::{LastBreach, Phase, ProcessRef, Record, VERSION};
+use lithify::record::{LastBreach, LastRefusal, Phase, ProcessRef, Record, VERSION};
 
 struct Ran {
     code: i32,
@@ -110,6 +110,35 @@ fn status_is_one_line_a_container_and_hostile_paths_are_escaped() {
     assert_eq!(ran.code, 0);
     let all = json(&node.ctl(&["status", "--json"]));
     assert_eq!((&all[0]["protected"], &all[0]["record"]["generation"]), (&true.into(), &3.into()));
+}
+
+#[test]
+fn a_path_of_four_thousand_control_bytes_fills_no_screen() {
+    let node = Node::new();
+    let path = format!("chroot {}", "\u{1}".repeat(4090));
+    let mut hostile = record("0123456789abcdef");
+    hostile.last_breach.as_mut().unwrap().path = path.clone();
+    hostile.last_refusal = Some(LastRefusal {
+        event: "e".to_string(),
+        kind: "refused-syscall".to_string(),
+        what: path.clone(),
+        program: path.clone(),
+        pid: 7,
+        session: false,
+        time: clock::format(clock::now_micros()),
+    });
+    hostile.degraded.push(path.clone());
+    node.add(&hostile);
+    let mut journal = Journal::open(&node.dir.path().join("data"), JournalLimits::default());
+    let event = Event::new(EventType::Breach, "aa", BTreeMap::new()).with("path", path.as_str());
+    journal.append(&event.with("cmdline", vec![path.as_str()]), Durability::Buffered).unwrap();
+    for (words, most) in [(["status"].as_slice(), 1200), (&["inspect", "0"], 600), (&["events"], 1200)] {
+        let ran = node.ctl(words);
+        let longest = ran.out.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(longest < most && ran.out.contains("chroot \\u{1}") && ran.out.contains('…'), "{words:?}: {longest}");
+    }
+    let whole = json(&node.ctl(&["inspect", "0", "--json"]));
+    assert_eq!(whole["last_refusal"]["what"], path.as_str());
 }
 
 #[test]

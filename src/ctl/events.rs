@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use anyhow::Result;
 
-use super::{Call, Outcome, plain, text, usage};
+use super::{A_FIELD, Call, Outcome, plain, short, text, usage};
 use crate::events::reader::{Filter, Follower, Reader};
 use crate::events::{Event, EventType, clock};
 use crate::policy::suggest::{quote, remedy};
@@ -86,23 +86,24 @@ fn print(call: &mut Call<'_>, event: &Event) -> Result<()> {
         return Ok(());
     }
     let id: String = event.subject.chars().take(12).collect();
-    let mut line = format!("{} {:<12} {:<9}", event.time, id, event.event_type.short_name());
+    let mut line = format!("{} {:<12} {:<9}", plain(&event.time), plain(&id), event.event_type.short_name());
     // What tells most comes first; most lists and objects are for --json.
     const FIRST: [&str; 7] = ["workload", "generation", "kind", "path", "exe", "cmdline", "response"];
     let first = FIRST.iter().filter_map(|key| event.data.get_key_value(*key));
     let rest = event.data.iter().filter(|(key, _)| !FIRST.contains(&key.as_str()));
     for (key, value) in first.chain(rest) {
-        match value {
-            serde_json::Value::String(text) if text.contains([' ', '"']) => line.push_str(&format!(" {key}={text:?}")),
-            serde_json::Value::String(text) => line.push_str(&format!(" {key}={text}")),
-            serde_json::Value::Number(_) | serde_json::Value::Bool(_) => line.push_str(&format!(" {key}={value}")),
+        let shown = match value {
+            serde_json::Value::String(text) if text.contains([' ', '"']) => format!("{text:?}"),
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Number(_) | serde_json::Value::Bool(_) => value.to_string(),
             // What ran, and what of it was refused, is what an exec is about.
             serde_json::Value::Array(words) if key == "cmdline" || key == "refused" => {
                 let words: Vec<&str> = words.iter().filter_map(serde_json::Value::as_str).collect();
-                line.push_str(&format!(" {key}={:?}", words.join(" ")));
+                format!("{:?}", words.join(" "))
             }
-            _ => {}
-        }
+            _ => continue,
+        };
+        line.push_str(&format!(" {}={}", plain(key), short(&shown, A_FIELD)));
     }
-    Ok(writeln!(call.out, "{}", plain(&line))?)
+    Ok(writeln!(call.out, "{line}")?)
 }

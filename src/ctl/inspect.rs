@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::status::{Guard, guard};
-use super::{Call, Given, Outcome, plain, usage};
+use super::{A_FIELD, Call, Given, Outcome, short, usage};
 use crate::policy::suggest::quote;
 use crate::record::Record;
 
@@ -108,7 +108,7 @@ fn print(call: &mut Call<'_>, value: &Value, depth: usize) -> Result<()> {
                 writeln!(call.out, "{indent}{name}")?;
                 print(call, v, depth + 1)?;
             }
-            Value::String(text) => writeln!(call.out, "{indent}{name} {}", plain(text))?,
+            Value::String(text) => writeln!(call.out, "{indent}{name} {}", short(text, A_FIELD))?,
             other => writeln!(call.out, "{indent}{name} {other}")?,
         }
     }

@@ -248,6 +248,23 @@ pub fn plain(text: &str) -> String {
     safe
 }
 
+/// Most characters of a value that others chose, where it is one of many in a line.
+pub const A_CELL: usize = 80;
+/// The same where it has room of its own.
+pub const A_FIELD: usize = 512;
+/// Most characters of a sentence of ours that has such values in it.
+pub const A_SENTENCE: usize = 1024;
+
+/// As [`plain`], and at most so many characters: a long name must not push other lines out of sight. The whole is in the JSON.
+pub fn short(text: &str, most: usize) -> String {
+    let mut shown = plain(text);
+    if let Some((end, _)) = shown.char_indices().nth(most) {
+        shown.truncate(end);
+        shown.push('…');
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,5 +272,12 @@ mod tests {
     #[test]
     fn a_path_cannot_move_the_cursor_or_turn_the_text_round() {
         assert_eq!(plain("/tmp/\u{1b}[2J\nx\u{202e}é"), "/tmp/\\u{1b}[2J\\nx\\u{202e}é");
+    }
+
+    #[test]
+    fn what_is_shown_of_a_long_name_is_counted_as_it_is_shown() {
+        assert_eq!(short("/é", 2), "/é");
+        assert_eq!(short("/éx", 2), "/é…");
+        assert_eq!(short(&"\u{1}".repeat(4090), 80).chars().count(), 81);
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::learning::{self, Learning};
-use super::{Call, Outcome, plain};
+use super::{A_CELL, A_FIELD, A_SENTENCE, Call, Outcome, plain, short};
 use crate::events::clock;
 use crate::learn::presence;
 use crate::policy::{Mode, values, word};
@@ -108,21 +108,24 @@ fn row(r: &Record, learning: Option<&Learning>) -> [String; 10] {
     let breach = r.last_breach.as_ref().map(|breach| (&breach.path, &breach.time));
     let refusal = r.last_refusal.as_ref().map(|refusal| (&refusal.what, &refusal.time));
     let last = breach.into_iter().chain(refusal).max_by_key(|(_, time)| clock::parse(time));
-    let last = last.map_or("-".to_string(), |(what, time)| format!("{what} ({} ago)", age(time)));
+    let last = last.map_or("-".to_string(), |(what, time)| format!("{} ({} ago)", short(what, A_CELL), age(time)));
     let state = match guard(r) {
         Guard::Gone => "UNPROTECTED: supervisor is gone".to_string(),
         Guard::Watched | Guard::Ended => word(&r.phase),
     };
-    let learning =
-        learning.filter(|_| guard(r) == Guard::Watched).map(|l| format!(", {}", l.text(r.policy.mode, r.policy.auto)));
+    let learning = learning.filter(|_| guard(r) == Guard::Watched).map(|l| l.text(r.policy.mode, r.policy.auto));
+    let learning = learning.map(|text| format!(", {}", short(&text, A_SENTENCE)));
     let degraded = match guard(r) {
-        Guard::Watched | Guard::Ended if !r.degraded.is_empty() => format!(", degraded: {}", r.degraded.join("; ")),
+        Guard::Watched | Guard::Ended if !r.degraded.is_empty() => {
+            let reasons: Vec<String> = r.degraded.iter().map(|reason| short(reason, A_FIELD)).collect();
+            format!(", degraded: {}", reasons.join("; "))
+        }
         Guard::Watched | Guard::Ended | Guard::Gone => String::new(),
     };
     let enforced = r.profile.as_ref().map(|profile| format!(", profile {}", as_named(profile)));
     let refused = r.last_refusal.as_ref().map(|last| {
         let plural = if r.refusals == 1 { "" } else { "s" };
-        let (count, what, program) = (r.refusals, &last.what, &last.program);
+        let (count, what, program) = (r.refusals, short(&last.what, A_CELL), short(&last.program, A_CELL));
         format!(", {count} refusal{plural}, the last {what} by {program} ({} ago)", age(&last.time))
     });
     let state =

@@ -193,6 +193,12 @@ impl Event {
         known.fold(self, |event, (key, value)| event.with(key, value))
     }
 
+    /// With no text in `data` longer than so many bytes; what is cut says so.
+    pub fn cut_to(mut self, len: usize) -> Event {
+        self.data.values_mut().for_each(|value| cut(value, len, usize::MAX));
+        self
+    }
+
     /// The event as one line of JSON with its newline, at most [`MAX_LINE`]: where it would be longer, strings and lists
     /// in `data` are cut and say so.
     pub fn to_line(&self) -> Vec<u8> {
@@ -288,6 +294,19 @@ mod tests {
             assert_eq!(EventType::from_name(t.short_name()), Some(t));
             assert_eq!(EventType::from_name(t.full_name()), Some(t));
         }
+    }
+
+    #[test]
+    fn an_event_of_many_is_cut_in_its_lists_too_and_keeps_its_numbers() {
+        let long = "\u{1}".repeat(4090);
+        let listed = serde_json::json!({"refused": long.as_str(), "count": 7});
+        let event = Event::new(EventType::Breach, "c", BTreeMap::new()).with("path", long.as_str());
+        let event = event.with("count", 600).with("refusals", vec![listed; 8]).cut_to(256);
+        let line = event.to_line();
+        assert!(line.len() < 20_000, "{} bytes", line.len());
+        let back: Event = serde_json::from_slice(&line).unwrap();
+        assert_eq!((&back.data["count"], &back.data["refusals"][7]["count"]), (&600.into(), &7.into()));
+        assert!(back.data["path"].as_str().unwrap().ends_with("bytes cut]"));
     }
 
     #[test]

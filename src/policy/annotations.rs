@@ -244,6 +244,7 @@ impl<'c> Node<'c> {
             on_refused_syscall: self.config.on_refused_syscall.unwrap_or(Response::Report),
             exec: self.config.exec,
             restart_limit: self.config.restart_limit,
+            restarts_unpaced: self.config.binding.contains(&Loosen::RestartLimit),
             escalate_to: self.config.escalate_to,
             renew_every: self.config.renew_every,
             workload: None,

@@ -155,6 +155,9 @@ pub struct Policy {
     pub exec: ExecRule,
     /// How often `restart` may be the answer.
     pub restart_limit: RestartLimit,
+    /// The node's own configuration sets that: within it restarts don't wait, however many there are.
+    #[serde(default)]
+    pub restarts_unpaced: bool,
     /// What a breach leads to once the limit is reached: `Pause` or `Stop`.
     pub escalate_to: Response,
     /// A fresh generation on a schedule.

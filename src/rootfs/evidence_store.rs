@@ -1,5 +1,7 @@
-//! The folder of kept differences: one tar an event, bounded in number and size, the oldest thrown away first.
+//! The folder of kept differences: one tar an event, bounded in number and size. Where that is too much, the container that has
+//! most loses its oldest: one that fills the folder pushes out its own evidence, not that of others.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::os::fd::BorrowedFd;
@@ -21,6 +23,9 @@ const PARTIAL: &str = ".partial";
 /// After this long an unfinished archive that nobody writes to belongs to a process that was killed.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
+/// Longest part of an archive's name, in bytes: two of them and what follows are a file name (NAME_MAX is 255).
+const MAX_NAME: usize = 112;
+
 /// A kept archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
@@ -30,17 +35,25 @@ pub struct Evidence {
     pub archived: Archived,
 }
 
-/// Keeps the upper directory of a tripwire as `<dir>/<event>.tar` (0600, durable when this returns), then throws away the
-/// oldest archives that are over the limits. `dir` is made (0700) if it is missing.
+/// Keeps the upper directory of a tripwire as `<dir>/<event>.<container>.tar` (0600, durable when this returns), then throws away
+/// what is over the limits, of the container that has most and the oldest first. `dir` is made (0700) if it is missing. Of a
+/// container's id only what a file name takes counts.
 ///
 /// # Errors
 /// An event id that is no file name, a full or read-only disk, an unreadable upper. Nothing is left behind then.
-pub fn keep_evidence(upper: BorrowedFd<'_>, dir: &Path, event: &str, limits: EvidenceLimits) -> Result<Evidence> {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if event.is_empty() || event.len() > 128 || event.starts_with('.') || !event.bytes().all(fits) {
-        bail!("failed to keep evidence: event id {event:?} is no file name; use letters, digits, '-', '_' and '.'");
+pub fn keep_evidence(
+    upper: BorrowedFd<'_>,
+    dir: &Path,
+    event: &str,
+    container: &str,
+    limits: EvidenceLimits,
+) -> Result<Evidence> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if event.is_empty() || event.len() > MAX_NAME || !event.chars().all(fits) {
+        bail!("failed to keep evidence: event id {event:?} is no file name; use letters, digits, '-' and '_'");
     }
-    let path = dir.join(format!("{event}{KEPT}"));
+    let container: String = container.chars().filter(|c| fits(*c) || matches!(c, '+' | '.')).take(MAX_NAME).collect();
+    let path = dir.join(format!("{event}.{container}{KEPT}"));
     let kept = write(upper, dir, &path, limits)
         .with_context(|| format!("failed to keep evidence {}; is the disk full or read-only?", path.display()))?;
     prune(dir, &path, limits).with_context(|| format!("failed to prune evidence folder {}", dir.display()))?;
@@ -67,9 +80,16 @@ fn write(upper: BorrowedFd<'_>, dir: &Path, path: &Path, limits: EvidenceLimits)
     Ok(archived)
 }
 
-/// Removes the oldest archives until the folder is within its limits, never `newest`, and abandoned unfinished ones.
+/// The container that an archive is of, by its name; those that name none are one's.
+fn owner(name: &str) -> &str {
+    name.strip_suffix(KEPT).and_then(|stem| stem.split_once('.')).map_or("", |(_, container)| container)
+}
+
+/// Removes archives until the folder is within its limits, never `newest`, and abandoned unfinished ones.
 fn prune(dir: &Path, newest: &Path, limits: EvidenceLimits) -> Result<()> {
     let mut kept = Vec::new();
+    // How many, and how many bytes, each container has.
+    let mut shares: HashMap<String, (u64, u64)> = HashMap::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -83,23 +103,31 @@ fn prune(dir: &Path, newest: &Path, limits: EvidenceLimits) -> Result<()> {
             if SystemTime::now().duration_since(modified).is_ok_and(|age| age > ABANDONED) {
                 remove(&entry.path())?;
             }
-        } else if name.ends_with(KEPT) && entry.path() != newest {
-            kept.push((modified, entry.path(), metadata.size()));
+        } else if name.ends_with(KEPT) {
+            let share = shares.entry(owner(name).to_owned()).or_default();
+            (share.0, share.1) = (share.0 + 1, share.1 + metadata.size());
+            if entry.path() != newest {
+                kept.push((modified, entry.path(), owner(name).to_owned(), metadata.size()));
+            }
         }
     }
     kept.sort();
-    let mut bytes: u64 =
-        fs::metadata(newest).map_or(0, |m| m.size()) + kept.iter().map(|(_, _, size)| size).sum::<u64>();
-    let mut files = kept.len() + 1;
-    for (_, path, size) in kept {
-        if files <= limits.max_files as usize && bytes <= limits.max_bytes {
-            break;
+    loop {
+        let (files, bytes) = shares.values().fold((0, 0), |sum, share| (sum.0 + share.0, sum.1 + share.1));
+        let too_large = bytes > limits.max_bytes;
+        if !too_large && files <= u64::from(limits.max_files) {
+            return Ok(());
         }
+        let share = |owner: &String| shares.get(owner).map_or(0, |share| if too_large { share.1 } else { share.0 });
+        // The oldest of those of the largest share.
+        let largest = kept.iter().map(|(_, _, owner, _)| share(owner)).max();
+        let Some(at) = kept.iter().position(|(_, _, owner, _)| Some(share(owner)) == largest) else { return Ok(()) };
+        let (_, path, owner, size) = kept.remove(at);
         remove(&path)?;
-        files -= 1;
-        bytes -= size;
+        if let Some(share) = shares.get_mut(&owner) {
+            (share.0, share.1) = (share.0 - 1, share.1 - size);
+        }
     }
-    Ok(())
 }
 
 /// Another container's supervisor may prune at the same time.

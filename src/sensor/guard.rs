@@ -29,6 +29,7 @@ use super::hold::Hold;
 use super::kept;
 use super::layout::{self, KEY_BYTES, Record, Rule, Slot, Told, VALUE_BYTES};
 use super::leads::Mounted;
+use super::losses::Losses;
 use super::meant::{is_of_nothing, is_read_only, is_there};
 use super::place::Place;
 use super::reading::{Operation, Origin};
@@ -51,7 +52,7 @@ const MOST_KNOWN: usize = MOST as usize / 4;
 /// Most programs that a rule may allow.
 const MOST_ALLOWED: usize = 4096;
 /// A path whose file could not be told: it was too deep, or gone from the caller's memory.
-const UNKNOWN: &str = "(unknown)";
+pub(super) const UNKNOWN: &str = "(unknown)";
 /// Before a path of which only the beginning could be told: by that alone it is no path that anybody knows.
 const BEGINNING: &str = "(beginning of) ";
 
@@ -152,8 +153,8 @@ impl Guard {
             ..Slot::default()
         };
         let hold = Hold::claim(&self.place, init_pid, &table, Some(&ring), row)?;
-        let losing = Losing::default();
-        Ok(Guarded { hold, table, ring, mounts, mounted, root, renames_nothing: None, known: Vec::new(), losing })
+        let losses = Losses::default();
+        Ok(Guarded { hold, table, ring, mounts, mounted, root, renames_nothing: None, known: Vec::new(), losses })
     }
 }
 
@@ -185,18 +186,7 @@ pub struct Guarded {
     renames_nothing: Option<i32>,
     /// Keys of known writes in the table.
     known: Vec<Vec<u8>>,
-    losing: Losing,
-}
-
-/// What is known of losses.
-#[derive(Debug, Default)]
-struct Losing {
-    /// Refusals for which there was no room, as far as that was told.
-    told: u64,
-    /// Of any kind.
-    all: u64,
-    /// The last loss was a session's.
-    session: bool,
+    losses: Losses,
 }
 
 impl Guarded {
@@ -209,15 +199,12 @@ impl Guarded {
     /// where it says.
     pub fn take_news(&mut self, is_known: impl Fn(&Refusal) -> bool) -> Vec<Refusal> {
         let mut taken = Vec::new();
-        let Guarded { hold, ring, mounts, mounted, root, renames_nothing, known, losing, .. } = self;
-        let (mut lost_by, mut lost_count) = (None, 0);
+        let Guarded { hold, ring, mounts, mounted, root, renames_nothing, known, losses, .. } = self;
         ring.drain(|bytes| {
             let told = Told::parse(bytes);
             if told.record.kind == Record::LOSS {
-                losing.session = told.record.exec;
-                lost_by = Some((told.pid as i32, decode::lossy(told.comm)));
-                lost_count += u64::from(told.count);
-                return;
+                let count = u64::from(told.count.max(1));
+                return losses.meet(told.record.exec, told.pid as i32, decode::lossy(told.comm), count);
             }
             let Some(mut refusal) = refusal(&told, hold.init(), mounts) else { return };
             let moves = told.record.kind == Record::PATH && told.record.number == libc::EXDEV as u32;
@@ -236,12 +223,8 @@ impl Guarded {
             }
         });
         let state = self.hold.state().unwrap_or_default();
-        self.losing.all = state.table_full + state.unreadable + state.untracked;
-        // The kernel says when; where its ring was too full for that, its count does.
-        if lost_by.is_some() || state.table_full > 2 * self.losing.told {
-            self.losing.told = state.table_full;
-            taken.push(lost(lost_by.unwrap_or_default(), self.losing.session, lost_count.max(1)));
-        }
+        let all = state.table_full + state.unreadable + state.untracked;
+        taken.extend(self.losses.take(state.table_full, all));
         if self.known.len() >= MOST_KNOWN {
             self.forget_known();
         }
@@ -250,7 +233,7 @@ impl Guarded {
 
     /// Whether anything was lost, as of the last [`Guarded::take`].
     pub fn has_lost(&self) -> bool {
-        self.losing.all > 0
+        self.losses.any()
     }
 
     /// Gives the room back that known writes have taken. Where that fails it stays taken, and when none is left it is told.
@@ -338,12 +321,6 @@ fn refusal(told: &Told<'_>, init: i32, mounts: &Mounts) -> Option<Refusal> {
     };
     let (pid, program, count) = (told.pid as i32, decode::lossy(told.comm), u64::from(told.count.max(1)));
     Some(Refusal { refused, pid, program, session: record.exec, count })
-}
-
-/// What tells that there is more than was told.
-fn lost((pid, program): (i32, String), session: bool, count: u64) -> Refusal {
-    let refused = Refused::Write { path: UNKNOWN.into(), operation: "write".into(), of_nothing: false };
-    Refusal { refused, pid, program, session, count }
 }
 
 fn operation(operation: Operation) -> &'static str {

@@ -16,6 +16,7 @@ mod kept;
 mod layout;
 mod leads;
 pub mod load;
+mod losses;
 mod meant;
 pub mod owners;
 mod past;

@@ -141,6 +141,7 @@ impl Supervisor {
         let policy = &self.plan.policy;
         let response = self.possible(policy.on_write);
         self.machine.decide_anew(response, policy.restart_limit, policy.escalate_to);
+        self.machine.set_unpaced(policy.restarts_unpaced);
         self.record.response = response;
         self.record.policy = self.plan.policy.clone();
         self.record.profile = self.plan.limits.profile.clone();

@@ -73,8 +73,14 @@ pub struct Machine {
     attacked: bool,
     /// A generation has lived under what holds now.
     lived: bool,
+    /// The node's owner chose how often it may be restarted.
+    unpaced: bool,
 }
 
+/// A restart costs the node more than the container. Where the node's owner did not choose the limit, restarts beyond so many
+/// within [`MINUTE`] wait as those do that come near to the limit.
+const UNPAUSED: u32 = 20;
+const MINUTE: Duration = Duration::from_secs(60);
 /// Pause before the first restart in the second half of the limit; it doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// Longest pause.
@@ -84,7 +90,13 @@ impl Machine {
     /// A container that was just created.
     pub fn new(response: Response, limit: RestartLimit, escalate_to: Response) -> Machine {
         let restarts = VecDeque::new();
-        Machine { phase: Phase::Created, response, limit, escalate_to, restarts, attacked: false, lived: false }
+        let phase = Phase::Created;
+        Machine { phase, response, limit, escalate_to, restarts, attacked: false, lived: false, unpaced: false }
+    }
+
+    /// Whether restarts wait for nothing but the limit.
+    pub fn set_unpaced(&mut self, unpaced: bool) {
+        self.unpaced = unpaced;
     }
 
     /// The response to a change.
@@ -172,17 +184,20 @@ impl Machine {
         match response {
             Response::Report => Vec::new(),
             Response::Restart => {
-                while self.restarts.front().is_some_and(|then| now.saturating_sub(*then) >= self.limit.window) {
+                let within = |then: &Duration, span| now.saturating_sub(*then) < span;
+                while self.restarts.front().is_some_and(|then| !within(then, self.limit.window.max(MINUTE))) {
                     self.restarts.pop_front();
                 }
-                let recent = self.restarts.len() as u32;
+                let since = |span| self.restarts.iter().filter(|then| within(then, span)).count() as u32;
+                let (recent, in_a_minute) = (since(self.limit.window), since(MINUTE));
                 if recent >= self.limit.count {
                     let mut effects = vec![Effect::TellEscalation(self.escalate_to)];
                     effects.extend(self.settle(self.escalate_to));
                     return effects;
                 }
                 self.restarts.push_back(now);
-                self.phase = Phase::Backoff(now + delay(recent, self.limit.count));
+                let pace = if self.unpaced { Duration::ZERO } else { pause(in_a_minute.checked_sub(UNPAUSED)) };
+                self.phase = Phase::Backoff(now + delay(recent, self.limit.count).max(pace));
                 vec![Effect::KillGeneration]
             }
             other => self.settle(other),
@@ -203,7 +218,11 @@ impl Machine {
 /// How long to wait before a restart that `recent` others went before: not at all in the first half of what the limit
 /// allows, doubling in the second.
 fn delay(recent: u32, limit: u32) -> Duration {
-    match recent.checked_sub(limit.div_ceil(2)) {
+    pause(recent.checked_sub(limit.div_ceil(2)))
+}
+
+fn pause(doublings: Option<u32>) -> Duration {
+    match doublings {
         None => Duration::ZERO,
         Some(doublings) => FIRST_DELAY.saturating_mul(1 << doublings.min(10)).min(LONGEST_DELAY),
     }
@@ -273,6 +292,30 @@ mod tests {
             let now = Duration::from_secs(minute * 21);
             assert_eq!(breach_and_restart(&mut machine, now), [Effect::KillGeneration], "minute {minute}");
         }
+    }
+
+    #[test]
+    fn a_limit_that_the_nodes_owner_did_not_choose_buys_no_restart_without_end() {
+        let restarts_in_an_hour = |unpaced: bool| {
+            let limit = RestartLimit { count: 1000, window: Duration::from_secs(1) };
+            let mut machine = Machine::new(Response::Restart, limit, Response::Stop);
+            machine.set_unpaced(unpaced);
+            machine.step(Input::Started, Duration::ZERO);
+            let (mut now, mut restarts) = (Duration::ZERO, Vec::new());
+            while now < Duration::from_secs(3600) {
+                assert_eq!(breach(&mut machine, now), [Effect::KillGeneration]);
+                restarts.push(now);
+                let Phase::Backoff(at) = machine.phase else { panic!("{:?}", machine.phase) };
+                // What making a generation takes.
+                now = at + Duration::from_millis(120);
+                machine.step(Input::Started, now);
+            }
+            restarts
+        };
+        let paced = restarts_in_an_hour(false);
+        assert!((1000..1600).contains(&paced.len()), "{} restarts", paced.len());
+        assert!(paced[20] < Duration::from_secs(3), "the first ones don't wait: {:?}", paced[20]);
+        assert!(restarts_in_an_hour(true).len() > 29_000);
     }
 
     #[test]

@@ -280,7 +280,7 @@ impl Supervisor {
         self.count(refusals, beyond);
         self.tell_floods(flood, session_floods);
         if self.tally.is_due(now) || !effects.is_empty() {
-            self.tell_refusals();
+            self.tell_refusals(!effects.is_empty());
         }
         self.carry_out(effects);
     }
@@ -293,7 +293,7 @@ impl Supervisor {
         let (refusals, beyond) = self.take_refusals();
         self.count(refusals, beyond);
         self.tell_floods(flood, session_floods);
-        self.tell_refusals();
+        self.tell_refusals(true);
         self.check_guard();
     }
 
@@ -341,7 +341,8 @@ impl Supervisor {
             let response = self.response_to(&refusal);
             self.tally.add(refusal, response);
         }
-        self.tally.add_unnamed(beyond.0 + beyond.1);
+        self.tally.add_unnamed(beyond.0, false);
+        self.tally.add_unnamed(beyond.1, true);
     }
 
     fn take_floods(&self) -> (Option<Refusal>, usize) {

@@ -1,20 +1,16 @@
-//! Coalescing: a storm of changes becomes few events, with exact counts.
+//! Coalescing: a storm of changes becomes few events, with exact counts, and ever fewer while it goes on.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::pace::{NAMED, Pace};
 use crate::watch::{Change, ChangeKind};
-
-/// Distinct changes that an event names; the rest is counted.
-const NAMED: usize = 32;
-/// For how long after an event the following changes are gathered into one more.
-const WINDOW: Duration = Duration::from_secs(1);
 
 /// Changes that have been seen and not told yet.
 #[derive(Debug, Default)]
 pub struct Storm {
-    until: Option<Duration>,
+    pace: Pace,
     /// In the order in which they were first seen; few enough to be searched.
     seen: Vec<(u64, Change)>,
     unnamed: u64,
@@ -46,7 +42,7 @@ impl Storm {
                 self.unnamed += 1;
             }
         }
-        self.total > 0 && self.until.is_none_or(|until| now >= until)
+        self.total > 0 && self.pace.allows(now)
     }
 
     /// Whether there is anything to tell.
@@ -61,12 +57,13 @@ impl Storm {
 
     /// Takes out what is to be told, and opens a window. `None` when there is nothing.
     pub fn take(&mut self, now: Duration) -> Option<Summary> {
-        self.until = Some(now + WINDOW);
         if self.total == 0 {
-            self.until = None;
             return None;
         }
-        let named = std::mem::take(&mut self.seen);
+        self.pace.tell(now);
+        let mut named = std::mem::take(&mut self.seen);
+        let left_out: u64 = named.drain(self.pace.room().min(named.len())..).map(|(count, _)| count).sum();
+        self.unnamed += left_out;
         let summary = Summary { named, unnamed: self.unnamed, total: self.total };
         (self.unnamed, self.total) = (0, 0);
         Some(summary)
@@ -74,7 +71,7 @@ impl Storm {
 
     /// When the open window ends, if changes wait for that.
     pub fn due(&self) -> Option<Duration> {
-        self.until.filter(|_| self.total > 0)
+        self.pace.until().filter(|_| self.total > 0)
     }
 }
 
@@ -100,6 +97,7 @@ mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
+    use super::super::pace::FIRST;
     use super::*;
 
     fn change(path: &str) -> Change {
@@ -115,10 +113,27 @@ mod tests {
         for i in 0..1000 {
             assert!(!storm.add(vec![change(&format!("/storm/{i}"))], start + Duration::from_millis(i)));
         }
-        assert_eq!(storm.due(), Some(start + WINDOW));
-        let summary = storm.take(start + WINDOW).expect("the storm");
+        assert_eq!(storm.due(), Some(start + FIRST));
+        let summary = storm.take(start + FIRST).expect("the storm");
         assert_eq!((summary.total, summary.named.len() as u64 + summary.unnamed), (1000, 1000));
         assert_eq!(storm.due(), None, "with nothing to tell nothing wakes up");
+    }
+
+    #[test]
+    fn a_storm_without_end_is_told_once_a_minute_in_short_and_every_change_of_it_is_counted() {
+        let mut storm = Storm::default();
+        let mut told = Vec::new();
+        for second in 0..3600 {
+            let changes = (0..40).map(|n| change(&format!("/{second}/{n}"))).collect();
+            if storm.add(changes, Duration::from_secs(second)) {
+                told.extend(storm.take(Duration::from_secs(second)));
+            }
+        }
+        assert!((50..70).contains(&told.len()), "{} events", told.len());
+        assert!(told.iter().skip(4).all(|summary| summary.named.len() <= 8));
+        assert!(told.iter().all(|summary| summary.named.len() as u64 + summary.unnamed == summary.total));
+        told.extend(storm.take(Duration::from_secs(3600)));
+        assert_eq!(told.iter().map(|summary| summary.total).sum::<u64>(), 40 * 3600);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::cgroup::Cgroups;
 use super::clients::Client;
 use super::companion::Companion;
 use super::control::Listener;
+use super::evidence::Allowance;
 use super::guarding::Guarding;
 use super::machine::{Effect, Input, Machine, Phase};
 use super::plan::Plan;
@@ -62,6 +63,8 @@ pub(super) struct Supervisor {
     pub watches: Watches,
     pub machine: Machine,
     pub storm: Storm,
+    /// Of archives.
+    pub evidence: Allowance,
     pub recorder: Recorder,
     /// The data folder, on the host's own mount of it.
     pub data: Option<OwnedFd>,
@@ -124,7 +127,8 @@ pub(super) struct Parts {
 impl Supervisor {
     pub(super) fn new(parts: Parts) -> Supervisor {
         let policy = &parts.plan.policy;
-        let machine = Machine::new(parts.record.response, policy.restart_limit, policy.escalate_to);
+        let mut machine = Machine::new(parts.record.response, policy.restart_limit, policy.escalate_to);
+        machine.set_unpaced(policy.restarts_unpaced);
         Supervisor {
             machine,
             plan: parts.plan,
@@ -144,6 +148,7 @@ impl Supervisor {
             late_signals: Vec::new(),
             watches: parts.watches,
             storm: Storm::default(),
+            evidence: Allowance::default(),
             recorder: parts.recorder,
             data: parts.data,
             record: parts.record,
@@ -310,7 +315,7 @@ impl Supervisor {
             self.tell_breach("watch");
         }
         if self.tally.is_due(now) {
-            self.tell_refusals();
+            self.tell_refusals(false);
         }
         if look::take_unanswered() > 0 {
             self.tell_failures(vec![

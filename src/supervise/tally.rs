@@ -1,16 +1,17 @@
-//! Refusals that have been met and not told yet: a storm of them becomes few events, with exact counts.
+//! Refusals that have been met and not told yet: a storm of them becomes few events, with exact counts. Each kind on each side
+//! has its own pace, so that a storm of one delays no other.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use super::pace::{NAMED, Pace};
 use super::weight::is_of_image;
 use crate::guard::{Refusal, Refused};
 use crate::policy::Response;
 use crate::profile::baseline;
 
-/// Distinct refusals that are named in a window; the rest is counted.
-const NAMED: usize = 32;
-/// For how long after an event the following refusals are gathered.
-const WINDOW: Duration = Duration::from_secs(1);
+/// Names that are remembered as told in a storm: what comes new into it is named first.
+const REMEMBERED: usize = 256;
 
 /// One refusal, how often it was met, and what followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,73 +31,123 @@ pub(super) struct Group {
     pub kind: &'static str,
     /// In sessions.
     pub session: bool,
-    /// In the order in which they were met first.
+    /// In the order in which they were met first; in a storm that goes on, what is new in it before the rest.
     pub named: Vec<Met>,
+    /// How many more there were.
+    pub unnamed: u64,
+    /// Part of a storm that has been told of before, and more than once.
+    pub goes_on: bool,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    until: Option<Duration>,
+    /// A few: one for each kind and side.
+    storms: Vec<Storm>,
+}
+
+/// What one kind on one side has come to.
+#[derive(Debug)]
+struct Storm {
+    kind: &'static str,
+    session: bool,
+    pace: Pace,
     met: Vec<Met>,
     unnamed: u64,
+    /// What has been named since it began.
+    told: HashSet<String>,
 }
 
 impl Tally {
     /// Takes one in. The same program that meets the same again is counted.
     pub(super) fn add(&mut self, refusal: Refusal, response: Response) {
+        self.storm(kind(&refusal.refused), refusal.session).add(refusal, response);
+    }
+
+    /// Takes in so many calls of one side of which nothing more is known.
+    pub(super) fn add_unnamed(&mut self, count: u64, session: bool) {
+        if count > 0 {
+            self.storm("refused-syscall", session).unnamed += count;
+        }
+    }
+
+    fn storm(&mut self, kind: &'static str, session: bool) -> &mut Storm {
+        let found = self.storms.iter().position(|storm| (storm.kind, storm.session) == (kind, session));
+        let at = found.unwrap_or_else(|| {
+            let (pace, met, told) = (Pace::default(), Vec::new(), HashSet::new());
+            self.storms.push(Storm { kind, session, pace, met, unnamed: 0, told });
+            self.storms.len() - 1
+        });
+        &mut self.storms[at]
+    }
+
+    /// Whether there is something that is to be told now.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.storms.iter().any(|storm| storm.total() > 0 && storm.pace.allows(now))
+    }
+
+    /// When refusals that wait for their time are to be told.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.storms.iter().filter(|storm| storm.total() > 0).filter_map(|storm| storm.pace.until()).min()
+    }
+
+    /// Takes out what is to be told, by kind and side: what is due, or `all`.
+    pub(super) fn take(&mut self, now: Duration, all: bool) -> Vec<Group> {
+        let due = self.storms.iter_mut().filter(|storm| storm.total() > 0 && (all || storm.pace.allows(now)));
+        due.map(|storm| storm.take(now)).collect()
+    }
+}
+
+impl Storm {
+    fn total(&self) -> u64 {
+        self.met.iter().map(|met| met.count).sum::<u64>() + self.unnamed
+    }
+
+    fn add(&mut self, refusal: Refusal, response: Response) {
         if let Some(met) = self.met.iter_mut().find(|met| is_same(&met.refusal, &refusal)) {
             met.count += refusal.count;
             if met.response == Response::Report {
                 met.response = response;
             }
-        } else if self.met.len() < NAMED {
-            self.met.push(Met { count: refusal.count, refusal, response });
-        } else if let Some(lesser) = self.met.iter().rposition(|met| rank(&met.refusal) < rank(&refusal)) {
-            self.unnamed += self.met.remove(lesser).count;
-            self.met.push(Met { count: refusal.count, refusal, response });
-        } else {
-            self.unnamed += refusal.count;
+            return;
         }
-    }
-
-    /// Takes in so many of which nothing more is known.
-    pub(super) fn add_unnamed(&mut self, count: u64) {
-        self.unnamed += count;
-    }
-
-    fn is_empty(&self) -> bool {
-        self.met.is_empty() && self.unnamed == 0
-    }
-
-    /// Whether there is something that is to be told now.
-    pub(super) fn is_due(&self, now: Duration) -> bool {
-        !self.is_empty() && self.until.is_none_or(|until| now >= until)
-    }
-
-    /// When the open window ends, if refusals wait for that.
-    pub(super) fn due(&self) -> Option<Duration> {
-        self.until.filter(|_| !self.is_empty())
-    }
-
-    /// Takes out what is to be told, by kind and side, with how many were not named, and opens a window.
-    pub(super) fn take(&mut self, now: Duration) -> (Vec<Group>, u64) {
-        self.until = (!self.is_empty()).then_some(now + WINDOW);
-        let mut groups: Vec<Group> = Vec::new();
-        for met in std::mem::take(&mut self.met) {
-            let (kind, session) = (kind(&met.refusal.refused), met.refusal.session);
-            match groups.iter_mut().find(|group| (group.kind, group.session) == (kind, session)) {
-                Some(group) => group.named.push(met),
-                None => groups.push(Group { kind, session, named: vec![met] }),
+        let met = Met { count: refusal.count, refusal, response };
+        if self.met.len() == NAMED {
+            match self.met.iter().rposition(|lesser| self.rank(lesser) < self.rank(&met)) {
+                Some(lesser) => self.unnamed += self.met.remove(lesser).count,
+                None => {
+                    self.unnamed += met.count;
+                    return;
+                }
             }
         }
-        (groups, std::mem::take(&mut self.unnamed))
+        self.met.push(met);
     }
-}
 
-/// Who comes first where not all can be named: the workload, before sessions that somebody let in; on each side what is grave.
-fn rank(refusal: &Refusal) -> (bool, bool) {
-    (!refusal.session, is_grave(refusal))
+    /// What is named first where not all can be: what is answered, what is grave, what no event has named yet.
+    fn rank(&self, met: &Met) -> (bool, bool, bool) {
+        let is_new = !self.told.contains(subject(&met.refusal.refused));
+        (met.response != Response::Report, is_grave(&met.refusal), is_new)
+    }
+
+    fn take(&mut self, now: Duration) -> Group {
+        if self.pace.tell(now) {
+            self.told.clear();
+        }
+        let mut named = std::mem::take(&mut self.met);
+        let room = self.pace.room();
+        if named.len() > room {
+            named.sort_by_key(|met| std::cmp::Reverse(self.rank(met)));
+        }
+        let left_out: u64 = named.drain(room.min(named.len())..).map(|met| met.count).sum();
+        for met in &named {
+            if self.told.len() < REMEMBERED {
+                self.told.insert(subject(&met.refusal.refused).to_owned());
+            }
+        }
+        let unnamed = std::mem::take(&mut self.unnamed) + left_out;
+        Group { kind: self.kind, session: self.session, named, unnamed, goes_on: self.pace.goes_on() }
+    }
 }
 
 /// Whether a flood of refused writes must not keep it from being named: it is no refused write, or no write that was refused.
@@ -150,11 +201,25 @@ fn is_same(one: &Refusal, other: &Refusal) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pace::FIRST;
     use super::*;
 
     fn syscall(name: &str, pid: i32, session: bool) -> Refusal {
         let refused = Refused::Syscall { name: name.to_owned(), arguments: vec![pid as u64], path: None };
         Refusal { refused, pid, program: "/bin/sh".to_owned(), session, count: 1 }
+    }
+
+    fn all_of(tally: &mut Tally) -> Vec<Group> {
+        tally.take(Duration::ZERO, true)
+    }
+
+    fn total(groups: &[Group]) -> u64 {
+        let named = groups.iter().flat_map(|group| &group.named).map(|met| met.count).sum::<u64>();
+        named + groups.iter().map(|group| group.unnamed).sum::<u64>()
+    }
+
+    fn names(group: &Group) -> Vec<String> {
+        group.named.iter().map(|met| text(&met.refusal.refused)).collect()
     }
 
     #[test]
@@ -166,11 +231,15 @@ mod tests {
         for n in 0..100 {
             tally.add(syscall(&format!("#{n}"), 1, false), Response::Report);
         }
+        tally.add_unnamed(9, false);
         assert!(tally.is_due(Duration::ZERO));
-        let (groups, unnamed) = tally.take(Duration::ZERO);
+        let groups = all_of(&mut tally);
         assert_eq!(groups.len(), 1);
         assert_eq!((groups[0].named[0].count, groups[0].named.len()), (500, NAMED));
-        assert_eq!(groups[0].named.iter().map(|met| met.count).sum::<u64>() + unnamed, 600);
+        assert_eq!(total(&groups), 609);
+        tally.add_unnamed(7, true);
+        let alone = all_of(&mut tally);
+        assert_eq!((alone[0].kind, alone[0].named.len(), alone[0].unnamed), ("refused-syscall", 0, 7));
     }
 
     #[test]
@@ -184,12 +253,12 @@ mod tests {
         tally.add(write("/proc/7/mem".to_owned()), Response::Report);
         tally.add(write("(unknown)".to_owned()), Response::Report);
         tally.add(syscall("mount", 1, false), Response::Report);
-        let (groups, unnamed) = tally.take(Duration::ZERO);
-        let named: Vec<&Met> = groups.iter().flat_map(|group| &group.named).collect();
+        let groups = all_of(&mut tally);
+        let named: Vec<String> = groups.iter().flat_map(names).collect();
         for grave in ["/proc/7/mem", "(unknown)", "mount"] {
-            assert!(named.iter().any(|met| text(&met.refusal.refused) == grave), "{grave}");
+            assert!(named.iter().any(|name| name == grave), "{grave}");
         }
-        assert_eq!((named.len(), named.len() as u64 + unnamed), (NAMED, 103));
+        assert_eq!((groups[0].named.len(), total(&groups)), (NAMED, 103));
     }
 
     #[test]
@@ -198,11 +267,12 @@ mod tests {
         (0..100).for_each(|n| tally.add(syscall(&format!("#{n}"), 1, true), Response::Report));
         tally.add(syscall("mount", 1, false), Response::Restart);
         tally.add(syscall("chroot", 1, true), Response::Report);
-        let (groups, unnamed) = tally.take(Duration::ZERO);
+        let groups = tally.take(Duration::ZERO, true);
         let named: Vec<&Met> = groups.iter().flat_map(|group| &group.named).collect();
+        let unnamed: u64 = groups.iter().map(|group| group.unnamed).sum();
         let is_named = |name: &str| named.iter().any(|met| text(&met.refusal.refused) == name);
-        assert!(is_named("mount") && !is_named("chroot"));
-        assert_eq!((named.len(), named.len() as u64 + unnamed), (NAMED, 102));
+        assert!(is_named("mount"));
+        assert_eq!((named.len(), named.len() as u64 + unnamed), (NAMED + 1, 102));
     }
 
     #[test]
@@ -211,10 +281,53 @@ mod tests {
         let start = Duration::from_secs(9);
         tally.add(syscall("mkdir", 1, false), Response::Report);
         assert!(tally.is_due(start));
-        tally.take(start);
+        assert_eq!(total(&tally.take(start, false)), 1);
         assert_eq!(tally.due(), None, "with nothing to tell nothing wakes up");
         tally.add(syscall("mkdir", 1, false), Response::Report);
-        assert!(!tally.is_due(start) && tally.due() == Some(start + WINDOW) && tally.is_due(start + WINDOW));
+        let window = start + FIRST;
+        assert!(!tally.is_due(start) && tally.due() == Some(window) && tally.is_due(window));
+        assert!(tally.take(start, false).is_empty());
+        assert_eq!(total(&tally.take(start, true)), 1, "a generation that ends leaves nothing untold");
+    }
+
+    /// What a session can do by itself: it must not rotate other containers' events out of the journal.
+    #[test]
+    fn an_hour_of_refusals_without_end_is_some_sixty_short_events_with_every_count() {
+        let mut tally = Tally::default();
+        let (mut told, mut met) = (Vec::new(), 0);
+        for tenth in 0..36_000u64 {
+            let now = Duration::from_millis(tenth * 100);
+            for n in 0..10 {
+                tally.add(syscall(&format!("#{}", (tenth * 10 + n) % 400), 1, true), Response::Report);
+                met += 1;
+            }
+            told.extend(tally.take(now, false));
+        }
+        assert!((50..70).contains(&told.len()), "{} events", told.len());
+        assert!(told.iter().skip(4).all(|group| group.named.len() <= 8 && group.goes_on), "the lists are short");
+        assert_eq!(total(&told) + total(&all_of(&mut tally)), met);
+    }
+
+    #[test]
+    fn a_storm_delays_no_other_kind_and_hides_nothing_that_is_new_in_it() {
+        let mut tally = Tally::default();
+        let mut now = Duration::ZERO;
+        let noise = |tally: &mut Tally| {
+            (0..40).for_each(|n| tally.add(syscall(&format!("#{n}"), 1, true), Response::Report));
+        };
+        for _ in 0..6 {
+            noise(&mut tally);
+            tally.take(now, false);
+            noise(&mut tally);
+            now = tally.due().expect("it goes on");
+        }
+        assert!(!tally.is_due(now - FIRST));
+        tally.add(syscall("mount", 1, false), Response::Report);
+        let other = tally.take(now - FIRST, false);
+        assert_eq!((other.len(), other[0].session, names(&other[0])), (1, false, vec!["mount".to_owned()]));
+        tally.add(syscall("chroot", 1, true), Response::Report);
+        let groups = tally.take(now, false);
+        assert!(groups[0].goes_on && names(&groups[0]).contains(&"chroot".to_owned()), "{:?}", names(&groups[0]));
     }
 
     #[test]
@@ -224,8 +337,7 @@ mod tests {
         tally.add(syscall("mkdir", 1, true), Response::Report);
         let write = Refused::Write { path: "/etc/passwd".to_owned(), operation: "write".to_owned(), of_nothing: false };
         tally.add(Refusal { refused: write, ..syscall("", 1, false) }, Response::Report);
-        let (groups, _) = tally.take(Duration::ZERO);
-        let told: Vec<_> = groups.iter().map(|group| (group.kind, group.session)).collect();
+        let told: Vec<_> = all_of(&mut tally).iter().map(|group| (group.kind, group.session)).collect();
         assert_eq!(told, [("refused-syscall", false), ("refused-syscall", true), ("refused-write", false)]);
     }
 }

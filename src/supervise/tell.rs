@@ -1,6 +1,5 @@
 //! What the supervisor tells the journal.
 
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -10,8 +9,6 @@ use super::supervisor::{Supervisor, timestamp};
 use crate::events::{Durability, Event, EventType};
 use crate::policy::{Mode, Response};
 use crate::record::LastBreach;
-use crate::rootfs::keep_evidence;
-use crate::sys::proc_fd;
 use crate::sys::process::Exit;
 use crate::watch::{Change, ChangeKind};
 
@@ -142,27 +139,10 @@ impl Supervisor {
         if let Some(breach) = &self.record.last_breach {
             event = event.with("breach", breach.event.clone());
         }
-        if let Some(kept) = self.keep_evidence() {
-            event = event.with("evidence", kept);
+        if let Some((key, said)) = self.keep_evidence() {
+            event = event.with(key, said);
         }
         self.recorder.record(event, Durability::Buffered);
-    }
-
-    /// Keeps what the last generation wrote, under the id of the event that told it.
-    fn keep_evidence(&mut self) -> Option<String> {
-        let upper = self.root.take_spent()?;
-        let id = self.record.last_breach.as_ref()?.event.clone();
-        let data_dir = self.data.as_ref().map_or(self.plan.data_dir.clone(), |fd| proc_fd::path(fd.as_fd()).into());
-        match keep_evidence(upper.as_fd(), &data_dir.join("evidence"), &id, self.plan.evidence) {
-            Ok(kept) => {
-                let name = kept.path.file_name().unwrap_or_default();
-                Some(self.plan.data_dir.join("evidence").join(name).display().to_string())
-            }
-            Err(error) => {
-                self.tell_failures(vec![format!("evidence was not kept: {error:#}")]);
-                None
-            }
-        }
     }
 
     /// A stronger response than the configured one.

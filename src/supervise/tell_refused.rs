@@ -11,32 +11,23 @@ use crate::policy::Response;
 use crate::profile::items;
 use crate::record::LastRefusal;
 
+/// Longest text, in bytes, in an event of a storm that was told of in full before.
+const TEXT_OF_MANY: usize = 256;
+
 impl Supervisor {
-    /// Tells the refusals that have been gathered; durable when this returns, unless the disk refuses.
-    pub(super) fn tell_refusals(&mut self) {
-        let now = self.now();
-        let (groups, unnamed) = self.tally.take(now);
-        if groups.is_empty() && unnamed == 0 {
+    /// Tells the refusals that have been gathered, those whose time has come or `all`; durable when this returns, unless the
+    /// disk refuses.
+    pub(super) fn tell_refusals(&mut self, all: bool) {
+        let groups = self.tally.take(self.now(), all);
+        if groups.is_empty() {
             return;
         }
-        let mut total = unnamed;
-        let unnamed_alone = groups.is_empty();
-        // What could not be named is told with the first that could.
-        let mut left = unnamed;
+        let mut total = 0;
         for group in &groups {
             let named: u64 = group.named.iter().map(|met| met.count).sum();
-            total += named;
-            let event = self.refusal_event(group, named, std::mem::take(&mut left));
+            total += named + group.unnamed;
+            let event = self.refusal_event(group, named + group.unnamed);
             self.keep_refusal(&event, group);
-            self.recorder.record(event, Durability::Synced);
-        }
-        if unnamed_alone {
-            let event = self
-                .event(EventType::Breach)
-                .with("kind", "refused-syscall")
-                .with("count", unnamed)
-                .with("unnamed", unnamed)
-                .with("source", "seccomp");
             self.recorder.record(event, Durability::Synced);
         }
         self.record.refusals += total;
@@ -45,13 +36,17 @@ impl Supervisor {
         self.save_record();
     }
 
-    fn refusal_event(&self, group: &Group, named: u64, unnamed: u64) -> Event {
+    fn refusal_event(&self, group: &Group, count: u64) -> Event {
+        if group.named.is_empty() {
+            let event = self.event(EventType::Breach).with("kind", group.kind).with("count", count);
+            return event.with("unnamed", group.unnamed).with("source", "seccomp");
+        }
         // By containment: a response that ended the generation is the one that counts.
         let response = group.named.iter().map(|met| met.response).find(|response| *response != Response::Report);
         let mut event = self
             .event(EventType::Breach)
             .with("kind", group.kind)
-            .with("count", named + unnamed)
+            .with("count", count)
             .with("response", json!(response.unwrap_or(Response::Report)))
             .with("session", group.session);
         if let Some(profile) = &self.record.profile {
@@ -60,14 +55,14 @@ impl Supervisor {
         if let Some(first) = group.named.first() {
             event = facts(event, first).with("pid", first.refusal.pid).with("program", first.refusal.program.clone());
         }
-        if named + unnamed > 1 {
+        if count > 1 {
             let refusals: Vec<Value> = group.named.iter().map(listed).collect();
-            event = event.with("refusals", Value::Array(refusals)).with("unnamed", unnamed);
+            event = event.with("refusals", Value::Array(refusals)).with("unnamed", group.unnamed);
         }
         if let Some(seen) = self.breach_seen {
             event = event.with("since_seen_us", micros(seen));
         }
-        event
+        if group.goes_on { event.cut_to(TEXT_OF_MANY) } else { event }
     }
 
     fn keep_refusal(&mut self, event: &Event, group: &Group) {

@@ -97,6 +97,8 @@ fn each_loosening_is_refused_unless_the_node_names_its_key() {
 fn what_the_node_does_not_set_an_annotation_may_choose() {
     let policy = with("", &[("rootfs", "tripwire"), ("on-write", "report"), ("restart-limit", "9/60s")]).unwrap();
     assert_eq!((policy.rootfs, policy.on_write), (RootfsKind::Tripwire, Response::Report));
+    assert!(!policy.restarts_unpaced, "but not that its restarts cost the node as much as they like");
+    assert!(with("restart-limit = \"1000/1s\"\n", &[("restart-limit", "9/60s")]).unwrap().restarts_unpaced);
     assert_eq!(with("", &[("mode", "off")]).unwrap().mode, Mode::Off);
 }
 

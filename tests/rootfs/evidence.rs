@@ -1,6 +1,6 @@
 //! What is kept of a tripwire's difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -134,7 +134,7 @@ fn the_evidence_folder_keeps_the_newest_within_its_limits() {
     let dir = host.path("data/evidence");
     let limits = EvidenceLimits { max_files: 3, ..EvidenceLimits::default() };
     for n in 0..5 {
-        let kept = keep_evidence(tripwire.upper.as_fd(), &dir, &format!("e{n}"), limits).unwrap();
+        let kept = keep_evidence(tripwire.upper.as_fd(), &dir, &format!("e{n}"), "c", limits).unwrap();
         assert_eq!(fs::metadata(&kept.path).unwrap().mode() & 0o7777, 0o600);
         old(&kept.path, n);
     }
@@ -144,14 +144,55 @@ fn the_evidence_folder_keeps_the_newest_within_its_limits() {
         names.sort();
         names
     };
-    assert_eq!(names(), ["e2.tar", "e3.tar", "e4.tar"]);
+    assert_eq!(names(), ["e2.c.tar", "e3.c.tar", "e4.c.tar"]);
     let small = EvidenceLimits { max_bytes: 30_000, ..limits };
-    keep_evidence(tripwire.upper.as_fd(), &dir, "e5", small).unwrap();
-    assert_eq!(names(), ["e4.tar", "e5.tar"]);
-    for bad in ["", "../x", "a/b", ".hidden", "x\n"] {
-        let error = keep_evidence(tripwire.upper.as_fd(), &dir, bad, limits).unwrap_err().to_string();
+    keep_evidence(tripwire.upper.as_fd(), &dir, "e5", "c", small).unwrap();
+    assert_eq!(names(), ["e4.c.tar", "e5.c.tar"]);
+    for bad in ["", "../x", "a/b", ".hidden", "a.b", "x\n"] {
+        let error = keep_evidence(tripwire.upper.as_fd(), &dir, bad, "c", limits).unwrap_err().to_string();
         assert!(error.contains("is no file name"), "{error}");
     }
+}
+
+#[test]
+fn a_container_that_fills_the_folder_pushes_out_its_own_evidence_and_that_of_nobody_else() {
+    let host = Host::new();
+    let (root, tripwire) = tripped(&host);
+    let dir = host.path("data/evidence");
+    let mut age = 0;
+    let mut keep = |event: &str, container: &str, limits| {
+        let kept = keep_evidence(tripwire.upper.as_fd(), &dir, event, container, limits).unwrap();
+        old(&kept.path, age);
+        age += 1;
+    };
+    let names = || {
+        let entries = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        entries.collect::<BTreeSet<_>>()
+    };
+    let limits = EvidenceLimits { max_files: 6, ..EvidenceLimits::default() };
+    fs::write(root.join("x"), vec![1u8; 10_000]).unwrap();
+    keep("a", "first", limits);
+    keep("b", "second", limits);
+    keep("c", "../sec\nond", limits);
+    for n in 0..50 {
+        keep(&format!("noise{n}"), "noisy", limits);
+    }
+    let others = ["a.first.tar", "b.second.tar", "c...second.tar"];
+    assert_eq!(
+        names(),
+        others
+            .into_iter()
+            .chain(["noise47.noisy.tar", "noise48.noisy.tar", "noise49.noisy.tar"])
+            .map(String::from)
+            .collect()
+    );
+    // By size as well: few large ones are as much as many small ones.
+    fs::write(root.join("x"), vec![1u8; 100_000]).unwrap();
+    let small = EvidenceLimits { max_bytes: 200_000, ..limits };
+    for n in 0..5 {
+        keep(&format!("large{n}"), "noisy", small);
+    }
+    assert_eq!(names(), others.into_iter().chain(["large4.noisy.tar"]).map(String::from).collect());
 }
 
 #[test]
@@ -161,8 +202,8 @@ fn a_full_disk_leaves_no_evidence_behind_and_is_told() {
     fs::write(root.join("x"), vec![1u8; 2 << 20]).unwrap();
     let dir = host.make("full");
     mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
-    let error = keep_evidence(tripwire.upper.as_fd(), &dir, "e", EvidenceLimits::default()).unwrap_err();
+    let error = keep_evidence(tripwire.upper.as_fd(), &dir, "e", "c", EvidenceLimits::default()).unwrap_err();
     let text = format!("{error:#}");
-    assert!(text.contains("e.tar") && text.contains("disk full") && text.contains("No space left"), "{text}");
+    assert!(text.contains("e.c.tar") && text.contains("disk full") && text.contains("No space left"), "{text}");
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
 }
