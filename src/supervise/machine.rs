@@ -197,7 +197,7 @@ impl Machine {
                 }
                 self.restarts.push_back(now);
                 let pace = if self.unpaced { Duration::ZERO } else { pause(in_a_minute.checked_sub(UNPAUSED)) };
-                self.phase = Phase::Backoff(now + delay(recent, self.limit.count).max(pace));
+                self.phase = Phase::Backoff(now + pause(recent.checked_sub(self.limit.count.div_ceil(2))).max(pace));
                 vec![Effect::KillGeneration]
             }
             other => self.settle(other),
@@ -215,12 +215,7 @@ impl Machine {
     }
 }
 
-/// How long to wait before a restart that `recent` others went before: not at all in the first half of what the limit
-/// allows, doubling in the second.
-fn delay(recent: u32, limit: u32) -> Duration {
-    pause(recent.checked_sub(limit.div_ceil(2)))
-}
-
+/// How long to wait before a restart: not at all before others were too many, doubling with each that is.
 fn pause(doublings: Option<u32>) -> Duration {
     match doublings {
         None => Duration::ZERO,
@@ -257,6 +252,7 @@ mod tests {
 
     #[test]
     fn the_first_restarts_do_not_wait_and_later_ones_back_off() {
+        let delay = |recent: u32, limit: u32| pause(recent.checked_sub(limit.div_ceil(2)));
         let delays: Vec<u128> = (0..5).map(|recent| delay(recent, 5).as_millis()).collect();
         assert_eq!(delays, [0, 0, 0, 100, 200]);
         assert_eq!(delay(999, 1000), LONGEST_DELAY);
