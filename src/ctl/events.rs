@@ -19,7 +19,7 @@ Prints what happened, oldest first.
   --container ID   of one container; the beginning of its id is enough
   --since T        not before a time (2026-01-31T12:00:00Z) or a while ago (10m)
   --type T         started, breach, restarted, escalated, exited, exec, learnt, forbidden, would-refuse, promoted,
-                   waiting, demoted or degraded
+                   waiting, demoted, removed or degraded
   --json           one CloudEvents 1.0 object a line
 ";
 
