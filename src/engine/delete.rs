@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::silent::{self, kill, wait_gone};
-use super::{Node, forward, node, place};
+use super::{Node, forward, node, node_of, place};
 use crate::cli::Invocation;
 use crate::record::{Phase, Record};
 use crate::runtime::{self, layout::Layout};
@@ -27,8 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Deletes a container.
 pub(super) fn delete(invocation: &Invocation, id: &OsStr, force: bool) -> Result<i32> {
-    let node = node(invocation);
-    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    let (node, dir) = node_of(invocation, id);
     if !place::is_name(id) || !dir.exists() {
         return forward(invocation, &node);
     }

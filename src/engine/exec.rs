@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{forward, node, place, session};
+use super::{forward, node_of, place, session};
 use crate::cli::{ExecArgs, Invocation};
 use crate::events::{Durability, Event, EventType, Journal, Recorder};
 use crate::policy::ExecRule;
@@ -24,8 +24,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Becomes the low-level runtime with a process document that was narrowed to the container.
 pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
-    let node = node(invocation);
-    let dir = place::of(&node.state_dir, &invocation.globals, &args.id);
+    let (node, dir) = node_of(invocation, &args.id);
     if let Some(doubt) = &args.doubt {
         // Which of the words is the container can't be told: none of them may be a protected one.
         for word in &invocation.argv[invocation.verb_at..] {

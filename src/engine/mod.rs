@@ -20,7 +20,7 @@ mod silent;
 mod updates;
 mod verbs;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -68,7 +68,7 @@ fn carry_out(invocation: &Invocation) -> Result<i32> {
         Verb::Brief(id) => verbs::brief(invocation, id),
         Verb::Resume(id) => verbs::resume(invocation, id),
         Verb::Help => help::help(invocation),
-        Verb::Other => forward(invocation, &node(invocation)),
+        Verb::Other => forward(invocation, &node_of_any(invocation)),
     }
 }
 
@@ -85,6 +85,26 @@ struct Node {
 fn node(invocation: &Invocation) -> Node {
     let config = Config::load(invocation.own.config.as_deref()).unwrap_or_default();
     Node { runtimes: config.runtimes, state_dir: config.state_dir, data_dir: config.data_dir, journal: config.journal }
+}
+
+/// The node's settings and the container's folder. A container that is protected keeps the low-level runtime that it was made
+/// by, whatever the configuration has come to name: no other one knows it.
+fn node_of(invocation: &Invocation, id: &OsStr) -> (Node, PathBuf) {
+    let mut node = node(invocation);
+    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    if let Some(record) = place::record(&dir).filter(|_| place::is_name(id)) {
+        node.runtimes.insert(0, record.runtime);
+    }
+    (node, dir)
+}
+
+/// The same for verbs that are not looked into (`pause`, `events`): whichever of the words names a container.
+fn node_of_any(invocation: &Invocation) -> Node {
+    let plain = node(invocation);
+    let words = &invocation.argv[invocation.verb_at..];
+    let is_ours =
+        |word: &&OsString| place::is_name(word) && place::of(&plain.state_dir, &invocation.globals, word).exists();
+    words.iter().skip(1).find(is_ours).map_or(plain, |id| node_of(invocation, id).0)
 }
 
 /// Becomes the low-level runtime with the engine's own arguments.

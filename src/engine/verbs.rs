@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Node, forward, node, pids, place, silent, updates};
+use super::{Node, forward, node, node_of, pids, place, silent, updates};
 use crate::cli::Invocation;
 use crate::record::Record;
 use crate::runtime;
@@ -24,8 +24,7 @@ const MAX_OUTPUT: u64 = 64 << 20;
 
 /// `state`: the pid in it is the one that the engine was given, over all generations; all else is the low-level runtime's.
 pub(super) fn state(invocation: &Invocation, id: &OsStr) -> Result<i32> {
-    let node = node(invocation);
-    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    let (node, dir) = node_of(invocation, id);
     if !place::is_name(id) || !dir.exists() {
         return forward(invocation, &node);
     }
@@ -72,8 +71,7 @@ pub(super) fn resume(invocation: &Invocation, id: &OsStr) -> Result<i32> {
 /// `kill`: with `--all` the anchor may be hit too, which is not meant for the workload a second time. SIGKILL ends a container
 /// whose supervisor does not answer as well: what is sent to its init alone, nobody would tell the engine of.
 pub(super) fn kill(invocation: &Invocation, id: &OsStr, all: bool, sigkill: bool) -> Result<i32> {
-    let node = node(invocation);
-    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    let (node, dir) = node_of(invocation, id);
     if !place::is_name(id) || !dir.exists() {
         return forward(invocation, &node);
     }
@@ -99,8 +97,7 @@ fn run_and_wait(invocation: &Invocation, node: &Node) -> Result<i32> {
 }
 
 fn with_lease(invocation: &Invocation, id: &OsStr, intent: Intent, after: impl FnOnce(&Lease, i32)) -> Result<i32> {
-    let node = node(invocation);
-    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    let (node, dir) = node_of(invocation, id);
     if !place::is_name(id) || !dir.exists() {
         return forward(invocation, &node);
     }
@@ -112,8 +109,7 @@ fn with_lease(invocation: &Invocation, id: &OsStr, intent: Intent, after: impl F
 
 /// `start`: the watch is armed first; without a supervisor nothing starts.
 pub(super) fn start(invocation: &Invocation, id: &OsStr) -> Result<i32> {
-    let node = node(invocation);
-    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    let (node, dir) = node_of(invocation, id);
     if place::protected(&dir, id)?.is_none() {
         return forward(invocation, &node);
     }
@@ -133,8 +129,7 @@ pub(super) fn start(invocation: &Invocation, id: &OsStr) -> Result<i32> {
 
 /// `ps`: the anchor may be in the container's cgroup, but it is not of the container.
 pub(super) fn ps(invocation: &Invocation, id: &OsStr, json: bool) -> Result<i32> {
-    let node = node(invocation);
-    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    let (node, dir) = node_of(invocation, id);
     let Some(record) = place::record(&dir).filter(|_| place::is_name(id)) else { return forward(invocation, &node) };
     let Ok(_lease) = Lease::take(&dir, Intent::Use) else { return forward(invocation, &node) };
     let pid = record.anchor.pid;
@@ -182,8 +177,7 @@ fn retold(invocation: &Invocation, node: &Node, edit: impl FnOnce(&str) -> Strin
 
 /// `update`: done, and remembered for the generations to come.
 pub(super) fn update(invocation: &Invocation, id: &OsStr, resources: Option<&OsStr>) -> Result<i32> {
-    let node = node(invocation);
-    let dir = place::of(&node.state_dir, &invocation.globals, id);
+    let (node, dir) = node_of(invocation, id);
     if !place::is_name(id) || place::record(&dir).is_none() {
         return forward(invocation, &node);
     }

@@ -9,6 +9,7 @@
 
 mod attributes;
 mod baseline;
+mod copied;
 mod evidence;
 mod evidence_store;
 mod layers;
@@ -23,6 +24,7 @@ mod staging;
 
 pub use attributes::{Attributes, is_overlay_private};
 pub use baseline::Baseline;
+pub use copied::restore_modes;
 pub use evidence::{ArchiveLimits, Archived, archive};
 pub use evidence_store::{Evidence, keep_evidence};
 pub use layers::Layers;

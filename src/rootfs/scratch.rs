@@ -13,6 +13,9 @@ use crate::policy::Scratch;
 use crate::policy::values::is_protected;
 use crate::sys::statx::statx;
 
+/// The low-level runtimes' option for a tmpfs that begins as what it hides.
+const COPY_UP: &str = "tmpcopyup";
+
 /// One scratch mount, worked out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScratchMount {
@@ -20,6 +23,14 @@ pub struct ScratchMount {
     pub destination: PathBuf,
     /// tmpfs options.
     pub options: Vec<String>,
+}
+
+impl ScratchMount {
+    /// The low-level runtime copies what the image has there.
+    #[must_use]
+    pub fn is_copied(&self) -> bool {
+        self.options.iter().any(|option| option == COPY_UP)
+    }
 }
 
 /// Where a scratch path leads.
@@ -102,7 +113,7 @@ pub fn scratch_mount(
     options.push(format!("uid={uid}"));
     options.push(format!("gid={gid}"));
     if copy_up {
-        options.push("tmpcopyup".to_owned());
+        options.push(COPY_UP.to_owned());
     }
     Ok(Leads::Here(ScratchMount { destination, options }))
 }

@@ -93,6 +93,11 @@ impl Supervisor {
         if !self.plan.policy.is_hands_off() {
             self.root.is_root_of(pid)?;
         }
+        if let Err(error) = self.root.restore_modes(pid) {
+            let failure = format!("what the image lets others write may be read-only to them: {error:#}");
+            self.record.degraded.retain(|known| *known != failure);
+            self.record.degraded.push(failure);
+        }
         self.layout = Layout::created(self.plan.root.as_deref(), &self.plan.id, pid);
         // Now: a process that has ended is in no cgroup of its own any more.
         let cgroups = Cgroups::of(pid)?.apart_from(&self.home);

@@ -1,16 +1,18 @@
 //! The root filesystem of one container over its generations.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::Mode;
 
 use super::plan::Plan;
 use crate::policy::RootfsKind;
 use crate::rootfs::{
     Baseline, Ground, Layers, Leads, MountPoint, Mounted, ScratchMount, Skeleton, Staging, Tripwire, mount_sealed,
-    mount_tripwire, mounted_places, scratch_mount, seal_mark,
+    mount_tripwire, mounted_places, restore_modes, scratch_mount, seal_mark,
 };
 use crate::spec::{Document, mounts, seal};
 use crate::sys::mount::attach;
@@ -158,10 +160,7 @@ impl Root {
     /// When it is another directory, or either can't be looked at.
     pub fn is_root_of(&self, pid: i32) -> Result<()> {
         use std::os::unix::fs::MetadataExt;
-        let built = match &self.sealing {
-            Some(sealing) => sealing.target.clone(),
-            None => crate::sys::proc_fd::path(self.layers.root.as_fd()).into(),
-        };
+        let built = self.built();
         let facts = |path: &Path| {
             let found = std::fs::metadata(path).with_context(|| format!("failed to look at {}", path.display()))?;
             Ok::<_, anyhow::Error>((found.dev(), found.ino()))
@@ -172,6 +171,36 @@ impl Root {
             "the container would get another root filesystem than the protected one; mount nothing on /, and give it a \
              mount namespace of its own"
         );
+        Ok(())
+    }
+
+    /// Where this process sees it, without what is mounted on it.
+    fn built(&self) -> PathBuf {
+        match &self.sealing {
+            Some(sealing) => sealing.target.clone(),
+            None => crate::sys::proc_fd::path(self.layers.root.as_fd()).into(),
+        }
+    }
+
+    /// What was copied into the scratch mounts of a container that has run nothing yet gets the image's permissions.
+    ///
+    /// # Errors
+    /// Names the scratch mount where that could not be done.
+    pub fn restore_modes(&self, init: i32) -> Result<()> {
+        let folder = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        for scratch in self.scratch.iter().filter(|scratch| scratch.is_copied()) {
+            let below = scratch.destination.strip_prefix("/").unwrap_or(&scratch.destination);
+            let at = |root: &Path| -> Result<OwnedFd> {
+                let root = nix::fcntl::open(root, folder, Mode::empty())?;
+                let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+                Ok(openat2(&root, below, OpenHow::new().flags(folder).resolve(resolve))?)
+            };
+            let restored = at(&self.built()).and_then(|original| {
+                let copy = at(Path::new(&format!("/proc/{init}/root/")))?;
+                restore_modes(original.as_fd(), copy.as_fd())
+            });
+            restored.with_context(|| format!("failed to copy permissions into {}", scratch.destination.display()))?;
+        }
         Ok(())
     }
 

@@ -14,6 +14,8 @@ pub const TESTS: &[Test] = &[
     ("scratch::a_link_of_the_image_into_a_system_folder_keeps_a_container_from_being_made", refused),
     ("scratch::what_was_learnt_of_such_a_link_is_left_out_with_a_note", || left_out(RUNC)),
     ("scratch::crun_is_given_no_such_mount_either", || left_out(CRUN)),
+    ("scratch::folders_that_the_image_has_for_everyone_are_everyones_in_scratch_over_runc", || modes(RUNC)),
+    ("scratch::folders_that_the_image_has_for_everyone_are_everyones_in_scratch_over_crun", || modes(CRUN)),
 ];
 
 /// Says what could be written, and then stays.
@@ -60,4 +62,24 @@ fn left_out(runtime: &'static str) {
     let notes = world.record().notes;
     let told = |words: [&str; 2]| notes.iter().filter(|note| words.iter().all(|word| note.contains(word))).count();
     assert_eq!((notes.len(), told(["/opt", "refused"]), told(["/out/link", "mounts /out"])), (2, 1, 1), "{notes:?}");
+}
+
+fn modes(runtime: &'static str) {
+    use std::os::unix::fs::PermissionsExt;
+    let (mut world, _, policy) = world(runtime, &[("/data", true)]);
+    let data = world.path("rootfs").join("data");
+    let wanted = [("sub", 0o1777), ("sub/deep", 0o2775), ("group", 0o770), ("plain", 0o755)];
+    for (name, mode) in wanted {
+        std::fs::create_dir_all(data.join(name)).expect("a folder");
+        std::fs::set_permissions(data.join(name), std::fs::Permissions::from_mode(mode)).expect("its mode");
+    }
+    let script =
+        "cd /data; stat -c '%n %a' sub sub/deep group plain > /out/modes; echo done > /out/done; exec sleep 60";
+    let config = world.config(script);
+    let outcome = world.launch(config, policy, Limits::default(), None, true);
+    assert_eq!(outcome, Outcome::Ready, "{}", world.log());
+    world.wait_written("done");
+    let expected: String = wanted.iter().map(|(name, mode)| format!("{name} {mode:o}\n")).collect();
+    assert_eq!(world.written("modes"), Some(expected));
+    world.end();
 }
