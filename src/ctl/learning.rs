@@ -98,7 +98,10 @@ impl Learning {
             (Some(newest), None) => {
                 let Newest { stage, generations, progress, waits_for, .. } = newest;
                 let waits = waits_for.as_ref().filter(|_| auto);
-                let waits = waits.map_or(String::new(), |waits| format!("; waits for {waits}"));
+                let mut waits = waits.map_or(String::new(), |waits| format!("; waits for {waits}"));
+                if auto && *stage == Stage::Enforcing {
+                    waits.push_str("; enforced from its next start on");
+                }
                 let windows = progress.next_window.total;
                 let partial = if progress.partial.is_empty() { "" } else { ", partial" };
                 format!(

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 
+use super::lived;
 use super::seat::{Seat, Settled};
 use crate::events::clock;
 use crate::guard::{Refusal, Refused};
@@ -29,11 +30,13 @@ pub(super) struct Desk {
     mark: Mark,
     /// Somebody records what the container does.
     has_companion: bool,
+    /// When this life of it began, in microseconds since 1970.
+    began_micros: i64,
 }
 
 impl Desk {
     pub(super) fn new(seat: Seat, settled: Settled, mark: Mark, has_companion: bool) -> Desk {
-        Desk { seat, settled, mark, has_companion }
+        Desk { seat, settled, mark, has_companion, began_micros: clock::now_micros() }
     }
 
     fn settle(&mut self) -> Result<Option<Decided>> {
@@ -82,10 +85,15 @@ impl Director for Desk {
         if !self.settled.policy.auto {
             return Ok(false);
         }
+        let Seat { config, workload, revision, id, .. } = &self.seat;
+        // An update that does not start has no past; a service that somebody has ended has.
+        let profile = format!("{workload}/{}", revision.digest);
+        if lived::has_lived(&config.data_dir, &profile, id, self.began_micros)? {
+            return Ok(false);
+        }
         let now = clock::format(clock::now_micros());
         let why = format!("{DEMOTED} {} ({})", in_words(&refusal.refused), refusal.program);
         let why: String = why.chars().filter(|c| !c.is_control()).take(200).collect();
-        let Seat { config, workload, revision, .. } = &self.seat;
         let mut step = None;
         let profile = store::update_profile(&config.data_dir, workload, &revision.digest, |old| {
             let mut profile = old.context("it was removed in the meantime")?;

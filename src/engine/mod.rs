@@ -12,6 +12,7 @@ mod foreground;
 mod help;
 mod join;
 pub mod learning;
+mod lived;
 mod pids;
 mod place;
 mod seat;
