@@ -314,15 +314,14 @@ impl Collector {
             return None;
         }
         let digest = &observation.revision.digest;
-        let items = *self.items_before.get_or_insert_with(|| {
-            let known = store::read_profile(data_dir, &observation.workload, digest).ok().flatten();
-            known.map_or(0, |p| p.workload_behaviour.len() + p.exec_behaviour.len())
-        });
+        let count = |p: Profile| p.workload_behaviour.len() + p.exec_behaviour.len();
+        let known = || store::read_profile(data_dir, &observation.workload, digest).ok().flatten().map_or(0, count);
+        let items = *self.items_before.get_or_insert_with(known);
         let now = clock::format(clock::now_micros());
         let folded = match &self.ground.subject.purpose {
             Purpose::Auto(auto) => store::fold_by_rules(data_dir, &observation, auto, &now),
             Purpose::Learn | Purpose::Observe { .. } => {
-                store::fold_observation(data_dir, &observation).map(|profile| (profile, None))
+                store::fold_observation(data_dir, &observation).map(|p| (p, None))
             }
         };
         match folded {
@@ -337,15 +336,15 @@ impl Collector {
             }
             Err(error) => life.complain(&format!("{error:#}")),
         }
+        // Once learning is over, what this container goes on to do is told, though it is not held to it before its next start.
+        self.find_finished();
         make_room(&self.ground.subject, &mut self.teller);
         Some(observation.id)
     }
 
     fn observe(&mut self, look: Look) {
         let began = now();
-        if let Some(observation) = self.look(look) {
-            self.compare(&observation);
-        }
+        self.look(look).iter().for_each(|observation| self.compare(observation));
         self.look_took = now().saturating_sub(began);
     }
 

@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = &[
     ("what_somebody_allowed_is_no_alarm_while_observing_and_another_of_its_kind_is_one", allowed),
     ("what_is_started_in_ever_new_ways_makes_room_and_that_is_told", makes_room),
     ("nothing_is_promoted_by_lives_that_end_in_their_start_up", short_lives),
+    ("a_container_whose_profile_is_finished_in_its_life_is_told_of_from_then_on", finished_meanwhile),
 ];
 
 const USUAL: &str = "echo x > /srv/usual; exec sleep 1.2";
@@ -161,4 +162,30 @@ fn short_lives() {
         assert_eq!(live(&world, id, quick, Purpose::Auto(auto())).stage, Stage::Learning);
     }
     assert!(world.events(EventType::Promoted).is_empty());
+}
+
+fn finished_meanwhile() {
+    use crate::world::eventually;
+    use lithify::profile::store;
+    let world = World::new();
+    let script = "echo x > /srv/usual; until [ -e /srv/go ]; do sleep 0.1; done; echo x > /srv/late; exec sleep 60";
+    let mut container = world.container("a", script);
+    let collector = world.collector(Subject { purpose: Purpose::Learn, ..world.subject("a") });
+    collector.arm(&container);
+    container.go();
+    eventually("it is saved", || {
+        world.profile().is_some_and(|p| p.workload_behaviour.writes.contains_key("/srv/usual"))
+    });
+    let profile = world.profile().expect("a profile");
+    let finish = |old: Option<Profile>| Ok(Profile { stage: Stage::Enforcing, ..old.expect("it was saved") });
+    store::update_profile(&world.data(), &profile.workload, &profile.revision.digest, finish).expect("finished");
+    // Two intervals: by then it is known that learning is over.
+    std::thread::sleep(Duration::from_secs(5));
+    std::fs::write(format!("/proc/{}/root/srv/go", container.pid()), "").expect("a file");
+    eventually("it is told while the container runs", || told(&world).contains(&"write /srv/late".to_owned()));
+    assert!(!told(&world).contains(&"write /srv/usual".to_owned()), "{:?}", told(&world));
+    container.kill();
+    collector.end();
+    reap(collector.hang_up());
+    assert!(!world.profile().expect("a profile").workload_behaviour.writes.contains_key("/srv/late"));
 }
