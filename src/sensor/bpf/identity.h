@@ -147,11 +147,8 @@ static __always_inline struct process process_at(struct pid *pid, u32 level)
 	return process;
 }
 
-/* What a pid is in a pid namespace; 0 if it has none there. Not static, as the other functions that are called at many
- * places: the kernel verifies such a one once and by itself, not anew at each call, which is most of what loading takes.
- * Pointers that are none of the verifier's own go in as numbers.
- */
-__noinline u32 number_of(u64 pid, u32 pid_ns)
+/* What a pid is in a pid namespace; 0 if it has none there. */
+static __noinline u32 number_of(u64 pid, u32 pid_ns)
 {
 	for (u32 level = 0; level < PID_LEVELS; level++) {
 		struct process process = process_at((void *)pid, level);

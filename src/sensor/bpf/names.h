@@ -11,7 +11,7 @@ static __always_inline bool refused(long result)
 }
 
 /* Writes base and path, as given, into the key; what they come to is worked out where there is time for it. */
-__noinline bool named(struct room *r, u32 dir, u64 pointer)
+static __noinline bool named(struct room *r, u32 dir, u64 pointer)
 {
 	struct task_struct *me = bpf_get_current_task_btf();
 	struct path base = {};

@@ -44,7 +44,7 @@ static __always_inline void ring(u32 slot)
 }
 
 /* Notes the record in `r->key`; false if it is lost, which is counted. */
-__noinline bool note(struct room *r, struct tracked *t)
+static __noinline bool note(struct room *r, struct tracked *t)
 {
 	struct subject s = { .task = t };
 	struct value *v;

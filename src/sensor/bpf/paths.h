@@ -45,8 +45,8 @@ static long step(u32 index, void *context)
 	return 0;
 }
 
-/* See `walk`, and for why it is not static `number_of`. */
-__noinline bool walk_from(struct room *r, u64 dentry, u64 mnt)
+/* See `walk`. */
+static __noinline bool walk_from(struct room *r, u64 dentry, u64 mnt)
 {
 	struct room *context = r;
 	u32 at, bytes;

@@ -125,7 +125,7 @@ static __noinline void lose(struct room *r, struct tracked *t)
 }
 
 /* Tells the record in `r->key`, whose text has `r->line_bytes`; false if it is lost. */
-__noinline bool note(struct room *r, struct tracked *t)
+static __noinline bool note(struct room *r, struct tracked *t)
 {
 	struct subject s = { .task = t };
 	u32 slot, limit, *count;
