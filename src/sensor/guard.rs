@@ -30,7 +30,7 @@ use super::kept;
 use super::layout::{self, KEY_BYTES, Record, Rule, Slot, Told, VALUE_BYTES};
 use super::leads::Mounted;
 use super::losses::Losses;
-use super::meant::{is_of_nothing, is_read_only, is_there};
+use super::meant::{is_of_nothing, is_there};
 use super::place::Place;
 use super::reading::{Operation, Origin};
 use super::{ensure_loaded, owners, script, unseen};
@@ -207,13 +207,8 @@ impl Guarded {
                 return losses.meet(told.record.exec, told.pid as i32, decode::lossy(told.comm), count);
             }
             let Some(mut refusal) = refusal(&told, hold.init(), mounts) else { return };
-            let moves = told.record.kind == Record::PATH && told.record.number == libc::EXDEV as u32;
-            if moves && !is_read_only(&told, root.as_ref(), mounted) {
-                return;
-            }
             if let Refused::Write { of_nothing, .. } = &mut refusal.refused {
-                // Who moves what it may to another place, and copies it where that can't be done, is told of that copy.
-                *of_nothing = moves || is_of_nothing(&told, root.as_ref(), renames_nothing);
+                *of_nothing = is_of_nothing(&told, root.as_ref(), renames_nothing);
             }
             let by_text = is_known(&refusal);
             if !by_text || !is_there(&told, &refusal, root.as_ref(), mounted, &is_known) {

@@ -1,5 +1,5 @@
-//! Whether the path of a refused write leads to where its text says, and whether one leads to what is read-only at all. What learning knew is known by its text, and a link that the
-//! container itself has made gives any file a text that is known.
+//! Whether the path of a refused write leads to where its text says. What learning knew is known by its text, and a link that
+//! the container itself has made gives any file a text that is known.
 //!
 //! Owns: that walk, name by name in the container's root. Must not: follow a link that something in the container could have
 //! made, cross out of that root, or wait for a file system that is somebody's process or far away.
@@ -40,15 +40,6 @@ struct Mount {
     near: bool,
 }
 
-/// Which links a walk goes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Links {
-    /// Those that nothing in the container can have made: they are on read-only mounts.
-    Fixed,
-    /// As the kernel would now.
-    Any,
-}
-
 /// What a walk has come to: the open file or folder, its mount's number, and its name.
 struct Step {
     at: OwnedFd,
@@ -67,8 +58,9 @@ impl Mounted {
         Mounted { init, mounts: mounts.collect() }
     }
 
-    /// Where `path`, as its caller wrote it, leads, if that is on a read-only mount; `None`: elsewhere, or that can't be told.
-    pub(super) fn read_only_place(&mut self, root: &Root, path: &[u8], by: Links) -> Option<PathBuf> {
+    /// Where `path`, as its caller wrote it, leads, if that is on a read-only mount and by no link but those that are on such
+    /// mounts themselves; `None`: elsewhere, or that can't be told.
+    pub(super) fn read_only_place(&mut self, root: &Root, path: &[u8]) -> Option<PathBuf> {
         let first = Step { at: root.again().ok()?, mount: 0, name: "/".into() };
         let mut steps = vec![Step { mount: statx_cached(first.at.as_fd()).ok()?.mount_id?, ..first }];
         let mut left: Vec<OsString> = names(path);
@@ -98,7 +90,7 @@ impl Mounted {
                 continue;
             }
             links += 1;
-            if by == Links::Fixed && !mount.read_only || !mount.near || links > MOST_LINKS {
+            if !mount.read_only || !mount.near || links > MOST_LINKS {
                 return None;
             }
             let target = readlinkat(&at, "").ok()?.into_vec();

@@ -5,7 +5,7 @@
 use super::absent::Root;
 use super::decode;
 use super::layout::{Record, Told};
-use super::leads::{Links, Mounted};
+use super::leads::Mounted;
 use super::reading::Operation;
 use crate::guard::{Refusal, Refused};
 
@@ -27,11 +27,6 @@ pub(super) fn is_of_nothing(told: &Told<'_>, root: Option<&Root>, renames_nothin
     }
 }
 
-/// Whether what was to be moved there, from another mount, could not have come to be there.
-pub(super) fn is_read_only(told: &Told<'_>, root: Option<&Root>, mounted: &mut Mounted) -> bool {
-    root.is_some_and(|root| mounted.read_only_place(root, text(told), Links::Any).is_some())
-}
-
 /// Whether a write that is known by its path is one of what the path says, rather than of what a link leads to that the container
 /// has made.
 pub(super) fn is_there(
@@ -46,7 +41,7 @@ pub(super) fn is_there(
         return true;
     }
     let path = text(told);
-    let Some(place) = root.and_then(|root| mounted.read_only_place(root, path, Links::Fixed)) else { return false };
+    let Some(place) = root.and_then(|root| mounted.read_only_place(root, path)) else { return false };
     // Text alone takes `..` for the folder that is written before it.
     let climbs = path.split(|byte| *byte == b'/').any(|name| name == b"..");
     let (path, operation) = (place.to_string_lossy().into_owned(), operation.clone());

@@ -62,31 +62,6 @@ static __noinline void refused_write(struct pt_regs *regs, struct task_struct *m
 	note(r, t);
 }
 
-/* A rename to another mount: that is all the kernel says, also where that mount is read-only. Which one it is, and whether, is
- * looked up where there is time for it.
- */
-static __noinline void moved_across(struct pt_regs *regs, struct task_struct *me, struct tracked *t)
-{
-	u32 nr = regs->orig_ax, as = nr;
-	struct subject s = { .task = t };
-	bool compat = is_compat(me);
-	struct room *r = room(IN_EXIT);
-	const struct call *c;
-
-	if (!r || nr >= CALLS || !aim(t->slot, t->id, &s))
-		return;
-	if (compat)
-		as = same_as[nr & (CALLS - 1)];
-	c = &calls[as & (CALLS - 1)];
-	if (c->look != NAMES || c->what != RENAME)
-		return;
-	arguments(r, regs, compat);
-	blank(r, &s, PATH)->what = c->what2;
-	r->key.number = EXDEV;
-	if (named(r, c->dir2, r->args[c->name2 & 3]))
-		note(r, t);
-}
-
 /* Programs, and files mapped to be run, that their mount keeps from it. */
 static __noinline void refused_code(struct pt_regs *regs, struct task_struct *me, struct tracked *t, s32 result)
 {
@@ -226,8 +201,7 @@ int BPF_PROG(leave, struct pt_regs *regs, long ret)
 		opens = opening[nr & (CALLS - 1)];
 		if (!opens)
 			return 0;
-	} else if (ret != -EROFS && ret != -EACCES && ret != -EPERM && ret != -EXDEV &&
-		   (ret != -ENOSYS || nr != NR_CLONE3)) {
+	} else if (ret != -EROFS && ret != -EACCES && ret != -EPERM && (ret != -ENOSYS || nr != NR_CLONE3)) {
 		return 0;
 	}
 	me = bpf_get_current_task_btf();
@@ -237,8 +211,6 @@ int BPF_PROG(leave, struct pt_regs *regs, long ret)
 		opened(me, s.task, ret);
 	else if (ret == -EROFS)
 		refused_write(regs, me, s.task);
-	else if (ret == -EXDEV)
-		moved_across(regs, me, s.task);
 	else if (ret == -ENOSYS)
 		refused_namespaces(regs, me, s.task);
 	else

@@ -134,8 +134,9 @@ static __always_inline bool followed(struct task_struct *task, struct subject *s
 /* Pid namespaces are nested; who arms may live in any of them. Deeper than this nobody runs a container runtime. */
 #define PID_LEVELS 6
 
-static __always_inline struct process process_at(struct pid *pid, u32 level)
+static __always_inline struct process process_at(struct task_struct *task, u32 level)
 {
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
 	struct upid *number = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
 			      level * bpf_core_type_size(struct upid);
 	struct process process = {};
@@ -147,11 +148,11 @@ static __always_inline struct process process_at(struct pid *pid, u32 level)
 	return process;
 }
 
-/* What a pid is in a pid namespace; 0 if it has none there. */
-static __noinline u32 number_of(u64 pid, u32 pid_ns)
+/* A task's number in a pid namespace; 0 if it has none there. */
+static __noinline u32 number_in(struct task_struct *task, u32 pid_ns)
 {
 	for (u32 level = 0; level < PID_LEVELS; level++) {
-		struct process process = process_at((void *)pid, level);
+		struct process process = process_at(task, level);
 
 		if (!process.pid)
 			break;
@@ -161,19 +162,11 @@ static __noinline u32 number_of(u64 pid, u32 pid_ns)
 	return 0;
 }
 
-/* A task's process in a pid namespace. */
-static __always_inline u32 number_in(struct task_struct *task, u32 pid_ns)
-{
-	return number_of((u64)BPF_CORE_READ(task, group_leader, thread_pid), pid_ns);
-}
-
 /* Takes a container whose init this is out of those that wait. */
 static __noinline bool take_pending(struct task_struct *task, struct target *target)
 {
-	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
-
 	for (u32 level = 0; level < PID_LEVELS; level++) {
-		struct process process = process_at(pid, level);
+		struct process process = process_at(task, level);
 		struct target *to;
 
 		if (!process.pid)

@@ -177,7 +177,6 @@ struct unix_sock {
 #define EPERM 1
 #define EACCES 13
 #define EEXIST 17
-#define EXDEV 18
 #define EROFS 30
 #define ENOSYS 38
 #define ENETUNREACH 101

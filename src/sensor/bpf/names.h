@@ -20,8 +20,6 @@ static __noinline bool named(struct room *r, u32 dir, u64 pointer)
 	long more;
 	u8 flags = BY_TEXT;
 
-	if (!r)
-		return false;
 	r->end = LOST;
 	if (pointer && bpf_probe_read_user(&first, 1, (void *)pointer))
 		return false;

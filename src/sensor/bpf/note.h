@@ -46,17 +46,13 @@ static __always_inline void ring(u32 slot)
 /* Notes the record in `r->key`; false if it is lost, which is counted. */
 static __noinline bool note(struct room *r, struct tracked *t)
 {
+	u32 slot_number = t->slot;
 	struct subject s = { .task = t };
 	struct value *v;
-	u32 slot_number;
 	void *table;
-	bool bounded;
 	long error;
+	bool bounded = r->key.kind <= CAPABILITY;
 
-	if (!r || !t)
-		return false;
-	slot_number = t->slot;
-	bounded = r->key.kind <= CAPABILITY;
 	if (!aim(slot_number, t->id, &s))
 		return false;
 	table = bpf_map_lookup_elem(&tables, &slot_number);

@@ -45,15 +45,13 @@ static long step(u32 index, void *context)
 	return 0;
 }
 
-/* See `walk`. */
-static __noinline bool walk_from(struct room *r, u64 dentry, u64 mnt)
+/* Writes the path of a dentry to the beginning of `r->line`, "" for the root; false if it has none or is too long. */
+static __noinline bool walk(struct room *r, struct dentry *dentry, struct vfsmount *mnt)
 {
 	struct room *context = r;
 	u32 at, bytes;
 
-	if (!r)
-		return false;
-	r->dentry = (void *)dentry;
+	r->dentry = dentry;
 	r->mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 	r->at = WALKED;
 	r->end = LOST;
@@ -68,12 +66,6 @@ static __noinline bool walk_from(struct room *r, u64 dentry, u64 mnt)
 	bpf_probe_read_kernel(r->line, bytes, &r->walked[at]);
 	r->line_bytes = bytes;
 	return true;
-}
-
-/* Writes the path of a dentry to the beginning of `r->line`, "" for the root; false if it has none or is too long. */
-static __always_inline bool walk(struct room *r, struct dentry *dentry, struct vfsmount *mnt)
-{
-	return walk_from(r, (u64)dentry, (u64)mnt);
 }
 
 /* What to answer when there is no path: nothing is missing if the file has no place that could be told. */

@@ -127,15 +127,12 @@ static __noinline void lose(struct room *r, struct tracked *t)
 /* Tells the record in `r->key`, whose text has `r->line_bytes`; false if it is lost. */
 static __noinline bool note(struct room *r, struct tracked *t)
 {
+	u32 slot = t->slot, limit, *count;
 	struct subject s = { .task = t };
-	u32 slot, limit, *count;
 	void *table, *bell;
 	struct value *v;
 	long error;
 
-	if (!r || !t)
-		return false;
-	slot = t->slot;
 	if (!aim(slot, t->id, &s))
 		return false;
 	table = bpf_map_lookup_elem(&tables, &slot);
