@@ -50,7 +50,7 @@ impl Pace {
             corner,
             &format!(
                 "[learning]\nwindow = \"1s\"\ninterval = \"2s\"\n\
-                 [auto]\nrisk = {risk}\ngenerations = 2\nobserve-generations = 1\nstartup = \"5s\"\n"
+                 [auto]\nrisk = {risk}\ngenerations = 2\nobserve-generations = 1\nobserve-windows = 5\nstartup = \"5s\"\n"
             ),
         )
     }

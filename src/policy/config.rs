@@ -128,6 +128,9 @@ pub struct Auto {
     pub generations: u32,
     /// Observing is over after so many generations that showed nothing new.
     pub observe_generations: u32,
+    /// And so many windows in which they did something. A new revision begins with what older ones were seen to do; this is
+    /// how much it has to do itself.
+    pub observe_windows: u32,
     /// What lives this long has been through its start-up. A refusal before is one of the start-up.
     pub startup: Duration,
     /// For how long one replica enforces before the others do; zero: all at once.
@@ -135,12 +138,13 @@ pub struct Auto {
 }
 
 impl Default for Auto {
-    /// 1 %, 2 and 1 generations, 30 s, no canary.
+    /// 1 %, 2 and 1 generations, 60 windows, 30 s, no canary.
     fn default() -> Self {
         Auto {
             risk_ppm: 10_000,
             generations: 2,
             observe_generations: 1,
+            observe_windows: 60,
             startup: Duration::from_secs(30),
             canary_for: Duration::ZERO,
         }

@@ -116,6 +116,9 @@ pub const AUTO_KEYS: &[Key] = &[
     ("observe-generations", "generations with nothing new before it is enforced, 1 to 1000", |c, v| {
         set(&mut c.auto.observe_generations, count(v, 1, 1000))
     }),
+    ("observe-windows", "and windows of theirs with work and nothing new in them, 1 to 100000", |c, v| {
+        set(&mut c.auto.observe_windows, count(v, 1, 100_000))
+    }),
     ("startup", "what a start-up takes, 1s to 1h", |c, v| {
         set(&mut c.auto.startup, duration(v, Duration::from_secs(1), Duration::from_secs(3600)))
     }),

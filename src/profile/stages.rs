@@ -5,7 +5,7 @@
 //! | from | to | when |
 //! | --- | --- | --- |
 //! | learning | observing | the chance of something new in the next window is within the risk, over enough generations seen in full, and one of them lived through its start-up |
-//! | observing | enforcing | enough generations began after the last new thing, lived through their start-up and showed nothing new; the first row still holds; and nothing waits for somebody to look at it |
+//! | observing | enforcing | enough generations began after the last new thing, lived through their start-up and showed nothing new, in enough windows with work in them; the first row still holds; and nothing waits for somebody to look at it |
 //! | enforcing | observing | a start-up was refused something that an honest one might need (once); or somebody says so |
 //!
 //! Each holds from a container's next generation on. What somebody holds, and what was demoted, does not move by itself; nor does
@@ -153,10 +153,15 @@ pub fn waits_for(profile: &Profile, auto: &Auto) -> Option<String> {
         wants.push("a full start-up".to_owned());
     }
     if profile.stage == Stage::Observing {
-        let seen = quiet.as_ref().map_or(0, |quiet| quiet.generations.len() as u64);
-        let more = u64::from(auto.observe_generations).saturating_sub(seen);
+        let (generations, windows) = quiet.as_ref().map_or((0, 0), seen);
+        let more = u64::from(auto.observe_generations).saturating_sub(generations);
         if more > 0 {
             wants.push(format!("{} with nothing new", plural(more, "generation")));
+        }
+        let more = u64::from(auto.observe_windows).saturating_sub(windows);
+        if more > 0 {
+            let length = progress.window_seconds.map_or(String::new(), |seconds| format!(" of {seconds} s"));
+            wants.push(format!("{}{length} with work and nothing new in them", plural(more, "window")));
         }
     }
     (!wants.is_empty()).then(|| wants.join(", "))
@@ -209,13 +214,23 @@ fn due(profile: &Profile, auto: &Auto) -> Option<(Stage, String)> {
             if !waiting.is_empty() {
                 return None;
             }
-            let quiet = quiet.as_ref().filter(|q| q.generations.len() as u64 >= u64::from(auto.observe_generations))?;
-            let count = quiet.generations.len();
+            let quiet = quiet.as_ref()?;
+            let (count, windows) = seen(quiet);
+            if count < u64::from(auto.observe_generations) || windows < u64::from(auto.observe_windows) {
+                return None;
+            }
             let generations = if count == 1 { "1 generation".to_owned() } else { format!("{count} generations") };
-            Some((Stage::Enforcing, format!("{generations} showed nothing new since {}, and {sentence}", quiet.since)))
+            let why =
+                format!("{generations} showed nothing new since {}, in {windows} windows, and {sentence}", quiet.since);
+            Some((Stage::Enforcing, why))
         }
         Stage::Learning | Stage::Enforcing => None,
     }
+}
+
+/// How many generations showed nothing new, and in how many windows.
+fn seen(quiet: &Quiet) -> (u64, u64) {
+    (quiet.generations.len() as u64, quiet.generations.values().map(|&windows| u64::from(windows)).sum())
 }
 
 /// It went through its start-up, and all of that could be seen.

@@ -27,7 +27,7 @@ const USUAL: &str = "echo x > /srv/usual; exec sleep 1.2";
 
 /// Windows are of one second here: the shortest risk that a few of them can show is none at all.
 fn auto() -> Auto {
-    Auto { risk_ppm: 1_000_000, startup: Duration::from_secs(1), ..Auto::default() }
+    Auto { risk_ppm: 1_000_000, observe_windows: 1, startup: Duration::from_secs(1), ..Auto::default() }
 }
 
 /// One life of a container under a collector; the profile after it.

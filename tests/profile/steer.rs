@@ -70,7 +70,7 @@ fn a_profile_in_which_something_waits_for_a_look_is_enforced_only_by_force_or_on
         let mut o = build::full(3);
         let program = build::program(build::seen(3, 3, 1), lithify::profile::behaviour::Origin::Volume);
         o.workload_behaviour.programs.insert("/data/x".to_string(), program);
-        let easy = Auto { risk_ppm: 1_000_000, ..Auto::default() };
+        let easy = Auto { risk_ppm: 1_000_000, observe_windows: 1, ..Auto::default() };
         store::fold_by_rules(&node.data(), &o, &easy, &build::time(500)).unwrap();
         node
     };
@@ -96,7 +96,7 @@ fn rollback_goes_one_stage_back_and_holds_the_profile_there() {
     assert_eq!(node.json(&["rollback", "web"])["stage"], "observing");
     assert!(node.stored(1).steering.held);
     assert_eq!(told(&node, EventType::Demoted).len(), 1);
-    let easy = Auto { risk_ppm: 1_000_000, generations: 1, ..Auto::default() };
+    let easy = Auto { risk_ppm: 1_000_000, generations: 1, observe_windows: 1, ..Auto::default() };
     let now = build::time(500);
     let (after, step) = store::fold_by_rules(&node.data(), &build::full(7), &easy, &now).unwrap();
     assert_eq!((after.stage, step), (Stage::Observing, None), "time does not undo it");

@@ -62,11 +62,14 @@ fn learning_has_bounds_and_is_not_saved_more_often_than_it_is_looked_at() {
 #[test]
 fn auto_has_bounds_and_takes_a_chance_as_a_number() {
     let auto = |text: &str| Config::parse(&format!("[auto]\n{text}")).map(|config| config.auto);
-    let read = auto("risk = 0.005\ngenerations = 3\nobserve-generations = 2\nstartup = \"10s\"\ncanary-for = \"1h\"\n");
+    let read = auto(
+        "risk = 0.005\ngenerations = 3\nobserve-generations = 2\nobserve-windows = 600\nstartup = \"10s\"\ncanary-for = \"1h\"\n",
+    );
     let want = super::super::Auto {
         risk_ppm: 5000,
         generations: 3,
         observe_generations: 2,
+        observe_windows: 600,
         startup: Duration::from_secs(10),
         canary_for: Duration::from_secs(3600),
     };

@@ -66,3 +66,20 @@ fn one_replica_enforces_first_and_one_that_is_gone_gives_its_place_to_the_next()
     profile.step(Stage::Observing, "x", &time(6));
     assert_eq!(profile.steering.canary, None, "who goes first is found anew");
 }
+
+#[test]
+fn a_new_revision_is_not_enforced_by_what_older_ones_did_before_it_did_something_itself() {
+    let all: Vec<Observation> = (1..4).map(|n| observation(n, i64::from(n) * 20, 10, &["read"])).collect();
+    let old = through(&all, &auto()).0;
+    assert_eq!(old.stage, Stage::Enforcing);
+    let long = Auto { observe_windows: 50, ..auto() };
+    let mut new = candidate(&old, revision(2), &time(100));
+    for (n, waits) in [(5, Some(30)), (6, Some(10)), (7, None)] {
+        let own = Observation { revision: revision(2), ..observation(n, 100 + i64::from(n), 10, &["read"]) };
+        new = fold(Some(&new), &own, &long).0;
+        let words = waits.map(|more| format!("{more} windows of 60 s with work and nothing new in them"));
+        assert_eq!(waits_for(&new, &long), words);
+    }
+    assert_eq!(new.stage, Stage::Enforcing);
+    assert!(new.steering.history.last().is_some_and(|s| s.why.contains(", in 60 windows, and")));
+}
