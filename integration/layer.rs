@@ -10,6 +10,7 @@ use crate::command::{PATIENCE, eventually};
 use crate::corner::Corner;
 use crate::docker::Docker;
 use crate::images::Image;
+use crate::journal::STARTED;
 use crate::learn::profile;
 use crate::setup::Setup;
 
@@ -50,7 +51,13 @@ fn what_docker_wrote_before_the_first_start_outlives_the_promotion_and_what_an_i
     let all = said(2)?;
     ensure!(all == "the engine's\nup\nthe engine's\nup", "{all}");
     let status: Value = serde_json::from_str(&corner.run(&[&ctl[..], &["status", "--json"]].concat())?.success()?)?;
-    ensure!(status.to_string().contains("sealed") && !status.to_string().contains("first start"), "{status}");
+    let record = &status[0]["record"];
+    let degraded = record["degraded"].to_string();
+    ensure!(record["policy"]["rootfs"] == "sealed" && !degraded.contains("first start"), "{status}");
+    // Whoever misses something finds in the event that its start gave what became of it.
+    let started = setup.journal().of(STARTED, &id)?;
+    let notes: Vec<String> = started.iter().map(|event| event["data"]["notes"].to_string()).collect();
+    ensure!(notes.len() == 2 && notes[0] == "null" && notes[1].contains(" more): what it has to keep"), "{notes:?}");
     docker.ok(&["rm", "--force", &id])?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
 use super::attributes::Attributes;
-use super::listing::{entry, readable};
+use super::listing::{entry, names, readable};
 use super::resolve::{Found, resolve};
 use super::sealed_since::Since;
 use crate::sys::statx::{Status, statx, statx_at};
@@ -67,8 +67,21 @@ struct Copy<'a> {
     passed_over: bool,
     /// Entries from between the instant and the first start.
     doubtful: usize,
+    /// Entries from later, and one of them.
+    own: usize,
+    one_of_own: Option<PathBuf>,
     links: HashMap<u64, PathBuf>,
     lost: Vec<(PathBuf, OsString)>,
+}
+
+/// Whose an entry is, or what lies in it.
+enum Whose {
+    /// From before the instant: some of it may be the engine's.
+    Engines,
+    /// From between that and the first start.
+    Doubtful,
+    /// From later.
+    Containers,
 }
 
 /// What came of a copy.
@@ -79,6 +92,8 @@ pub(super) struct Taken {
     pub(super) lost: Vec<(PathBuf, OsString)>,
     /// What may be the engine's and was left out, in words.
     pub(super) left_out: Vec<String>,
+    /// That the container's own was, in words.
+    pub(super) own: Option<String>,
 }
 
 /// Copies the baseline of `upper` into `skeleton`. `image` is the view of the layers without `upper`, `merged` the one with
@@ -100,6 +115,8 @@ pub(super) fn copy(
         looked: 0,
         passed_over: false,
         doubtful: 0,
+        own: 0,
+        one_of_own: None,
         links: HashMap::new(),
         lost: Vec::new(),
     };
@@ -119,7 +136,30 @@ pub(super) fn copy(
             copy.doubtful
         ));
     }
-    Ok(Taken { any, lost: copy.lost, left_out })
+    let own = copy.one_of_own.map(|path| {
+        let more = match copy.own {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        format!(
+            "what was written into the container's own layer after its first start is not in its sealed root ({path:?}{more}): \
+             what it has to keep belongs in a volume; with mode \"off\" it is all there"
+        )
+    });
+    Ok(Taken { any, lost: copy.lost, left_out, own })
+}
+
+/// Of an entry that may be a folder something that lies in it: what overlayfs copied up says less.
+fn example(from: BorrowedFd<'_>, name: &CStr, path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    let mut here = entry(from, name);
+    for _ in 0..MAX_DEPTH {
+        let Ok(dir) = here else { break };
+        let Some(first) = names(dir.as_fd(), 1).ok().and_then(|mut names| names.pop()) else { break };
+        path.push(OsStr::from_bytes(first.to_bytes()));
+        here = entry(dir.as_fd(), &first);
+    }
+    path
 }
 
 impl Copy<'_> {
@@ -140,8 +180,21 @@ impl Copy<'_> {
             self.looked += 1;
             let path = path.join(OsStr::from_bytes(name.to_bytes()));
             let taking = || format!("failed to take /{} of the engine's writable layer", path.display());
-            if !self.is_wanted(&statx_at(from, name).with_context(taking)?) {
-                continue;
+            let status = statx_at(from, name).with_context(taking)?;
+            match self.whose(&status) {
+                Whose::Engines => {}
+                Whose::Doubtful => {
+                    self.doubtful += 1;
+                    continue;
+                }
+                Whose::Containers => {
+                    // What it removed is nothing that it could miss.
+                    if !status.is_whiteout() {
+                        self.own += 1;
+                        self.one_of_own.get_or_insert_with(|| Path::new("/").join(example(from, name, &path)));
+                    }
+                    continue;
+                }
             }
             self.entries += 1;
             if self.entries > self.limits.max_entries {
@@ -156,16 +209,17 @@ impl Copy<'_> {
         Ok(any)
     }
 
-    /// Whether an entry, or what lies in it, may be from before the instant.
-    fn is_wanted(&mut self, status: &Status) -> bool {
+    fn whose(&self, status: &Status) -> Whose {
         let Since { instant, first_start } = self.limits.since;
         let changed = SystemTime::from(status.changed);
         let born = status.born.map(SystemTime::from).filter(|_| status.is_dir());
-        let wanted = changed <= instant || born.is_some_and(|born| born <= instant);
-        if !wanted && born.unwrap_or(changed) <= first_start {
-            self.doubtful += 1;
+        if changed <= instant || born.is_some_and(|born| born <= instant) {
+            Whose::Engines
+        } else if born.unwrap_or(changed) <= first_start {
+            Whose::Doubtful
+        } else {
+            Whose::Containers
         }
-        wanted
     }
 
     fn one(

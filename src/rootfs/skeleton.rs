@@ -73,6 +73,8 @@ pub struct Ground {
     lost: Vec<(PathBuf, OsString)>,
     /// What the engine may have written before the first start and that is not in it, in words.
     pub left_out: Vec<String>,
+    /// That what the container itself wrote before is not in it, in words; `None`: it wrote nothing.
+    pub own: Option<String>,
 }
 
 impl Staging {
@@ -83,11 +85,11 @@ impl Staging {
     pub fn ground(&self, layers: &Layers, baseline: Option<&Baseline>) -> Result<Ground> {
         let root = self.fresh()?;
         let view = self.image(layers)?;
-        let mut ground = Ground { root, view, lost: Vec::new(), left_out: Vec::new() };
+        let mut ground = Ground { root, view, lost: Vec::new(), left_out: Vec::new(), own: None };
         if let (Some(upper), Some(baseline)) = (&layers.upper, baseline) {
             let (root, image) = (ground.root.as_fd(), ground.view.as_fd());
             let taken = baseline::copy(upper.as_fd(), root, image, layers.root.as_fd(), baseline)?;
-            (ground.lost, ground.left_out) = (taken.lost, taken.left_out);
+            (ground.lost, ground.left_out, ground.own) = (taken.lost, taken.left_out, taken.own);
             if taken.any {
                 // Only now: a layer must not change beneath a mounted overlay.
                 top(layers)?.put(ground.root.as_fd()).context("failed to set up the skeleton's root")?;

@@ -92,6 +92,7 @@ impl Root {
         };
         let ground = staging.ground(&root.layers, baseline.as_ref())?;
         root.degraded.extend_from_slice(&ground.left_out);
+        root.notes.extend(ground.own.clone());
         let points = mounts::mount_points(document, &plan.engine_bundle)?;
         root.set_up_scratch(plan, &points, document.user(), &ground)?;
         root.edit(document);

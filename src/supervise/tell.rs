@@ -34,6 +34,9 @@ impl Supervisor {
         if !self.record.degraded.is_empty() {
             event = event.with("degraded", json!(self.record.degraded));
         }
+        if !self.record.notes.is_empty() {
+            event = event.with("notes", json!(self.record.notes));
+        }
         self.recorder.record(event, Durability::Buffered);
     }
 

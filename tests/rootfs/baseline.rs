@@ -105,18 +105,18 @@ fn a_baseline_over_its_limits_names_path_limit_and_remedy() {
 }
 
 /// Builds a sealed root over what is there now, and gives it to `look`.
-fn sealed(host: &Host, merged: &Path, baseline: &Baseline, look: impl FnOnce(&Path)) -> Vec<String> {
+fn sealed(host: &Host, merged: &Path, baseline: &Baseline, look: impl FnOnce(&Path)) -> (Vec<String>, Option<String>) {
     let layers = host.layers(merged);
     let staging = host.staging();
     let ground = staging.ground(&layers, Some(baseline)).unwrap();
-    let left_out = ground.left_out.clone();
+    let told = (ground.left_out.clone(), ground.own.clone());
     let skeleton = ground.skeleton(&layers, &[], Path::new("/")).unwrap();
     let target = host.make("target");
     let mounted = mount_sealed(&layers, &skeleton, &staging, &target).unwrap();
     look(&target);
     mounted.detach().unwrap();
     staging.remove().unwrap();
-    left_out
+    told
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn no_attribute_that_root_in_the_container_sets_makes_what_it_wrote_part_of_the_
     }
     let again = seal_mark(o_path(&upper).as_fd(), SystemTime::now()).unwrap();
     assert_eq!(again, since);
-    let told = sealed(&host, &merged, &Baseline::until(again), |root| {
+    let (told, _) = sealed(&host, &merged, &Baseline::until(again), |root| {
         assert!(!root.join("bin/implant").exists(), "an implant is part of the sealed root");
         assert_eq!(fs::read(root.join("bin/tool")).unwrap(), vec![7u8; 200_000], "a replaced program is");
         assert!(root.join("work/first").is_file(), "what the engine wrote is");
@@ -175,14 +175,15 @@ fn entries_that_the_container_made_are_no_reason_to_refuse_a_start_however_many(
         fs::write(merged.join(format!("work/late.{n}")), "").unwrap();
         fs::create_dir(merged.join(format!("late.{n}"))).unwrap();
     }
-    let told = sealed(&host, &merged, &baseline, |root| {
+    let (told, own) = sealed(&host, &merged, &baseline, |root| {
         assert_eq!(fs::read_dir(root.join("work")).unwrap().count(), 1);
         assert_eq!(fs::read(root.join("work/first")).unwrap(), b"early");
         assert!(!root.join("late.0").exists());
     });
     assert_eq!(told, [""; 0]);
+    assert!(own.is_some_and(|own| own.contains("/late.") && own.contains(" more)")), "what is gone is not named");
     // More than anyone wants to wait for: what is beyond is left out, and told.
-    let told = sealed(&host, &merged, &Baseline { max_looked: 7, ..baseline }, |_| ());
+    let (told, _) = sealed(&host, &merged, &Baseline { max_looked: 7, ..baseline }, |_| ());
     assert!(told.len() == 1 && told[0].contains("only 7 entries") && told[0].contains("volume"), "{told:?}");
 }
 
@@ -199,12 +200,15 @@ fn what_is_neither_as_old_as_the_layer_nor_later_than_the_first_start_is_left_ou
     tick(&host);
     let baseline = Baseline::until(Since { instant, first_start: SystemTime::now() });
     tick(&host);
-    fs::write(merged.join("late"), "").unwrap();
-    let told = sealed(&host, &merged, &baseline, |root| {
+    fs::create_dir_all(merged.join("late/deeper")).unwrap();
+    fs::write(merged.join("late/deeper/file\n"), "").unwrap();
+    fs::remove_dir_all(merged.join("home")).unwrap();
+    let (told, own) = sealed(&host, &merged, &baseline, |root| {
         assert!(root.join("early").exists() && !root.join("doubtful").exists() && !root.join("also").exists());
     });
     assert!(
         told.len() == 1 && told[0].starts_with("2 entries") && told[0].contains("create the container again"),
         "{told:?}"
     );
+    assert!(own.as_ref().is_some_and(|own| own.contains(r#"("/late/deeper/file\n")"#)), "{own:?}");
 }
