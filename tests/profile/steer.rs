@@ -156,6 +156,15 @@ fn allow_and_deny_take_items_as_they_are_shown_and_the_later_one_holds() {
         let ran = node.profile(&["allow", "web", item]);
         assert!(ran.code == 2 && ran.err.contains(says), "{item}: {} {}", ran.code, ran.err);
     }
+    for (item, says) in [("write /etc/web/*", "would hide system files"), ("write /x", "directly in the root")] {
+        let ran = node.profile(&["allow", "web", item]);
+        assert!(
+            ran.code == 1 && ran.err.contains(says) && ran.err.contains("deny"),
+            "{item}: {} {}",
+            ran.code,
+            ran.err
+        );
+    }
     let shown = node.profile(&["show", "web"]).out;
     assert!(shown.contains("ALLOWED by hand (2)") && shown.contains("DENIED by hand (1)"), "{shown}");
     assert!(node.profile(&["list"]).out.contains("3 by hand"));

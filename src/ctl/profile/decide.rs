@@ -21,7 +21,8 @@ usage: lithifyctl profile allow WORKLOAD[@REVISION] ITEM... [--why TEXT] [--json
 
 Allows what was not seen, as 'show' and events name it: 'syscall mkdir', 'capability CAP_CHOWN', 'write /var/cache/*', 'program
 /usr/bin/git'; in quotes, or as two words. It holds from each container's next generation on. A denial of the same item is
-over. The scratch mount that an allowed program's path is in lets programs run; others there are killed all the same.
+over. The scratch mount that an allowed program's path is in lets programs run; others there are killed all the same. An allowed
+write is given a place to write; where there can be none (/etc, /usr, the root itself), it is an error.
 
   --why TEXT   kept with it
 ";
@@ -87,6 +88,8 @@ fn decide(call: &mut Call<'_>, args: &mut lexopt::Parser, denied: bool) -> Resul
         if denied {
             let denials = Denials::of(needs, before, &profile)?;
             effects = items.iter().map(|item| denials.effect(item)).collect::<Result<_>>()?;
+        } else {
+            items.iter().try_for_each(|item| effect::has_a_place(&profile, item))?;
         }
         Ok(profile)
     })

@@ -175,6 +175,27 @@ impl Denials {
     }
 }
 
+/// Refuses to allow a write for which no place can be made: it would be refused all the same, and answered.
+///
+/// # Errors
+/// Says why there is no place, and what to do instead.
+pub(super) fn has_a_place(allowed: &Profile, item: &str) -> Result<()> {
+    let Some(path) = item.strip_prefix("write ") else { return Ok(()) };
+    let mut only = allowed.steered(&mut Vec::new());
+    for side in [&mut only.workload_behaviour, &mut only.exec_behaviour] {
+        side.writes.retain(|written, _| written == path);
+    }
+    let mut notes = Vec::new();
+    places(&only, &mut notes);
+    match notes.first() {
+        Some(why) => bail!(
+            "{item} can't be allowed: {why}; mount a volume there, have it written elsewhere, or, where the workload does without, \
+             'lithifyctl profile deny' it, and it is told and no more"
+        ),
+        None => Ok(()),
+    }
+}
+
 fn image_programs(profile: &Profile) -> impl Iterator<Item = &String> {
     let is_of_image = |origins: &BTreeSet<Origin>| origins.contains(&Origin::Image) || origins.contains(&Origin::Root);
     let programs = profile.workload_behaviour.programs.iter();
