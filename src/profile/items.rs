@@ -81,12 +81,12 @@ impl Section {
 pub const DECIDED: [Section; 5] =
     [Section::Syscalls, Section::Arguments, Section::Capabilities, Section::Writes, Section::Programs];
 
-/// An item as events, `forbidden` and decisions name it: `syscall mkdir`.
+/// An item as events, `forbidden` and decisions name it: `syscall symlink`.
 pub fn item_name(section: Section, name: &str) -> String {
     format!("{} {name}", section.singular())
 }
 
-/// An item that somebody names to allow or deny it, in its one spelling: `syscall mkdir`, `capability CAP_CHOWN`, `write
+/// An item that somebody names to allow or deny it, in its one spelling: `syscall symlink`, `capability CAP_CHOWN`, `write
 /// /var/cache/*`, `program /usr/bin/git`.
 ///
 /// # Errors
@@ -96,7 +96,7 @@ pub fn decided(text: &str) -> Result<String> {
     let known = || DECIDED.map(Section::singular).join(", ");
     let found = DECIDED.iter().find_map(|s| Some((*s, text.strip_prefix(s.singular())?.strip_prefix(' ')?)));
     let Some((section, name)) = found else {
-        bail!("{} is no item; write its kind ({}) and its name, e.g. \"syscall mkdir\"", quote(text), known());
+        bail!("{} is no item; write its kind ({}) and its name, e.g. \"syscall symlink\"", quote(text), known());
     };
     ensure!(
         name.len() <= MAX_NAME && !name.chars().any(char::is_control),

@@ -25,7 +25,7 @@ pub struct Steering {
     /// before somebody has looked at it. A new revision's profile that begins with this one has it, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demoted: Option<Decision>,
-    /// Items allowed by hand, as `show` names them: `syscall mkdir`, `capability CAP_CHOWN`, `write /var/x`, `program /bin/x`.
+    /// Items allowed by hand, as `show` names them: `syscall symlink`, `capability CAP_CHOWN`, `write /var/x`, `program /bin/x`.
     pub allowed: BTreeMap<String, Decision>,
     /// Items denied by hand; a denial holds against what was seen and against what was allowed.
     pub denied: BTreeMap<String, Decision>,

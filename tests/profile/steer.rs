@@ -43,6 +43,10 @@ fn promote_goes_stage_by_stage_or_straight_to_one_and_each_step_is_kept_and_told
     let told = told(&node, EventType::Promoted);
     let expected = [("observing", "promoted by hand"), ("enforcing", "looked at it")];
     assert_eq!(told, expected.map(|(to, why)| (to.to_string(), why.to_string())));
+    let finished = learnt();
+    assert_eq!(finished.profile(&["finish", "web"]).code, 0);
+    let expected = ("observing".to_string(), "learning was ended by hand".to_string());
+    assert_eq!(self::told(&finished, EventType::Promoted), [expected]);
     let straight = learnt();
     assert_eq!(straight.json(&["promote", "web", "--to", "enforcing"])["stage"], "enforcing");
     let ran = straight.profile(&["promote", "web", "--to", "observing"]);

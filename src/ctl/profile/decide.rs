@@ -19,7 +19,7 @@ use crate::profile::store;
 const ALLOW: &str = "\
 usage: lithifyctl profile allow WORKLOAD[@REVISION] ITEM... [--why TEXT] [--json]
 
-Allows what was not seen, as 'show' and events name it: 'syscall mkdir', 'capability CAP_CHOWN', 'write /var/cache/*', 'program
+Allows what was not seen, as 'show' and events name it: 'syscall symlink', 'capability CAP_CHOWN', 'write /var/cache/*', 'program
 /usr/bin/git'; in quotes, or as two words. It holds from each container's next generation on. A denial of the same item is
 over. The scratch mount that an allowed program's path is in lets programs run; others there are killed all the same. An allowed
 write is given a place to write; where there can be none (/etc, /usr, the root itself), it is an error.

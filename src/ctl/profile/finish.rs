@@ -5,9 +5,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::super::{Call, Outcome, plain, usage};
-use super::{is_file, resolve, short, words};
+use super::{is_file, resolve, short, stage, words};
 use crate::events::clock;
 use crate::policy::word;
+use crate::profile::steering::Step;
 use crate::profile::{Profile, Progress, Stage, store};
 
 const HELP: &str = "\
@@ -15,8 +16,8 @@ usage: lithifyctl profile finish WORKLOAD[@REVISION]... [--force] [--json]
        lithifyctl profile finish --all [--force] [--json]
 
 Ends learning: what goes beyond the profile is told from then on, of containers in mode auto, observe and learn. In mode auto
-it is observed, which adds what is still new, and then enforced; see 'lithifyctl profile hold'. A profile that is known to be partial (records were lost, or something could not be seen) is
-refused.
+it is observed, which adds what is still new, and then enforced; see 'lithifyctl profile hold'. A profile that is known to be
+partial (records were lost, or something could not be seen) is refused.
 
   --all     every profile that still learns
   --force   partial ones, too
@@ -44,14 +45,20 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     }
     let (mut list, mut wrong) = (Vec::new(), false);
     for profile in chosen {
+        let mut step = None;
         let outcome = profile.and_then(|p| {
             store::update_profile(data_dir, &p.workload, &p.revision.digest, |stored| {
                 // What is stored now counts: an observation may have been folded in the meantime.
-                finished(stored.context("it was removed in the meantime")?, force)
+                let mut profile = stored.context("it was removed in the meantime")?;
+                step = finish(&mut profile, force)?;
+                Ok(profile)
             })
         });
         match outcome {
             Ok(profile) => {
+                if let Some(step) = &step {
+                    stage::tell(&config, step, &profile);
+                }
                 let sentence = Progress::of(&profile).to_string();
                 let (name, stage) =
                     (format!("{}@{}", profile.workload, short(&profile.revision.digest)), word(&profile.stage));
@@ -76,8 +83,8 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     Ok(if wrong { Outcome::Wrong } else { Outcome::Well })
 }
 
-fn finished(profile: Profile, force: bool) -> Result<Profile> {
-    let partial = Progress::of(&profile).partial;
+fn finish(profile: &mut Profile, force: bool) -> Result<Option<Step>> {
+    let partial = Progress::of(profile).partial;
     ensure!(
         partial.is_empty() || force || profile.stage != Stage::Learning,
         "failed to finish {}@{}: it is partial: {}; go on learning, or use --force",
@@ -85,9 +92,7 @@ fn finished(profile: Profile, force: bool) -> Result<Profile> {
         short(&profile.revision.digest),
         partial.join("; ")
     );
-    let mut profile = profile;
-    if profile.stage == Stage::Learning {
-        profile.step(Stage::Observing, "learning was ended by hand", &clock::format(clock::now_micros()));
-    }
-    Ok(profile)
+    let learns = profile.stage == Stage::Learning;
+    Ok(learns
+        .then(|| profile.step(Stage::Observing, "learning was ended by hand", &clock::format(clock::now_micros()))))
 }

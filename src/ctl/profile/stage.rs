@@ -180,7 +180,8 @@ fn change(
     print(call, &profile, &config)
 }
 
-fn tell(config: &Config, step: &Step, profile: &Profile) {
+/// Says in the journal which step somebody had a profile take.
+pub(super) fn tell(config: &Config, step: &Step, profile: &Profile) {
     let origin = store::origin(&config.data_dir, profile);
     let journal = Journal::open(&config.data_dir, config.journal);
     let mut recorder = Recorder::new(journal, &profile.workload);
