@@ -123,14 +123,14 @@ pub fn is_complete(profile: &Profile, auto: &Auto) -> bool {
 
 /// What a profile waits for before it moves by itself, in words; `None`: nothing, or it does not move.
 pub fn waits_for(profile: &Profile, auto: &Auto) -> Option<String> {
-    let Steering { held, demoted, quiet, .. } = &profile.steering;
+    let Steering { held, demoted, quiet, waiting, .. } = &profile.steering;
     match (profile.stage, demoted) {
-        (Stage::Enforcing, _) => return None,
+        (Stage::Enforcing, _) => return (!waiting.is_empty()).then(|| decision_wanted(profile)),
         _ if *held => return Some("somebody to release it: it is held".to_owned()),
         (_, Some(demoted)) => return Some(format!("somebody to promote it: {}", demoted.why)),
         (Stage::Learning | Stage::Observing, None) => {}
     }
-    if profile.stage == Stage::Observing && !profile.steering.waiting.is_empty() {
+    if profile.stage == Stage::Observing && !waiting.is_empty() {
         return Some(decision_wanted(profile));
     }
     let progress = Progress::of(profile);
@@ -176,11 +176,11 @@ pub fn after_fold(
     auto: &Auto,
     now: &str,
 ) -> (Profile, Option<Step>) {
+    if let Some(before) = before.filter(|_| profile.stage > Stage::Learning) {
+        let doubts = doubtful(before, observation, auto).into_iter();
+        profile.steering.wait_for(doubts.map(|(item, why)| (item, Decision { at: now.to_owned(), why })).collect());
+    }
     if profile.stage == Stage::Observing {
-        if let Some(before) = before {
-            let doubts = doubtful(before, observation, auto).into_iter();
-            profile.steering.wait_for(doubts.map(|(item, why)| (item, Decision { at: now.to_owned(), why })).collect());
-        }
         let is_new = before.is_none_or(|before| {
             let all = beyond(before, &observation.workload_behaviour, &observation.exec_behaviour);
             // What people do in sessions follows no law; what is new there becomes part of the profile, and no more.

@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("what_is_started_in_ever_new_ways_makes_room_and_that_is_told", makes_room),
     ("nothing_is_promoted_by_lives_that_end_in_their_start_up", short_lives),
     ("a_container_whose_profile_is_finished_in_its_life_is_told_of_from_then_on", finished_meanwhile),
+    ("what_a_replica_does_that_is_not_enforced_yet_is_not_refused_at_its_next_start", not_yet_enforced),
 ];
 
 const USUAL: &str = "echo x > /srv/usual; exec sleep 1.2";
@@ -61,7 +62,7 @@ fn goes_all_the_way() {
     assert!(steps[0].data["why"].as_str().is_some_and(|why| why.starts_with("after 2 generations")));
     assert!(steps[0].data["estimate"]["next-window"]["total"].as_u64().is_some_and(|n| n > 0));
     let profile = world.profile().expect("a profile");
-    assert_eq!(profile.generations.len(), 3, "nothing is added to one that is enforced");
+    assert_eq!(profile.generations.len(), 4, "the last one is part of it, though it is enforced by then");
     assert_eq!(profile.steering.history.len(), 2);
 }
 
@@ -165,12 +166,21 @@ fn short_lives() {
 }
 
 fn finished_meanwhile() {
+    goes_on_once_enforced(Purpose::Learn, false);
+}
+
+fn not_yet_enforced() {
+    goes_on_once_enforced(Purpose::Auto(auto()), true);
+}
+
+/// A life in which its profile comes to be enforced: what it does from then on is told, and taken in or not.
+fn goes_on_once_enforced(purpose: Purpose, taken_in: bool) {
     use crate::world::eventually;
     use lithify::profile::store;
     let world = World::new();
     let script = "echo x > /srv/usual; until [ -e /srv/go ]; do sleep 0.1; done; echo x > /srv/late; exec sleep 60";
     let mut container = world.container("a", script);
-    let collector = world.collector(Subject { purpose: Purpose::Learn, ..world.subject("a") });
+    let collector = world.collector(Subject { purpose, ..world.subject("a") });
     collector.arm(&container);
     container.go();
     eventually("it is saved", || {
@@ -187,5 +197,7 @@ fn finished_meanwhile() {
     container.kill();
     collector.end();
     reap(collector.hang_up());
-    assert!(!world.profile().expect("a profile").workload_behaviour.writes.contains_key("/srv/late"));
+    let profile = world.profile().expect("a profile");
+    assert_eq!(profile.workload_behaviour.writes.contains_key("/srv/late"), taken_in);
+    assert_eq!(profile.stage, Stage::Enforcing);
 }

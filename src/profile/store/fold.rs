@@ -31,7 +31,8 @@ pub fn fold_observation(data_dir: &Path, observation: &Observation) -> Result<Pr
 }
 
 /// As [`fold_observation`], by the rules of `auto`: a profile that is observed takes in what is new as well, and one that has
-/// waited for long enough moves on. The step that it took, where it took one. `now`: RFC 3339, UTC.
+/// waited for long enough moves on. So does one that is enforced: what lives under these rules began before, and is held to it
+/// from its next start on. The step that it took, where it took one. `now`: RFC 3339, UTC.
 ///
 /// # Errors
 /// As [`fold_observation`].
@@ -44,7 +45,6 @@ pub fn fold_by_rules(
     let mut taken = None;
     let fold = |old: Option<&Profile>| {
         let folded = match old {
-            Some(old) if old.stage == Stage::Enforcing => return Ok(old.clone()),
             Some(old) => old.fold(observation)?,
             None => Profile::of(observation),
         };
