@@ -23,6 +23,7 @@ mod setup;
 // tests
 mod alike;
 mod bad_input;
+mod canary;
 mod contract;
 mod cri;
 mod crun;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::events::clock;
 use crate::learn::presence::Entry;
 use crate::policy::{Auto, Config, Mode, values, word};
 use crate::profile::{Profile, Progress, Stage, stages, store};
@@ -42,6 +43,9 @@ pub struct Newest {
     pub progress: Progress,
     /// What it waits for before it moves on by itself, in words.
     pub waits_for: Option<String>,
+    /// Once it is enforced, the container that is enforced before the others are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
 }
 
 impl Newest {
@@ -52,6 +56,7 @@ impl Newest {
             generations: profile.generations.len(),
             progress: Progress::of(profile),
             waits_for: stages::waits_for(profile, auto),
+            leader: stages::leader(profile, auto, clock::now_micros()).map(str::to_owned),
         }
     }
 }
@@ -96,11 +101,14 @@ impl Learning {
                 format!("{doing}; no profile yet, {} window{} so far", self.windows, plural(self.windows as usize))
             }
             (Some(newest), None) => {
-                let Newest { stage, generations, progress, waits_for, .. } = newest;
+                let Newest { stage, generations, progress, waits_for, leader, .. } = newest;
                 let waits = waits_for.as_ref().filter(|_| auto);
                 let mut waits = waits.map_or(String::new(), |waits| format!("; waits for {waits}"));
                 if auto && *stage == Stage::Enforcing {
-                    waits.push_str("; enforced from its next start on");
+                    waits.push_str(&match leader {
+                        None => "; enforced from its next start on".to_owned(),
+                        Some(leader) => format!("; container {} is enforced first", leader.get(..12).unwrap_or(leader)),
+                    });
                 }
                 let windows = progress.next_window.total;
                 let partial = if progress.partial.is_empty() { "" } else { ", partial" };

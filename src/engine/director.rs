@@ -2,6 +2,7 @@
 //!
 //! Owns: when there is anything to decide. Must not: touch the container; what holds is [`Seat::decide`]'s to say.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
@@ -13,7 +14,7 @@ use crate::guard::{Refusal, Refused};
 use crate::policy::Mode;
 use crate::profile::stages::{DEMOTED, was_demoted};
 use crate::profile::steering::Decision;
-use crate::profile::{Stage, moved, store};
+use crate::profile::{Stage, items, moved, stages, store};
 use crate::runtime::needs;
 use crate::supervise::director::{Decided, Director};
 
@@ -32,11 +33,16 @@ pub(super) struct Desk {
     has_companion: bool,
     /// When this life of it began, in microseconds since 1970.
     began_micros: i64,
+    /// What it was refused and others were held back for, at most [`MOST_HELD_BACK`].
+    held_back: BTreeSet<String>,
 }
+
+/// One is enough for somebody to look; a flood is no reason to write the profile for each.
+const MOST_HELD_BACK: usize = 16;
 
 impl Desk {
     pub(super) fn new(seat: Seat, settled: Settled, mark: Mark, has_companion: bool) -> Desk {
-        Desk { seat, settled, mark, has_companion, began_micros: clock::now_micros() }
+        Desk { seat, settled, mark, has_companion, began_micros: clock::now_micros(), held_back: BTreeSet::new() }
     }
 
     fn settle(&mut self) -> Result<Option<Decided>> {
@@ -110,6 +116,30 @@ impl Director for Desk {
         }
         // Another replica may have done it before.
         Ok(profile.stage < Stage::Enforcing)
+    }
+
+    fn refused(&mut self, refusal: &Refusal) -> Result<()> {
+        let Seat { config, workload, revision, id, .. } = &self.seat;
+        let item = items::of_refused(&refusal.refused).filter(|item| !self.held_back.contains(item));
+        let (true, Some(item)) = (self.settled.policy.auto && !config.auto.canary_for.is_zero(), item) else {
+            return Ok(());
+        };
+        if self.held_back.len() >= MOST_HELD_BACK {
+            return Ok(());
+        }
+        let now = clock::format(clock::now_micros());
+        let mut is_news = false;
+        let profile = store::update_profile(&config.data_dir, workload, &revision.digest, |old| {
+            let mut profile = old.context("it was removed in the meantime")?;
+            is_news = stages::refused_first(&mut profile, id, &item, &config.auto, &now);
+            Ok(profile)
+        })
+        .context("failed to write down what the replica that goes first was refused")?;
+        if is_news {
+            self.seat.tell(moved::waits(id, &profile, &[item.as_str()]));
+        }
+        self.held_back.insert(item);
+        Ok(())
     }
 
     fn recalibrate(&mut self) -> Result<Option<Decided>> {

@@ -17,6 +17,7 @@ use crate::harden::{Given, harden};
 use crate::identity;
 use crate::learn;
 use crate::policy::{self, Config, Mode, Overrides, Policy, RootfsKind, Standing};
+use crate::profile::doubtful::decision_wanted;
 use crate::profile::stages::{self, Situation, Start};
 use crate::profile::steering::Canary;
 use crate::profile::{Profile, Revision, Stage, gc, moved, store};
@@ -189,7 +190,7 @@ impl Seat {
                 Ok(self.plain(self.settle(Standing::Observing)?, remarks))
             }
             (Some(Start::Observe), _) => Ok(self.plain(self.settle(Standing::Observing)?, remarks)),
-            (Some(Start::Follow(leader)), _) => self.follow(&leader, remarks),
+            (Some(Start::Follow(leader)), own) => self.follow(&leader, own.as_ref(), remarks),
             (Some(Start::Immutable(why)), own) => {
                 if self.config.require_profile && mode == Mode::Enforce && !self.names.sandbox {
                     bail!(
@@ -212,7 +213,7 @@ impl Seat {
                 match self.lead(&own, &replicas) {
                     Ok(None) => {}
                     // It came to it in the same moment.
-                    Ok(Some(leader)) => return self.follow(&leader, remarks),
+                    Ok(Some(leader)) => return self.follow(&leader, Some(&own), remarks),
                     Err(error) => remarks.degraded.push(format!("{error:#}")),
                 }
                 self.enforce(&own, remarks)
@@ -221,10 +222,12 @@ impl Seat {
         }
     }
 
-    fn follow(&self, leader: &str, mut remarks: Remarks) -> Result<Settled> {
-        remarks
-            .notes
-            .push(format!("the profile is enforced in container {leader} first; this one is observed until then"));
+    fn follow(&self, leader: &str, own: Option<&Profile>, mut remarks: Remarks) -> Result<Settled> {
+        let refused = own.filter(|own| own.steering.canary.as_ref().is_some_and(|canary| canary.refused));
+        let waits = refused.map_or(String::new(), |own| format!(", and waits for {}", decision_wanted(own)));
+        remarks.notes.push(format!(
+            "the profile is enforced in container {leader} first; this one is observed until then{waits}"
+        ));
         Ok(Settled { waits: true, ..self.plain(self.settle(Standing::Observing)?, remarks) })
     }
 
@@ -315,7 +318,7 @@ impl Seat {
     /// first.
     fn lead(&self, own: &Profile, replicas: &[String]) -> Result<Option<String>> {
         let since = clock::format(clock::now_micros());
-        let canary = Canary { container: self.id.clone(), since };
+        let canary = Canary { container: self.id.clone(), since, refused: false };
         let before = own.steering.canary.clone();
         let profile = store::update_profile(&self.config.data_dir, &own.workload, &own.revision.digest, |old| {
             let mut profile = old.context("it was removed in the meantime")?;

@@ -9,7 +9,7 @@ use crate::events::{Durability, Event, EventType, Journal, Recorder};
 use crate::profile::beyond::Beyond;
 use crate::profile::items::as_decided;
 use crate::profile::steering::{Steering, Step};
-use crate::profile::{Observation, Profile, doubtful, moved};
+use crate::profile::{Observation, Profile, moved};
 
 /// Most events of one kind that one look leads to; of the rest, how many.
 const MAX_AT_ONCE: usize = 32;
@@ -87,17 +87,13 @@ impl Teller {
 
     /// What somebody has to look at before the profile is enforced, of that what came up `now`.
     pub(super) fn waits(&mut self, profile: &Profile, now: &str) {
-        let new: Vec<&String> =
-            profile.steering.waiting.iter().filter(|(_, doubt)| doubt.at == now).map(|(item, _)| item).collect();
+        let new = profile.steering.waiting.iter().filter(|(_, doubt)| doubt.at == now);
+        let new: Vec<&str> = new.map(|(item, _)| item.as_str()).collect();
         if new.is_empty() {
             return;
         }
-        let event = self
-            .event(EventType::Waiting)
-            .with("profile", format!("{}/{}", profile.workload, profile.revision.digest))
-            .with("items", new.iter().take(MAX_AT_ONCE).map(|item| item.as_str()).collect::<Vec<_>>())
-            .with("left-out", new.len().saturating_sub(MAX_AT_ONCE))
-            .with("waits-for", doubtful::decision_wanted(profile));
+        let mut event = moved::waits(&self.container, profile, &new);
+        event.data.extend(self.common.clone());
         self.recorder.record(event, Durability::Synced);
     }
 

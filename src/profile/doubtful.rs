@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::behaviour::Origin;
 use super::beyond::beyond;
-use super::document::Profile;
+use super::document::{Profile, Stage};
 use super::items::{Section, as_decided, item_name};
 use super::observation::Observation;
 use super::{Behaviour, baseline, capabilities};
@@ -233,9 +233,15 @@ pub fn decision_wanted(profile: &Profile) -> String {
         0 => String::new(),
         more => format!(", and at {more} more that lithifyctl profile show {name} names"),
     };
+    let all = match profile.stage {
+        Stage::Enforcing => String::new(),
+        Stage::Learning | Stage::Observing => {
+            format!("; or, to take all as it was seen: lithifyctl profile promote {name} --to enforcing --force")
+        }
+    };
     format!(
         "somebody to look at {item} ({}){more}; then type: lithifyctl profile allow {name} {item}; or: lithifyctl profile deny \
-         {name} {item}; or, to take all as it was seen: lithifyctl profile promote {name} --to enforcing --force",
+         {name} {item}{all}",
         doubt.why
     )
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::document::{Profile, Stage};
+use super::doubtful::decision_wanted;
 use super::estimate::Progress;
 use super::items::item_name;
 use super::steering::Step;
@@ -11,6 +12,8 @@ use crate::policy::word;
 
 /// Most items that one event names.
 const MAX_ITEMS: usize = 256;
+/// Most of those that somebody has to look at.
+const MAX_WAITING: usize = 32;
 
 /// The event: `dev.lithify.profile.promoted` or `.demoted`. `subject` is the container for whose sake it happened, or the
 /// workload where somebody moved it by hand; `origin` the profile that this one began with, where that is still stored.
@@ -29,6 +32,18 @@ pub fn event(subject: &str, step: &Step, profile: &Profile, origin: Option<&Prof
         Some(origin) if step.to > Stage::Learning => event.with("difference", difference(origin, profile)),
         Some(_) | None => event,
     }
+}
+
+/// The event of what somebody has to look at, `dev.lithify.profile.waiting`, of which `items` are new. `subject` is the container
+/// that did them, or was refused them.
+pub fn waits(subject: &str, profile: &Profile, items: &[&str]) -> Event {
+    let named = items.get(..MAX_WAITING).unwrap_or(items);
+    Event::new(EventType::Waiting, subject, BTreeMap::new())
+        .with("workload", profile.workload.as_str())
+        .with("profile", format!("{}/{}", profile.workload, profile.revision.digest))
+        .with("items", named)
+        .with("left-out", items.len() - named.len())
+        .with("waits-for", decision_wanted(profile))
 }
 
 /// The event of profiles that were removed, `dev.lithify.profile.removed`: of `revisions` of a workload, or of whole `workloads`

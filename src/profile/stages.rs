@@ -87,21 +87,60 @@ const STARTING_MICROS: i64 = 30_000_000;
 
 /// Whose turn it is to enforce.
 fn turn(steering: &Steering, situation: &Situation<'_>, auto: &Auto) -> Start {
-    let wanted = i64::try_from(auto.canary_for.as_micros()).unwrap_or(i64::MAX);
-    if wanted == 0 {
+    let now_micros = situation.now_micros;
+    if auto.canary_for.is_zero() {
         return Start::Enforce;
     }
-    let Some(Canary { container, since }) = &steering.canary else { return Start::Lead };
-    let began = clock::parse(since).unwrap_or(situation.now_micros);
-    if container == situation.container || situation.now_micros.saturating_sub(began) >= wanted {
+    let Some(canary) = &steering.canary else { return Start::Lead };
+    let Canary { container, since, refused } = canary;
+    if container == situation.container {
         return Start::Enforce;
     }
-    let is_young = situation.now_micros.saturating_sub(began) < STARTING_MICROS;
+    if *refused && !steering.waiting.is_empty() {
+        return Start::Follow(container.clone());
+    }
+    if !is_first(canary, auto, now_micros) {
+        return Start::Enforce;
+    }
+    let began = clock::parse(since).unwrap_or(now_micros);
+    let is_young = now_micros.saturating_sub(began) < STARTING_MICROS;
     // One that is gone has shown nothing.
     match is_young || situation.replicas.contains(container) {
         true => Start::Follow(container.clone()),
         false => Start::Lead,
     }
+}
+
+/// Whether the time in which this replica alone enforces is not over.
+fn is_first(canary: &Canary, auto: &Auto, now_micros: i64) -> bool {
+    let wanted = i64::try_from(auto.canary_for.as_micros()).unwrap_or(i64::MAX);
+    let began = clock::parse(&canary.since).unwrap_or(now_micros);
+    now_micros.saturating_sub(began) < wanted
+}
+
+/// The replica for which those of an enforced profile wait that are not enforced yet, where they do.
+pub fn leader<'p>(profile: &'p Profile, auto: &Auto, now_micros: i64) -> Option<&'p str> {
+    let Steering { canary, waiting, .. } = &profile.steering;
+    let canary = canary.as_ref().filter(|_| profile.stage == Stage::Enforcing && !auto.canary_for.is_zero())?;
+    let holds = canary.refused && !waiting.is_empty() || is_first(canary, auto, now_micros);
+    holds.then_some(canary.container.as_str())
+}
+
+/// A container was refused an item that an honest workload might need. Where it is the replica that goes first, the others do
+/// not follow until somebody has looked; true if that is news. It itself stays enforced. `now`: RFC 3339, UTC.
+pub fn refused_first(profile: &mut Profile, container: &str, item: &str, auto: &Auto, now: &str) -> bool {
+    let Steering { canary, waiting, .. } = &profile.steering;
+    let goes_first = |canary: &&Canary| {
+        canary.container == container && is_first(canary, auto, clock::parse(now).unwrap_or(i64::MAX))
+    };
+    let is_known = waiting.contains_key(item) || profile.steering.is_decided(item);
+    if profile.stage != Stage::Enforcing || is_known || canary.as_ref().filter(goes_first).is_none() {
+        return false;
+    }
+    let why = "the replica that enforces first was refused it".to_owned();
+    profile.steering.wait_for([(item.to_owned(), Decision { at: now.to_owned(), why })].into());
+    profile.steering.canary.iter_mut().for_each(|canary| canary.refused = true);
+    true
 }
 
 /// What the reason of a demotion begins with.

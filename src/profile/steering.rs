@@ -179,6 +179,9 @@ pub struct Canary {
     pub container: String,
     /// RFC 3339, UTC: since when it enforces.
     pub since: String,
+    /// It was refused what an honest workload might need: the others wait until nothing waits for a look any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
 }
 
 /// One change of the stage.

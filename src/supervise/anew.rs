@@ -54,6 +54,13 @@ impl Supervisor {
         }
     }
 
+    /// Where this is the replica that is enforced first, what it is refused keeps the others from it.
+    pub(super) fn hold_back_others(&mut self, refusal: &Refusal) {
+        if let Some(Err(error)) = self.plan.director.as_mut().map(|director| director.refused(refusal)) {
+            self.tell_failures(vec![format!("other replicas may come to be enforced all the same: {error:#}")]);
+        }
+    }
+
     /// Init has ended: whether that was the low-level runtime's own end, for something that it was refused, and a generation
     /// with what it needs is to follow.
     pub(super) fn is_to_be_started_anew(&mut self) -> bool {

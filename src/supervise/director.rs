@@ -41,6 +41,12 @@ pub trait Director: fmt::Debug {
     /// When that can't be written down; then it stays enforced.
     fn demote(&mut self, refusal: &Refusal) -> Result<bool>;
 
+    /// The workload was refused what an honest one might need, and stays enforced: others like it may wait with that.
+    ///
+    /// # Errors
+    /// When that can't be written down.
+    fn refused(&mut self, refusal: &Refusal) -> Result<()>;
+
     /// The container died before the workload's first instruction: finds out anew what the low-level runtime itself needs.
     /// `None`: that is known already, and is not why.
     ///

@@ -321,6 +321,9 @@ impl Supervisor {
         {
             return self.machine.step(Input::Anew, now);
         }
+        if let Some(first) = first.filter(|first| may_be_honest(&first.refused)) {
+            self.hold_back_others(first);
+        }
         let mut responses: Vec<Response> = refusals.iter().map(|refusal| self.response_to(refusal)).collect();
         if beyond {
             responses.push(self.possible(self.plan.policy.on_refused_syscall));

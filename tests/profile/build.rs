@@ -76,7 +76,7 @@ pub fn steering() -> Steering {
         denied: BTreeMap::from([("write /srv/*".to_string(), decision(2))]),
         waiting: BTreeMap::from([("program /data/x".to_string(), decision(5))]),
         quiet: Some(Quiet { since: time(3), generations: BTreeMap::from([(id(1), 4)]) }),
-        canary: Some(Canary { container: "c1".to_string(), since: time(4) }),
+        canary: Some(Canary { container: "c1".to_string(), since: time(4), refused: true }),
         history: vec![step(1, Stage::Learning, Stage::Observing), step(2, Stage::Observing, Stage::Enforcing)],
     }
 }

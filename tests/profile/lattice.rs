@@ -82,8 +82,11 @@ fn steering() -> impl Strategy<Value = Steering> {
     let decisions = some(&["syscall mkdir", "write /srv/*", "capability CAP_CHOWN"], (decision(), any::<bool>()));
     let quiet = (0u64..3, prop::collection::btree_map((0u64..5).prop_map(build::id), 1u32..9, 0..3))
         .prop_map(|(since, generations)| Quiet { since: build::time(since), generations });
-    let canary =
-        (0u64..3, 0u64..3).prop_map(|(n, since)| Canary { container: format!("c{n}"), since: build::time(since) });
+    let canary = (0u64..3, 0u64..3, prop::bool::ANY).prop_map(|(n, since, refused)| Canary {
+        container: format!("c{n}"),
+        since: build::time(since),
+        refused,
+    });
     let steps = prop::collection::vec((0u64..9, stage(), stage()), 0..100);
     let waiting = some(&["syscall mkdir", "write /srv/x", "program /data/x"], decision()).boxed();
     (any::<bool>(), prop::option::of(0u64..3), prop::option::of(decision()), decisions, prop::option::of(quiet))

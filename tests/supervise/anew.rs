@@ -67,6 +67,11 @@ impl Director for Script {
         Ok(self.is_demoted)
     }
 
+    fn refused(&mut self, refusal: &Refusal) -> Result<()> {
+        let what = format!("{:?}", refusal.refused);
+        Ok(std::fs::write(self.asked.with_extension("refused"), what)?)
+    }
+
     fn recalibrate(&mut self) -> Result<Option<Decided>> {
         self.note("recalibrate")?;
         Ok(self.recalibrated.take())
@@ -155,6 +160,8 @@ fn attacked_meanwhile() {
     world.eventually("both to be told", || (world.record().refusals >= 2).then_some(()));
     let record = world.record();
     assert_eq!((asked(&asks).as_str(), record.generation, record.policy.mode), ("", 1, Mode::Enforce));
+    let heard = std::fs::read_to_string(asks.with_extension("refused")).expect("what an honest one might need is said");
+    assert!(heard.contains("mkdir") && !heard.contains("mount"), "{heard}");
 }
 
 /// With a fresh generation on a schedule, so that the next one need not be earned.

@@ -6,10 +6,11 @@ use serde_json::json;
 use super::super::status::{age, print_table};
 use super::super::{Call, Outcome};
 use super::{short, words};
-use crate::policy::word;
+use crate::events::clock;
+use crate::policy::{Auto, word};
 use crate::profile::estimate::percent_up;
 use crate::profile::store::{self, Stored};
-use crate::profile::{Profile, Progress};
+use crate::profile::{Profile, Progress, stages};
 
 const HELP: &str = "\
 usage: lithifyctl profile list [--json]
@@ -26,7 +27,8 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     if let Some(word) = none.into_iter().next() {
         return Err(super::Given::Word(word.into()).refuse(&[]));
     }
-    let all = store::all_profiles(&call.settings()?.data_dir)?;
+    let config = call.settings()?;
+    let all = store::all_profiles(&config.data_dir)?;
     let wrong = all.iter().any(|stored| stored.document.is_err());
     if call.json {
         let list: Vec<_> = all.iter().map(as_json).collect();
@@ -34,13 +36,13 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     } else {
         let head = ["WORKLOAD", "REVISION", "STAGE", "GEN", "WINDOWS", "ITEMS", "NEW NEXT", "SEEN", "NOTES"];
         let mut rows = vec![head.map(String::from)];
-        rows.extend(all.iter().map(row));
+        rows.extend(all.iter().map(|stored| row(stored, &config.auto)));
         print_table(call, &rows)?;
     }
     Ok(if wrong { Outcome::Wrong } else { Outcome::Well })
 }
 
-fn row(stored: &Stored<Profile>) -> [String; 9] {
+fn row(stored: &Stored<Profile>, auto: &Auto) -> [String; 9] {
     let profile = match &stored.document {
         Ok(profile) => profile,
         Err(e) => {
@@ -63,7 +65,7 @@ fn row(stored: &Stored<Profile>) -> [String; 9] {
     let waiting = steering.waiting.len();
     notes.extend((waiting > 0).then(|| format!("{waiting} WAITING for somebody to look")));
     notes.extend(steering.held.then(|| "held".to_string()));
-    notes.extend(steering.canary.as_ref().map(|c| format!("canary {}", short(&c.container))));
+    notes.extend(stages::leader(profile, auto, clock::now_micros()).map(|c| format!("canary {}", short(c))));
     let decisions = steering.allowed.len() + steering.denied.len();
     notes.extend((decisions > 0).then(|| format!("{decisions} by hand")));
     let bound = progress.next_window.bound;

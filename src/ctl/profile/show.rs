@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::super::{Call, Outcome, plain, usage};
 use super::{minute, resolve, short, words};
+use crate::events::clock;
 use crate::policy::{Auto, word};
 use crate::profile::document::MAX_WITNESSES;
 use crate::profile::estimate::percent_up;
@@ -118,9 +119,13 @@ fn head(call: &mut Call<'_>, profile: &Profile, progress: &Progress, auto: &Auto
     )?;
     tell(
         "canary",
-        steering.canary.as_ref().map_or(String::new(), |canary| {
-            format!("container {} enforces first, since {} UTC", canary.container, minute(&canary.since))
-        }),
+        steering
+            .canary
+            .as_ref()
+            .filter(|_| stages::leader(profile, auto, clock::now_micros()).is_some())
+            .map_or(String::new(), |canary| {
+                format!("container {} enforces first, since {} UTC", canary.container, minute(&canary.since))
+            }),
     )?;
     let peaks = [
         profile.peaks.memory_bytes.map(|bytes| format!("memory {}", size(bytes))),

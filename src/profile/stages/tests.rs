@@ -383,7 +383,8 @@ fn a_new_revision_begins_with_what_was_seen_and_decided_and_in_the_middle() {
     let mut old = staged(Stage::Enforcing);
     let decision = Decision { at: time(1), why: "by hand".to_owned() };
     old.steering.decide("syscall mkdir".to_owned(), false, decision);
-    (old.steering.held, old.steering.canary) = (true, Some(Canary { container: "a".to_owned(), since: time(0) }));
+    (old.steering.held, old.steering.canary) =
+        (true, Some(Canary { container: "a".to_owned(), since: time(0), refused: false }));
     let new = candidate(&old, revision(2), &time(100));
     assert_eq!((new.stage, new.revision.digest.as_str()), (Stage::Observing, revision(2).digest.as_str()));
     assert_eq!(new.workload_behaviour, old.workload_behaviour);

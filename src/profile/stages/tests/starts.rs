@@ -56,13 +56,31 @@ fn one_replica_enforces_first_and_one_that_is_gone_gives_its_place_to_the_next()
         at_start(Mode::Auto, &situation, &canary).expect("a start")
     };
     assert_eq!(turn(&profile, "a", &["b"], 0), Start::Lead);
-    profile.steering.canary = Some(Canary { container: "a".to_owned(), since: time(0) });
+    profile.steering.canary = Some(Canary { container: "a".to_owned(), since: time(0), refused: false });
     assert_eq!(turn(&profile, "a", &["b"], 5), Start::Enforce, "it goes on");
     assert_eq!(turn(&profile, "b", &["a"], 5), Start::Follow("a".to_owned()));
     assert_eq!(turn(&profile, "b", &[], 5), Start::Lead, "a is gone");
     assert_eq!(turn(&profile, "b", &[], 0), Start::Follow("a".to_owned()), "a is being made");
     assert_eq!(turn(&profile, "b", &["a"], 10), Start::Enforce, "the time has passed");
     assert_eq!(turn(&profile, "b", &["a"], -60), Start::Follow("a".to_owned()), "a clock that was set back");
+    assert_eq!(leader(&profile, &canary, EPOCH + 5 * MINUTE), Some("a"));
+    assert_eq!(leader(&profile, &canary, EPOCH + 10 * MINUTE), None);
+    // What others, or it, are refused later holds nobody back; nor does what it is refused that somebody has decided about.
+    let refused = |profile: &mut Profile, container, minutes| {
+        refused_first(profile, container, "syscall symlink", &canary, &time(minutes))
+    };
+    assert!(!refused(&mut profile, "b", 5) && !refused(&mut profile, "a", 10));
+    assert!(refused(&mut profile, "a", 5) && !refused(&mut profile, "a", 6), "once");
+    profile.check().expect("it can be stored");
+    for minutes in [5, 10, 10_000] {
+        assert_eq!(turn(&profile, "b", &[], minutes), Start::Follow("a".to_owned()));
+        assert_eq!(turn(&profile, "a", &["b"], minutes), Start::Enforce, "it itself is protected");
+    }
+    assert_eq!(leader(&profile, &canary, EPOCH + 10_000 * MINUTE), Some("a"));
+    assert!(waits_for(&profile, &canary).is_some_and(|w| w.contains("allow web@") && !w.contains("--force")));
+    profile.steering.decide("syscall symlink".to_owned(), false, Decision { at: time(11), why: "seen".to_owned() });
+    assert_eq!(turn(&profile, "b", &["a"], 11), Start::Enforce, "somebody has looked");
+    assert!(!refused(&mut profile, "a", 5));
     profile.step(Stage::Observing, "x", &time(6));
     assert_eq!(profile.steering.canary, None, "who goes first is found anew");
 }
