@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::bare::{Bundle, Runtime};
 use crate::command::{Outcome, eventually};
 use crate::corner::Corner;
-use crate::journal::ESCALATED;
+use crate::journal::{ESCALATED, EXEC};
 use crate::setup::{RUNC, Setup};
 
 const CREATE: &str =
@@ -243,4 +243,32 @@ fn a_full_or_read_only_data_folder_stops_no_response_and_the_gap_is_told_afterwa
         bundle.bash(&runtime, "$R delete --force $ID")?.success()?;
     }
     Ok(())
+}
+
+#[test]
+fn a_container_is_stopped_entered_and_seen_as_before_under_a_configuration_that_was_misspelt_since() -> Result<()> {
+    let corner = Corner::new()?;
+    let setup = Setup::with(&corner, "mode = \"enforce\"\nexec = \"deny\"\n")?;
+    let before = corner.traces()?;
+    let bundle = Bundle::new(&corner, "before", "exec sleep 1000")?;
+    let runtime = Runtime::lithify(&setup, &[]);
+    bundle.bash(&runtime, START)?.success()?;
+    let config = fs::read_to_string(&setup.config)?;
+    for wrong in ["on-wirte = \"stop\"", "exec = ", "mode = \"enfroce\""] {
+        fs::write(&setup.config, format!("{config}[evidence]\n{wrong}\n"))?;
+        let entered = bundle.bash(&runtime, "$R exec $ID sh -c 'echo in'")?;
+        ensure!(entered.code != 0 && entered.stdout.is_empty(), "{wrong}: {entered:?}");
+        ensure!(entered.stderr.contains("'exec' is \"deny\""), "{wrong}: {entered:?}");
+        let status = corner.run(&[env!("CARGO_BIN_EXE_lithifyctl"), "--config", &setup.config, "status"])?;
+        ensure!(status.code == 0 && status.stdout.contains("before"), "{wrong}: {status:?}");
+        ensure!(status.stderr.contains("failed to read configuration"), "{wrong}: {status:?}");
+    }
+    let told = setup.journal().of(EXEC, "before")?;
+    let asked = told.first().map(|event| event["data"]["cmdline"].clone());
+    ensure!(told.len() == 3 && asked == Some(json!(["sh", "-c", "echo in"])), "{told:#?}");
+    bundle.bash(
+        &runtime,
+        "$R kill $ID KILL; for _ in $(seq 100); do $R delete $ID 2>/dev/null && break; sleep 0.05; done",
+    )?;
+    corner.left_nothing_since(&before)
 }

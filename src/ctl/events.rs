@@ -42,7 +42,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     if call.helped(HELP)? {
         return Ok(Outcome::Well);
     }
-    let data_dir = call.settings()?.data_dir;
+    let data_dir = call.readable_settings().data_dir;
     let skipped = if follow {
         let mut follower = Follower::open(&data_dir, filter)?;
         // A reader of ours that has gone is noticed without waiting for the next event to write.

@@ -57,7 +57,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
 /// # Errors
 /// When there are several, or its record can't be read.
 pub(super) fn find(call: &Call<'_>, id: &str) -> Result<Option<Record>> {
-    let state_dir = call.settings()?.state_dir;
+    let state_dir = call.readable_settings().state_dir;
     let mut broken = Vec::new();
     let (mut fitting, mut named) = (Vec::new(), Vec::new());
     for (dir, record) in Record::list(&state_dir)? {

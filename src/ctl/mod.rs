@@ -127,6 +127,15 @@ impl Call<'_> {
         Config::load(self.config.as_deref())
     }
 
+    /// The settings as far as they can be read, for what only looks: a mistake is no reason not to see what runs.
+    pub fn readable_settings(&self) -> Config {
+        let (config, error) = Config::load_readable(self.config.as_deref());
+        if let Some(error) = error {
+            eprintln!("lithifyctl: {}", plain(&format!("{error:#}; no container starts until that is mended")));
+        }
+        config
+    }
+
     /// Prints a value as JSON and a newline.
     ///
     /// # Errors

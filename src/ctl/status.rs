@@ -68,7 +68,7 @@ pub fn run(call: &mut Call<'_>, args: &mut lexopt::Parser) -> Result<Outcome> {
     if call.helped(HELP)? {
         return Ok(Outcome::Well);
     }
-    let settings = call.settings()?;
+    let settings = call.readable_settings();
     let records = Record::list(&settings.state_dir)?;
     // What can't be listed is nobody's: a container is none the worse for it.
     let mut collectors = presence::list(&settings.state_dir).unwrap_or_default();

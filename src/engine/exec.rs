@@ -51,7 +51,8 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
         .named(&record.names);
     let mut recorder = Recorder::new(Journal::open(&node.data_dir, node.journal), &record.id);
     if record.policy.exec == ExecRule::Deny {
-        recorder.record(event.with("denied", "no sessions are let in"), Durability::Synced);
+        let event = event.with("cmdline", json!(asked(args))).with("denied", "no sessions are let in");
+        recorder.record(event, Durability::Synced);
         bail!(
             "failed to exec in container {id}: 'exec' is \"deny\" for it; set annotation lithify.dev/exec, or 'exec' in \
              config.toml, to \"profile\" or \"allow\" and create it again"
@@ -71,8 +72,7 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
     let mut taken =
         clamp::clamp(&mut process, &container).with_context(|| format!("failed to exec in container {id}"))?;
 
-    let program: Vec<&str> =
-        process["args"].as_array().into_iter().flatten().filter_map(Value::as_str).take(64).collect();
+    let program: Vec<&str> = words(&process).collect();
     event = event.with("cmdline", json!(program)).with("user", process["user"].clone());
     if record.profile.is_some() {
         clamp::keep_asked(&mut taken, &read_limits(&dir)?);
@@ -114,6 +114,21 @@ pub(super) fn exec(invocation: &Invocation, args: &ExecArgs) -> Result<i32> {
     let runtime = runtime::find(&node.runtimes)?;
     let error = runtime::become_runtime(&runtime, &argv);
     Err(error).with_context(|| format!("failed to start {}", runtime.display()))
+}
+
+/// Most words of a session's command that are told.
+const MAX_WORDS: usize = 64;
+
+fn words(process: &Value) -> impl Iterator<Item = &str> {
+    process["args"].as_array().into_iter().flatten().filter_map(Value::as_str).take(MAX_WORDS)
+}
+
+/// The command of a session that is not looked into any further.
+fn asked(args: &ExecArgs) -> Vec<String> {
+    match &args.process {
+        Some(path) => read_process(path).iter().flat_map(words).map(str::to_owned).collect(),
+        None => args.args.iter().take(MAX_WORDS).map(|word| word.to_string_lossy().into_owned()).collect(),
+    }
 }
 
 fn read_process(path: &std::path::Path) -> Result<Value> {

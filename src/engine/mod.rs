@@ -84,7 +84,7 @@ struct Node {
 /// For verbs that must work whatever state the configuration is in: a container that was started under a good one has to
 /// be killed and deleted under a bad one.
 fn node(invocation: &Invocation) -> Node {
-    let config = Config::load(invocation.own.config.as_deref()).unwrap_or_default();
+    let config = Config::load_readable(invocation.own.config.as_deref()).0;
     Node { runtimes: config.runtimes, state_dir: config.state_dir, data_dir: config.data_dir, journal: config.journal }
 }
 

@@ -285,21 +285,32 @@ impl Config {
     /// # Errors
     /// When a file that was named is missing, or a file can't be read or has a mistake.
     pub fn load(cli: Option<&Path>) -> Result<Config> {
+        match Self::load_readable(cli) {
+            (config, None) => Ok(config),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// As [`Config::load`], as far as it can be read, and why that is not all: where containers are has to be known to whoever
+    /// is to stop, enter or look at one, whatever somebody has misspelt since.
+    pub fn load_readable(cli: Option<&Path>) -> (Config, Option<anyhow::Error>) {
         let (path, explicit) = Self::locate(cli, std::env::var_os(CONFIG_ENV).as_deref().map(Path::new));
         if !explicit && matches!(path.symlink_metadata(), Err(e) if e.kind() == std::io::ErrorKind::NotFound) {
-            return Ok(Config::default());
+            return (Config::default(), None);
         }
-        let text = Self::read(&path)?;
-        let mistakes = match Self::parse(&text) {
-            Ok(config) => return Ok(config),
-            Err(mistakes) => mistakes,
+        let text = match Self::read(&path) {
+            Ok(text) => text,
+            Err(error) => return (Config::default(), Some(error)),
         };
+        let (config, mistakes) = document::walk(&text);
         let more = match mistakes.len() {
             0 | 1 => String::new(),
             n => format!(" ({} more; run 'lithifyctl config check {}')", n - 1, path.display()),
         };
-        let first = mistakes.first().map(Mistake::to_string).unwrap_or_default();
-        bail!("failed to read configuration {}: {first}{more}", path.display())
+        let error = mistakes
+            .first()
+            .map(|first| anyhow::anyhow!("failed to read configuration {}: {first}{more}", path.display()));
+        (config, error)
     }
 
     /// Which file [`Config::load`] reads, and whether someone named it. An empty environment variable names nothing.
@@ -335,7 +346,8 @@ impl Config {
     /// # Errors
     /// Every mistake in it, by line.
     pub fn parse(text: &str) -> Result<Config, Vec<Mistake>> {
-        document::walk(text)
+        let (config, mistakes) = document::walk(text);
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }
 
     /// The folders of the running system.

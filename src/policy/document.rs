@@ -131,18 +131,14 @@ pub const AUTO_KEYS: &[Key] = &[
 pub const SECTIONS: [(&str, &[Key]); 4] =
     [("evidence", EVIDENCE_KEYS), ("journal", JOURNAL_KEYS), ("learning", LEARNING_KEYS), ("auto", AUTO_KEYS)];
 
-/// Reads a document into settings.
-///
-/// # Errors
-/// Every mistake, in the order of their lines.
-pub(super) fn walk(text: &str) -> Result<Config, Vec<Mistake>> {
+/// Reads a document into settings, with every mistake in it, in the order of their lines: what is wrong is as it is by default.
+pub(super) fn walk(text: &str) -> (Config, Vec<Mistake>) {
     let mut found = Walk { text, mistakes: Vec::new() };
     let (document, errors) = DeTable::parse_recoverable(text);
     for e in errors {
         found.at(e.span().unwrap_or(0..0), e.message().to_string());
     }
     let mut config = Config::default();
-    // After a syntax error the rest of the table may be a guess of the parser's: what it says would mislead.
     if found.mistakes.is_empty() {
         found.table(&mut config, document.get_ref(), KEYS, "");
         for (name, keys) in SECTIONS {
@@ -153,13 +149,14 @@ pub(super) fn walk(text: &str) -> Result<Config, Vec<Mistake>> {
             }
         }
         found.across(&config, document.get_ref());
-    }
-    if found.mistakes.is_empty() {
-        return Ok(config);
+    } else {
+        // After a syntax error the rest of the table may be a guess of the parser's: what more there is to say of it would mislead.
+        let mut unsaid = Walk { text, mistakes: Vec::new() };
+        unsaid.table(&mut config, document.get_ref(), KEYS, "");
     }
     found.mistakes.sort_by_key(|m| m.line);
     found.mistakes.truncate(100);
-    Err(found.mistakes)
+    (config, found.mistakes)
 }
 
 struct Walk<'t> {
