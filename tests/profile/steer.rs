@@ -138,6 +138,11 @@ fn allow_and_deny_take_items_as_they_are_shown_and_the_later_one_holds() {
         node.profile(&["allow", "web", "syscall", "mkdir", "capability net_raw", "write /srv/*", "--why", "a ticket"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(ran.out.contains("web@000000000000: capability CAP_NET_RAW is allowed"), "{}", ran.out);
+    assert!(
+        ran.out.contains("write /srv/* is allowed, from each container's next start: /srv is a scratch"),
+        "{}",
+        ran.out
+    );
     let steering = node.stored(1).steering;
     let items: Vec<&String> = steering.allowed.keys().collect();
     assert_eq!(items, ["capability CAP_NET_RAW", "syscall mkdir", "write /srv/*"]);
@@ -206,7 +211,11 @@ fn a_denial_of_a_program_says_what_becomes_of_it_and_the_only_one_that_ran_can_n
     let ran = deny(only);
     assert!(ran.code == 1 && ran.err.contains("what its containers begin with"), "{} {}", ran.out, ran.err);
     let said = deny("/usr/bin/curl").out;
-    assert!(said.contains("is denied: it is killed before it begins") && said.contains("never seen to run"), "{said}");
+    assert!(
+        said.contains("is denied, from each container's next start: it is killed before it begins")
+            && said.contains("never seen to run"),
+        "{said}"
+    );
     let mut with = build::full(3);
     let program = build::program(build::seen(3, 3, 1), lithify::profile::behaviour::Origin::Image);
     with.workload_behaviour.programs.insert("/usr/bin/curl".to_string(), program);

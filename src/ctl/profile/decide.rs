@@ -89,7 +89,7 @@ fn decide(call: &mut Call<'_>, args: &mut lexopt::Parser, denied: bool) -> Resul
             let denials = Denials::of(needs, before, &profile)?;
             effects = items.iter().map(|item| denials.effect(item)).collect::<Result<_>>()?;
         } else {
-            items.iter().try_for_each(|item| effect::has_a_place(&profile, item))?;
+            effects = items.iter().map(|item| effect::of_allowed(&profile, item)).collect::<Result<_>>()?;
         }
         Ok(profile)
     })
@@ -107,7 +107,12 @@ fn decide(call: &mut Call<'_>, args: &mut lexopt::Parser, denied: bool) -> Resul
         let name = format!("{}@{}", profile.workload, short(&profile.revision.digest));
         for (n, item) in items.iter().enumerate() {
             let effect = effects.get(n).filter(|effect| !effect.is_empty()).map(|effect| format!(": {effect}"));
-            writeln!(call.out, "{}", plain(&format!("{name}: {item} is {verb}{}", effect.unwrap_or_default())))?;
+            let effect = effect.unwrap_or_default();
+            writeln!(
+                call.out,
+                "{}",
+                plain(&format!("{name}: {item} is {verb}, from each container's next start{effect}"))
+            )?;
         }
     }
     Ok(Outcome::Well)

@@ -175,24 +175,27 @@ impl Denials {
     }
 }
 
-/// Refuses to allow a write for which no place can be made: it would be refused all the same, and answered.
+/// What follows from allowing an item, to stand after "is allowed"; empty: just that.
 ///
 /// # Errors
-/// Says why there is no place, and what to do instead.
-pub(super) fn has_a_place(allowed: &Profile, item: &str) -> Result<()> {
-    let Some(path) = item.strip_prefix("write ") else { return Ok(()) };
+/// When it is a write for which no place can be made: it would be refused all the same, and answered. Says why, and what to do
+/// instead.
+pub(super) fn of_allowed(allowed: &Profile, item: &str) -> Result<String> {
+    let Some(path) = item.strip_prefix("write ") else { return Ok(String::new()) };
     let mut only = allowed.steered(&mut Vec::new());
     for side in [&mut only.workload_behaviour, &mut only.exec_behaviour] {
         side.writes.retain(|written, _| written == path);
     }
     let mut notes = Vec::new();
-    places(&only, &mut notes);
+    let made = places(&only, &mut notes);
     match notes.first() {
         Some(why) => bail!(
             "{item} can't be allowed: {why}; mount a volume there, have it written elsewhere, or, where the workload does without, \
              'lithifyctl profile deny' it, and it is told and no more"
         ),
-        None => Ok(()),
+        None => Ok(made.first().map_or_else(String::new, |place| {
+            format!("{} is a scratch mount then, if no mount of the engine is there", place.path)
+        })),
     }
 }
 
