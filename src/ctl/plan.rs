@@ -225,7 +225,8 @@ fn why(profile: &Profile, scratch: &Scratch) -> String {
     let sides = [&profile.workload_behaviour, &profile.exec_behaviour];
     let mut writes = sides.iter().flat_map(|side| &side.writes);
     let seen = writes.any(|(path, write)| write.succeeded && below(path));
-    let seen = seen.then(|| "the workload was seen to write there".to_owned());
+    let seen =
+        seen.then(|| "the workload was seen to write there; what it writes is gone with each generation".to_owned());
     let by_hand = profile.steering.allowed.keys().filter(|item| {
         let is = |kind: &str| item.strip_prefix(kind).is_some_and(below);
         is("write ") || scratch.exec && is("program ")

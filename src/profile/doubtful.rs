@@ -110,9 +110,13 @@ pub fn doubtful(before: &Profile, observation: &Observation, auto: &Auto) -> BTr
             | Section::DeniedSyscalls
             | Section::Writes => None,
         };
-        if let Some(why) = why {
-            all.insert(as_decided(&name), why.to_owned());
-        }
+        let Some(why) = why else { continue };
+        let why = match new.section {
+            // The call alone does not say what there is to look at.
+            Section::Connects | Section::Listens => format!("{why}: {}", new.item),
+            _ => why.to_owned(),
+        };
+        all.entry(as_decided(&name)).or_insert(why);
     }
     all.retain(|item, _| !before.steering.is_decided(item));
     all
