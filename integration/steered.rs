@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::bare::{Bundle, Runtime};
 use crate::corner::Corner;
-use crate::journal::BREACH;
+use crate::journal::{BREACH, STARTED};
 use crate::learn::profile;
 use crate::setup::Setup;
 
@@ -56,6 +56,35 @@ fn a_program_that_was_allowed_runs_in_an_enforced_container_and_one_beside_it_or
     let denied = breaches.iter().find(|event| event["data"]["kind"] == "denied-program");
     let told = denied.map(|event| (&event["data"]["item"], &event["data"]["killed"]));
     ensure!(told == Some((&"program /srv/rm".into(), &true.into())), "{breaches:#?}");
+    fs::remove_dir_all(&bundle.path)?;
+    corner.left_nothing_since(&before)
+}
+
+#[test]
+fn a_container_is_guarded_also_where_our_programs_lie_on_an_overlay_of_the_hosts() -> Result<()> {
+    let corner = Corner::new()?;
+    let setup = Setup::new(&corner)?;
+    let before = corner.traces()?;
+    let bundle = Bundle::new(&corner, "extended", "touch /etc/x 2>/dev/null; echo worked")?;
+    bundle.annotate("on-write", "report")?;
+    bundle.bash(&Runtime::lithify(&setup, &["--mode", "learn"]), RUN)?.success()?;
+    let workload = profile(&setup)?.workload;
+    let ctl =
+        |args: &[&str]| corner.run(&[&[env!("CARGO_BIN_EXE_lithifyctl"), "--config", &setup.config], args].concat());
+    ctl(&["profile", "promote", &workload, "--to", "enforcing", "--force"])?.success()?;
+    // As an extension of an immutable host brings them, on one whose mounts are private, as those without systemd are.
+    let script = format!(
+        "programs=$(dirname {}); mkdir $B/none $B/programs; \
+         mount -t overlay overlay -o lowerdir=$programs:$B/none $B/programs; \
+         mount --make-private $B/programs; run() {{ {RUN}; }}; \
+         R=\"$B/programs/${{R#$programs/}}\"; (run); umount $B/programs",
+        setup.lithify
+    );
+    let outcome = bundle.bash(&Runtime::lithify(&setup, &[]), &script)?;
+    ensure!(outcome.stdout == "worked\n", "{outcome:?}");
+    let started = setup.journal().of(STARTED, &bundle.id)?;
+    let last = started.last().map(|event| event["data"].clone()).unwrap_or_default();
+    ensure!(last["mode"] == "enforce" && !last["degraded"].to_string().contains("guard"), "{last:#}");
     fs::remove_dir_all(&bundle.path)?;
     corner.left_nothing_since(&before)
 }

@@ -51,11 +51,17 @@ pub(super) fn preserve(plan: &Plan, inherited: &[i32]) -> Result<Vec<OwnedFd>> {
     Ok(preserved)
 }
 
-/// Paths that the low-level runtime will need, with whether what is mounted below them is needed as well.
+/// Where programs find what they are made of: hosts that extend themselves by overlays have them there, too.
+const PROGRAMS: [&str; 4] = ["/usr/bin", "/usr/lib", "/usr/lib64", "/etc"];
+
+/// Paths that the low-level runtime and our own programs will need, with whether what is mounted below them is needed as well.
 pub(super) fn needed_paths(plan: &Plan) -> Result<Vec<(PathBuf, bool)>> {
     let mut paths: Vec<PathBuf> =
         vec![plan.engine_bundle.clone(), plan.rootfs.engine.clone(), plan.dir.clone(), plan.data_dir.clone()];
     paths.push(plan.runtime.clone());
+    // The guard's loader is beside it.
+    paths.extend(std::env::current_exe());
+    paths.extend(PROGRAMS.map(PathBuf::from));
     paths.extend(plan.root.clone());
     paths.extend(plan.console_socket.clone());
     paths.extend(plan.config.namespaces()?.iter().filter_map(|n| n.path().clone()));
