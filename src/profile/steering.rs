@@ -54,6 +54,10 @@ impl Steering {
         from.remove(&item);
         to.insert(item, decision);
         self.settle_waiting();
+        if self.waiting.is_empty() {
+            // Somebody has looked: what comes up later is no reason to let go of who is enforced by then.
+            self.canary.iter_mut().for_each(|canary| canary.refused = false);
+        }
     }
 
     /// Whether somebody allowed or denied an item, by itself or by a pattern.

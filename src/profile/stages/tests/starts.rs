@@ -81,6 +81,9 @@ fn one_replica_enforces_first_and_one_that_is_gone_gives_its_place_to_the_next()
     profile.steering.decide("syscall symlink".to_owned(), false, Decision { at: time(11), why: "seen".to_owned() });
     assert_eq!(turn(&profile, "b", &["a"], 11), Start::Enforce, "somebody has looked");
     assert!(!refused(&mut profile, "a", 5));
+    let later = Decision { at: time(20), why: "an old replica did it".to_owned() };
+    profile.steering.wait_for([("syscall connect".to_owned(), later)].into());
+    assert_eq!(turn(&profile, "b", &["a"], 21), Start::Enforce, "nobody who is enforced is let go");
     profile.step(Stage::Observing, "x", &time(6));
     assert_eq!(profile.steering.canary, None, "who goes first is found anew");
 }
