@@ -27,7 +27,9 @@ impl<'c> Docker<'c> {
     /// `learn`, `observe`, `auto` (lithify with the flag that the name says; Docker 20.10 has no annotations).
     pub fn start(corner: &'c Corner, setup: &Setup) -> Result<Docker<'c>> {
         let containerd = Containerd::start(corner, setup)?;
-        let bridge = "ip link add br0 type bridge && ip addr add 10.213.0.1/24 dev br0 && ip link set br0 up";
+        // With an address of its own, as Docker gives its bridge: else that is the lowest of its ports', changes as other
+        // containers come and go, and for seconds answers go to nobody.
+        let bridge = "ip link add br0 address 02:42:0a:d5:00:01 type bridge && ip addr add 10.213.0.1/24 dev br0 && ip link set br0 up";
         corner.bash(bridge, &[])?.success().context("failed to make a bridge")?;
         let runtime = |flags: &[&str]| {
             let args: Vec<&str> = [&["--config", setup.config.as_str()], flags].concat();
