@@ -312,7 +312,8 @@ impl Supervisor {
     fn judge(&mut self, refusals: &[Refusal], beyond: bool, now: Duration) -> Vec<Effect> {
         let limits = &self.plan.limits;
         let mut of_workload = refusals.iter().filter(|refusal| !refusal.session && !is_only_told(limits, refusal));
-        let first = of_workload.clone().find(|refusal| !is_denied(limits, refusal));
+        let mut news = of_workload.clone().filter(|refusal| !is_denied(limits, refusal));
+        let (first, honest) = (news.clone().next(), news.find(|refusal| may_be_honest(&refusal.refused)));
         if of_workload.any(|refusal| !may_be_honest(&refusal.refused)) {
             self.machine.note_attack();
         }
@@ -321,8 +322,8 @@ impl Supervisor {
         {
             return self.machine.step(Input::Anew, now);
         }
-        if let Some(first) = first.filter(|first| may_be_honest(&first.refused)) {
-            self.hold_back_others(first);
+        if let Some(honest) = honest {
+            self.hold_back_others(honest);
         }
         let mut responses: Vec<Response> = refusals.iter().map(|refusal| self.response_to(refusal)).collect();
         if beyond {
