@@ -131,7 +131,10 @@ impl Call<'_> {
     pub fn readable_settings(&self) -> Config {
         let (config, error) = Config::load_readable(self.config.as_deref());
         if let Some(error) = error {
-            eprintln!("lithifyctl: {}", plain(&format!("{error:#}; no container starts until that is mended")));
+            eprintln!(
+                "lithifyctl: {}",
+                plain(&format!("{error:#}; no container is protected anew until that is mended"))
+            );
         }
         config
     }

@@ -223,7 +223,8 @@ impl Seat {
     }
 
     fn follow(&self, leader: &str, own: Option<&Profile>, mut remarks: Remarks) -> Result<Settled> {
-        let refused = own.filter(|own| own.steering.canary.as_ref().is_some_and(|canary| canary.refused));
+        let is_refused = |own: &&Profile| own.steering.canary.as_ref().is_some_and(|canary| canary.refused);
+        let refused = own.filter(is_refused).filter(|own| !own.steering.waiting.is_empty());
         let waits = refused.map_or(String::new(), |own| format!(", and waits for {}", decision_wanted(own)));
         remarks.notes.push(format!(
             "the profile is enforced in container {leader} first; this one is observed until then{waits}"
